@@ -1,0 +1,746 @@
+//! `Failure`: how one upstream attempt ended, and the one table that says what follows from it.
+//!
+//! Reads the error bodies of all providers (OpenAI, Anthropic, Gemini and what proxies in between
+//! send), because compatible servers mix their shapes. Opens no connection and knows no pool; the
+//! pool and the exchange ask a `Failure` what it means.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::error::{ApiError, kind_of_status};
+
+/// What kind of thing went wrong. Everything that follows is decided by this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// The caller's request is at fault; every key would say the same.
+    RequestFault,
+    /// This key (or this provider) does not serve the model.
+    ModelMissing,
+    /// The key is wrong, forbidden or out of money.
+    KeyBad,
+    /// The key is out of quota for a while.
+    RateLimit,
+    /// The upstream is in trouble.
+    Server,
+    /// No answer came: DNS, connect, TLS, reset, timeout.
+    Transport,
+    /// The caller left. Nobody is told.
+    CallerGone,
+}
+
+/// What to do after a failed attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The caller's to see as it is.
+    Forward,
+    /// The next target of the route may serve it; this target's other keys will not.
+    NextTarget,
+    /// Another key may serve it; not counted as a retry.
+    SwitchKey,
+    /// Worth another try, with whatever key comes next, counted.
+    Retry,
+    /// Stop without a word.
+    Abandon,
+}
+
+/// How long a key rests, and how strictly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CoolDown {
+    None,
+    /// The key is not used for this model until then.
+    Model(Duration),
+    /// The key is not used at all until then.
+    Key(Duration),
+    /// The server's hint, else one second doubling per window. This key for this model.
+    RateLimit,
+    /// Other keys come first until then, but the key is used if there is no other.
+    Avoid(Duration),
+}
+
+/// A key that the provider refuses rests this long: long enough not to be a nuisance, short
+/// enough that a key repaired in the provider's console comes back by itself.
+const BAD_KEY_REST: Duration = Duration::from_secs(600);
+
+/// A model that a key does not serve is asked for again after this long.
+const MISSING_MODEL_REST: Duration = Duration::from_secs(600);
+
+/// After trouble of the server, other keys come first for this long.
+const TROUBLE_REST: Duration = Duration::from_secs(1);
+
+impl Class {
+    /// The table of behaviour section 3, K3.
+    pub fn verdict(self) -> Verdict {
+        match self {
+            Class::RequestFault => Verdict::Forward,
+            Class::ModelMissing => Verdict::NextTarget,
+            Class::KeyBad | Class::RateLimit => Verdict::SwitchKey,
+            Class::Server | Class::Transport => Verdict::Retry,
+            Class::CallerGone => Verdict::Abandon,
+        }
+    }
+
+    pub fn cool_down(self) -> CoolDown {
+        match self {
+            Class::RequestFault | Class::CallerGone => CoolDown::None,
+            Class::ModelMissing => CoolDown::Model(MISSING_MODEL_REST),
+            Class::KeyBad => CoolDown::Key(BAD_KEY_REST),
+            Class::RateLimit => CoolDown::RateLimit,
+            Class::Server | Class::Transport => CoolDown::Avoid(TROUBLE_REST),
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Class::RequestFault => "request fault",
+            Class::ModelMissing => "model missing",
+            Class::KeyBad => "key refused",
+            Class::RateLimit => "rate limit",
+            Class::Server => "server error",
+            Class::Transport => "transport error",
+            Class::CallerGone => "caller gone",
+        }
+    }
+}
+
+/// One attempt that gave no answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failure {
+    pub class: Class,
+    /// What the caller is told if nothing else helps.
+    pub status: u16,
+    pub kind: Cow<'static, str>,
+    pub code: Option<Cow<'static, str>>,
+    pub param: Option<String>,
+    /// The upstream's own words, or ours where it had none.
+    pub message: String,
+    /// How long the upstream asked to be left alone.
+    pub retry_after: Option<Duration>,
+    /// A 400 about a reasoning signature: worth one resend without signatures.
+    pub signature_refused: bool,
+}
+
+impl Failure {
+    fn plain(class: Class, status: u16, code: &'static str, message: String) -> Self {
+        Failure {
+            class,
+            status,
+            kind: Cow::Borrowed(kind_of_status(status)),
+            code: Some(Cow::Borrowed(code)),
+            param: None,
+            message,
+            retry_after: None,
+            signature_refused: false,
+        }
+    }
+
+    /// DNS, connect, TLS, or a connection that broke before an answer.
+    pub fn unreachable(message: impl Into<String>) -> Self {
+        Failure::plain(
+            Class::Transport,
+            502,
+            "upstream_unreachable",
+            message.into(),
+        )
+    }
+
+    /// A timer ran out before the answer began.
+    pub fn timeout(message: impl Into<String>) -> Self {
+        Failure::plain(Class::Transport, 504, "upstream_timeout", message.into())
+    }
+
+    /// The stream ended without its last event.
+    pub fn disconnected() -> Self {
+        Failure::plain(
+            Class::Transport,
+            502,
+            "upstream_disconnected",
+            "the upstream closed the connection before its answer was complete".into(),
+        )
+    }
+
+    /// A success status with nothing in it.
+    pub fn empty() -> Self {
+        Failure::plain(
+            Class::Server,
+            502,
+            "empty_response",
+            "the upstream answered without content".into(),
+        )
+    }
+
+    /// A success status with something in it that the format does not have.
+    pub fn malformed(what: impl Into<String>) -> Self {
+        Failure::plain(Class::Server, 502, "malformed_response", what.into())
+    }
+
+    /// The upstream ended the answer with a reason that is no answer. The code is the reason.
+    pub fn ended_with(reason: &str) -> Self {
+        let mut failure = Failure::plain(
+            Class::Server,
+            502,
+            "",
+            format!("the upstream ended the answer with {reason}"),
+        );
+        failure.code = Some(Cow::Owned(reason.to_ascii_lowercase()));
+        failure
+    }
+
+    pub fn caller_gone() -> Self {
+        Failure::plain(
+            Class::CallerGone,
+            499,
+            "caller_gone",
+            "the caller left".into(),
+        )
+    }
+
+    /// An answer with a status of 400 or more.
+    ///
+    /// `retry_after` is what the headers said; a hint in the body counts only without it.
+    pub fn from_status(status: u16, body: &[u8], retry_after: Option<Duration>) -> Self {
+        let said = Said::read(body, status);
+        let mut failure = judge(status, &said);
+        failure.retry_after = retry_after.or(said.retry_delay);
+        failure
+    }
+
+    /// An error object that came inside a stream or under a success status: `{"error":...}`,
+    /// `{"type":"error",...}` or Gemini's array form.
+    pub fn from_event(data: &[u8]) -> Self {
+        let said = Said::read(data, 502);
+        let status = said.status_meant().unwrap_or(502);
+        let mut failure = judge(status, &said);
+        failure.retry_after = said.retry_delay;
+        failure
+    }
+
+    /// What the caller is told. Our own bad keys are our trouble: 502, with names but no secrets.
+    pub fn to_error(&self, upstream: &str, key: &str) -> ApiError {
+        let message = match self.class {
+            Class::KeyBad => {
+                format!(
+                    "upstream {upstream} refused its key {key}: {}",
+                    self.message
+                )
+            }
+            _ => self.message.clone(),
+        };
+        ApiError {
+            status: self.status,
+            kind: self.kind.clone(),
+            code: self.code.clone(),
+            param: self.param.clone(),
+            message,
+            retry_after: self.retry_after,
+        }
+    }
+}
+
+/// The part of the table that recognises: status and words in, class and client status out.
+fn judge(status: u16, said: &Said) -> Failure {
+    let (class, told) = recognise(status, said);
+    let kind = match class {
+        // An upstream's own word for the fault fits only where its status is passed on.
+        Class::RequestFault => said.kind.clone().map(Cow::Owned),
+        _ => None,
+    };
+    let code = match class {
+        Class::KeyBad => Some(Cow::Borrowed("upstream_key_refused")),
+        Class::ModelMissing => Some(Cow::Borrowed("model_not_found")),
+        Class::RateLimit => Some(Cow::Borrowed("rate_limit_exceeded")),
+        Class::Server if status == 529 => Some(Cow::Borrowed("overloaded")),
+        _ => said.code.clone().map(Cow::Owned),
+    };
+    Failure {
+        class,
+        status: told,
+        kind: kind.unwrap_or(Cow::Borrowed(match class {
+            Class::ModelMissing => "invalid_request_error",
+            _ => kind_of_status(told),
+        })),
+        code,
+        param: match class {
+            Class::ModelMissing => Some("model".into()),
+            _ => said.param.clone(),
+        },
+        message: said.message.clone(),
+        retry_after: None,
+        signature_refused: status == 400 && said.is_about_signature(),
+    }
+}
+
+fn recognise(status: u16, said: &Said) -> (Class, u16) {
+    match status {
+        400 if said.is_key_invalid() || said.is_out_of_money() => (Class::KeyBad, 502),
+        400 | 404 if said.is_code("model_not_found") => (Class::ModelMissing, 404),
+        404 if said.is_about_model() => (Class::ModelMissing, 404),
+        401 | 402 => (Class::KeyBad, 502),
+        403 if said.is_content_policy() => (Class::RequestFault, 403),
+        // A refusal in the provider's own words is about the key; a bare or HTML 403 comes from
+        // something in between (a WAF, a proxy) and passes.
+        403 if said.structured => (Class::KeyBad, 502),
+        403 => (Class::Server, 403),
+        429 if said.is_out_of_money() => (Class::KeyBad, 502),
+        429 => (Class::RateLimit, 429),
+        408 => (Class::Server, 408),
+        // Not a registered status; callers know 503.
+        529 => (Class::Server, 503),
+        500..=599 => (Class::Server, status),
+        400..=499 => (Class::RequestFault, status),
+        // A redirect or anything else where an answer should be.
+        _ => (Class::Server, 502),
+    }
+}
+
+/// What an error body says, whoever wrote it.
+#[derive(Debug, Default)]
+struct Said {
+    message: String,
+    kind: Option<String>,
+    code: Option<String>,
+    param: Option<String>,
+    /// Google's `status` (`RESOURCE_EXHAUSTED`) and the `reason` of its details, upper case.
+    reasons: Vec<String>,
+    retry_delay: Option<Duration>,
+    /// A number from 400 to 599 in `code` or `status`.
+    number: Option<u16>,
+    /// The body was an error object, not a page or nothing.
+    structured: bool,
+}
+
+/// How much of a body that is no error object is shown.
+const SHOWN: usize = 500;
+
+impl Said {
+    fn read(body: &[u8], status: u16) -> Said {
+        match serde_json::from_slice::<Value>(body) {
+            Ok(value) => Said::from_json(&value, status),
+            Err(_) => Said {
+                message: describe_page(body, status),
+                ..Said::default()
+            },
+        }
+    }
+
+    fn from_json(value: &Value, status: u16) -> Said {
+        // Gemini wraps its error object in an array of one now and then.
+        let value = match value {
+            Value::Array(items) => items.first().unwrap_or(&Value::Null),
+            other => other,
+        };
+        let error = match value.get("error") {
+            Some(error @ Value::Object(_)) => error,
+            Some(Value::String(message)) => {
+                return Said {
+                    message: message.clone(),
+                    kind: text(value.get("type")).filter(|kind| kind != "error"),
+                    code: text(value.get("code")),
+                    number: number(value.get("code")).or(number(value.get("status"))),
+                    structured: true,
+                    ..Said::default()
+                };
+            }
+            _ => value,
+        };
+        let details = error.get("details");
+        let mut said = Said {
+            message: text(error.get("message"))
+                .or_else(|| text(error.get("detail")))
+                .or_else(|| text(error.get("msg")))
+                .unwrap_or_default(),
+            kind: text(error.get("type")),
+            code: text(error.get("code"))
+                .or_else(|| details.and_then(|d| text(d.get("error_code")))),
+            param: text(error.get("param")),
+            number: number(error.get("code"))
+                .or_else(|| number(error.get("status")))
+                .or_else(|| number(value.get("status")))
+                .or_else(|| number(value.get("status_code"))),
+            structured: error.is_object(),
+            ..Said::default()
+        };
+        if let Some(status) = text(error.get("status")) {
+            said.reasons.push(status.to_ascii_uppercase());
+            // Google's word is the nearest thing to a code that it has.
+            if said.code.is_none() {
+                said.code = Some(status.to_ascii_lowercase());
+            }
+        }
+        for detail in details.and_then(Value::as_array).into_iter().flatten() {
+            if let Some(reason) = text(detail.get("reason")) {
+                said.reasons.push(reason.to_ascii_uppercase());
+            }
+            if let Some(delay) = detail.get("retryDelay").and_then(Value::as_str) {
+                said.retry_delay = seconds(delay.trim_end_matches('s'));
+            }
+        }
+        if said.message.is_empty() {
+            said.message = match &said.kind {
+                Some(kind) => format!("the upstream answered {status}: {kind}"),
+                None => format!("the upstream answered {status}"),
+            };
+        }
+        said
+    }
+
+    fn is_code(&self, code: &str) -> bool {
+        self.code.as_deref() == Some(code) || self.kind.as_deref() == Some(code)
+    }
+
+    fn has_reason(&self, reason: &str) -> bool {
+        self.reasons.iter().any(|known| known == reason)
+    }
+
+    /// Gemini tells a wrong key with status 400.
+    fn is_key_invalid(&self) -> bool {
+        self.has_reason("API_KEY_INVALID")
+            || self.has_reason("FAILED_PRECONDITION")
+            || self.message.starts_with("API key expired")
+            || self.message.starts_with("API key not valid")
+            || self.is_code("invalid_api_key")
+    }
+
+    fn is_out_of_money(&self) -> bool {
+        const CODES: &[&str] = &[
+            "insufficient_quota",
+            "billing_hard_limit_reached",
+            "billing_not_active",
+            "credit_balance_exhausted",
+            "organization_spend_limit_exceeded",
+            "project_spend_limit_exceeded",
+            "organization_usage_limit_exceeded",
+            "enforced_spend_limit_reached",
+            "contract_spend_limit_reached",
+            "linked_organization_spend_limit_reached",
+            "organization_on_hold",
+            "billing_error",
+        ];
+        CODES.iter().any(|code| self.is_code(code))
+            || self.message.starts_with("You have reached your specified")
+            || self.message.starts_with("Your credit balance is too low")
+    }
+
+    fn is_about_model(&self) -> bool {
+        let message = self.message.to_ascii_lowercase();
+        message.contains("model") || message.contains("not supported")
+    }
+
+    fn is_content_policy(&self) -> bool {
+        self.is_code("content_policy_violation")
+            || self.is_code("content_filter")
+            || self.is_code("moderation_blocked")
+    }
+
+    fn is_about_signature(&self) -> bool {
+        let message = self.message.to_ascii_lowercase();
+        (message.contains("signature") && message.contains("thinking"))
+            || message.contains("thought signature")
+            || message.contains("thought_signature")
+    }
+
+    /// The status that an error inside a stream would have had outside it.
+    fn status_meant(&self) -> Option<u16> {
+        let by_word = |word: &str| match word {
+            "invalid_request_error" | "INVALID_ARGUMENT" | "OUT_OF_RANGE" => Some(400),
+            "authentication_error" | "invalid_api_key" | "UNAUTHENTICATED" => Some(401),
+            "billing_error" => Some(402),
+            "permission_error" | "PERMISSION_DENIED" => Some(403),
+            "not_found_error" | "NOT_FOUND" | "model_not_found" => Some(404),
+            "request_too_large" => Some(413),
+            "rate_limit_error"
+            | "rate_limit_exceeded"
+            | "insufficient_quota"
+            | "RESOURCE_EXHAUSTED" => Some(429),
+            "api_error" | "server_error" | "internal_error" | "INTERNAL" => Some(500),
+            "UNAVAILABLE" | "server_is_overloaded" => Some(503),
+            "timeout_error" | "DEADLINE_EXCEEDED" => Some(504),
+            "overloaded_error" => Some(529),
+            _ => None,
+        };
+        self.number
+            .or_else(|| self.kind.as_deref().and_then(by_word))
+            .or_else(|| self.code.as_deref().and_then(by_word))
+            .or_else(|| self.reasons.iter().find_map(|reason| by_word(reason)))
+    }
+}
+
+/// A string, or a number as a string, when it is not empty.
+fn text(value: Option<&Value>) -> Option<String> {
+    match value? {
+        Value::String(text) if !text.is_empty() => Some(text.clone()),
+        Value::Number(_) => None,
+        _ => None,
+    }
+}
+
+/// An HTTP error status, written as a number or as digits.
+fn number(value: Option<&Value>) -> Option<u16> {
+    let number = match value? {
+        Value::Number(number) => number.as_u64()?,
+        Value::String(digits) => digits.parse().ok()?,
+        _ => return None,
+    };
+    u16::try_from(number)
+        .ok()
+        .filter(|n| (400..600).contains(n))
+}
+
+/// A duration from decimal seconds, if it is one.
+pub fn seconds(text: &str) -> Option<Duration> {
+    let seconds: f64 = text.trim().parse().ok()?;
+    Duration::try_from_secs_f64(seconds).ok()
+}
+
+/// One line about a body that is no error object.
+fn describe_page(body: &[u8], status: u16) -> String {
+    let text = String::from_utf8_lossy(&body[..body.len().min(16 * SHOWN)]);
+    let trimmed = text.trim();
+    if trimmed.is_empty() {
+        return format!("the upstream answered {status} without a body");
+    }
+    if trimmed.starts_with('<') {
+        let lower = trimmed.to_ascii_lowercase();
+        let title = lower.find("<title>").and_then(|start| {
+            let start = start + "<title>".len();
+            let end = lower[start..].find("</title>")? + start;
+            Some(
+                trimmed[start..end]
+                    .split_whitespace()
+                    .collect::<Vec<_>>()
+                    .join(" "),
+            )
+        });
+        return match title {
+            Some(title) if !title.is_empty() => {
+                let title: String = title.chars().take(SHOWN).collect();
+                format!("the upstream answered {status} with an HTML page: {title}")
+            }
+            _ => format!("the upstream answered {status} with an HTML page"),
+        };
+    }
+    trimmed.chars().take(SHOWN).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(status: u16, body: &str, class: Class, told: u16, code: Option<&str>) {
+        let failure = Failure::from_status(status, body.as_bytes(), None);
+        assert_eq!(
+            (failure.class, failure.status, failure.code.as_deref()),
+            (class, told, code),
+            "{status} {body}"
+        );
+    }
+
+    #[test]
+    fn openai_bodies_are_recognised() {
+        let body = |code: &str, message: &str| {
+            format!(
+                r#"{{"error":{{"message":"{message}","type":"t","param":null,"code":"{code}"}}}}"#
+            )
+        };
+        let fault = Class::RequestFault;
+        check(
+            400,
+            &body("context_length_exceeded", "m"),
+            fault,
+            400,
+            Some("context_length_exceeded"),
+        );
+        check(
+            404,
+            &body("model_not_found", "m"),
+            Class::ModelMissing,
+            404,
+            Some("model_not_found"),
+        );
+        check(
+            401,
+            &body("invalid_api_key", "m"),
+            Class::KeyBad,
+            502,
+            Some("upstream_key_refused"),
+        );
+        check(
+            429,
+            &body("insufficient_quota", "m"),
+            Class::KeyBad,
+            502,
+            Some("upstream_key_refused"),
+        );
+        check(
+            429,
+            &body("rate_limit_exceeded", "m"),
+            Class::RateLimit,
+            429,
+            Some("rate_limit_exceeded"),
+        );
+        check(
+            403,
+            &body("unsupported_country", "m"),
+            Class::KeyBad,
+            502,
+            Some("upstream_key_refused"),
+        );
+        check(500, &body("x", "m"), Class::Server, 500, Some("x"));
+        check(422, &body("x", "m"), fault, 422, Some("x"));
+        // "not supported" about a parameter is the caller's fault, not a missing model.
+        check(
+            400,
+            &body(
+                "unsupported_parameter",
+                "'x' is not supported with this model",
+            ),
+            fault,
+            400,
+            Some("unsupported_parameter"),
+        );
+        check(404, &body("", "Not Found"), fault, 404, None);
+    }
+
+    #[test]
+    fn anthropic_bodies_are_recognised() {
+        let body = |kind: &str, message: &str| {
+            format!(
+                r#"{{"type":"error","error":{{"type":"{kind}","message":"{message}"}},"request_id":"r"}}"#
+            )
+        };
+        check(
+            404,
+            &body("not_found_error", "model: claude-9"),
+            Class::ModelMissing,
+            404,
+            Some("model_not_found"),
+        );
+        check(
+            529,
+            &body("overloaded_error", "Overloaded"),
+            Class::Server,
+            503,
+            Some("overloaded"),
+        );
+        check(
+            400,
+            &body(
+                "invalid_request_error",
+                "You have reached your specified API usage limits.",
+            ),
+            Class::KeyBad,
+            502,
+            Some("upstream_key_refused"),
+        );
+        check(
+            402,
+            &body("billing_error", "m"),
+            Class::KeyBad,
+            502,
+            Some("upstream_key_refused"),
+        );
+        check(
+            413,
+            &body("request_too_large", "m"),
+            Class::RequestFault,
+            413,
+            None,
+        );
+        let failure = Failure::from_status(
+            400,
+            body(
+                "invalid_request_error",
+                "messages.1: Invalid `signature` in `thinking` block",
+            )
+            .as_bytes(),
+            None,
+        );
+        assert!(failure.signature_refused);
+        assert_eq!(failure.kind, "invalid_request_error");
+    }
+
+    #[test]
+    fn gemini_bodies_are_recognised() {
+        let body = r#"[{"error":{"code":400,"message":"API key not valid.","status":"INVALID_ARGUMENT","details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"API_KEY_INVALID"}]}}]"#;
+        check(400, body, Class::KeyBad, 502, Some("upstream_key_refused"));
+        let body = r#"{"error":{"code":429,"message":"q","status":"RESOURCE_EXHAUSTED","details":[{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"34.4s"}]}}"#;
+        let failure = Failure::from_status(429, body.as_bytes(), None);
+        assert_eq!(failure.class, Class::RateLimit);
+        assert_eq!(failure.retry_after, Some(Duration::from_millis(34_400)));
+        assert_eq!(Failure::from_event(body.as_bytes()).class, Class::RateLimit);
+        let body = r#"{"error":{"code":404,"message":"models/x is not found for API version v1beta, or is not supported for generateContent.","status":"NOT_FOUND"}}"#;
+        check(404, body, Class::ModelMissing, 404, Some("model_not_found"));
+    }
+
+    #[test]
+    fn pages_and_nothing_are_summarised() {
+        let failure = Failure::from_status(
+            502,
+            b"<html><head><title>Bad\n gateway</title></head></html>",
+            None,
+        );
+        assert_eq!(
+            failure.message,
+            "the upstream answered 502 with an HTML page: Bad gateway"
+        );
+        assert_eq!(failure.class, Class::Server);
+        assert_eq!(
+            Failure::from_status(503, b"", None).message,
+            "the upstream answered 503 without a body"
+        );
+        assert_eq!(
+            Failure::from_status(403, b"<html>no</html>", None).class,
+            Class::Server
+        );
+        assert_eq!(
+            Failure::from_status(500, "\u{fc}\n".as_bytes(), None).message,
+            "\u{fc}"
+        );
+        let failure = Failure::from_status(500, &[0xff; 9000], None);
+        assert_eq!(failure.message.chars().count(), SHOWN);
+        // Lower-casing must not move byte positions.
+        let page = "<html><title>\u{130}\u{130}</title>".as_bytes();
+        assert!(
+            Failure::from_status(500, page, None)
+                .message
+                .contains('\u{130}')
+        );
+    }
+
+    #[test]
+    fn errors_in_streams_count_as_their_http_twins() {
+        let event = |data: &str| {
+            let failure = Failure::from_event(data.as_bytes());
+            (failure.class, failure.status)
+        };
+        assert_eq!(
+            event(r#"{"type":"error","error":{"type":"overloaded_error","message":"x"}}"#),
+            (Class::Server, 503)
+        );
+        assert_eq!(
+            event(r#"{"error":{"message":"x","code":"503"}}"#),
+            (Class::Server, 503)
+        );
+        assert_eq!(
+            event(r#"{"error":{"message":"x","type":"server_error"}}"#),
+            (Class::Server, 500)
+        );
+        assert_eq!(event(r#"{"error":"boom"}"#), (Class::Server, 502));
+        assert_eq!(
+            event(r#"{"error":{"message":"x","type":"invalid_request_error"}}"#),
+            (Class::RequestFault, 400)
+        );
+    }
+
+    #[test]
+    fn a_bad_key_is_told_without_its_secret() {
+        let failure = Failure::from_status(401, br#"{"error":{"message":"bad"}}"#, None);
+        let error = failure.to_error("claude", "claude#1");
+        assert_eq!(error.status, 502);
+        assert_eq!(
+            error.message,
+            "upstream claude refused its key claude#1: bad"
+        );
+    }
+}

@@ -1,0 +1,163 @@
+//! What upstreams speak: one entry per format, each a pair of files.
+//!
+//! A provider turns a chat request into the bytes of an upstream request, and an upstream's answer
+//! into deltas. It works on bytes it is handed: it opens no connection, reads no clock, makes no
+//! random values and knows no callers, so the same input always gives the same output.
+
+use std::sync::Arc;
+
+use crate::chat::{DeltaSink, Request};
+use crate::error::ApiError;
+use crate::failure::Failure;
+use crate::sse;
+
+pub mod anthropic;
+pub mod gemini;
+pub mod openai;
+
+/// What the encoders may know besides the request itself: static configuration.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Every field that would be dropped with a warning becomes a 400.
+    pub strict: bool,
+    /// `anthropic-version` to send.
+    pub anthropic_version: String,
+    /// The upstream is the vendor's own, not a compatible server.
+    pub official: bool,
+}
+
+/// An upstream request, ready to be sent.
+#[derive(Debug)]
+pub struct Encoded {
+    /// Behind the base URL, with its query: `/v1/messages`.
+    pub path: String,
+    pub body: Vec<u8>,
+    /// Request fields that were dropped with a warning, for `x-weir-dropped`. No duplicates.
+    pub dropped: Vec<String>,
+    /// What the decoder has to undo.
+    pub undo: Arc<Undo>,
+}
+
+/// How the request was changed in ways that the answer must not show.
+#[derive(Debug, Default)]
+pub struct Undo {
+    /// Tool names as sent, with the caller's own spelling. Only those that differ.
+    pub names: Vec<(String, String)>,
+    /// The caller's names of custom tools that went out as functions with one `input` string.
+    pub custom: Vec<String>,
+    /// JSON was asked for in words: strip a Markdown fence around the answer.
+    pub strip_fence: bool,
+    /// The caller set `service_tier`, so it is told which one served.
+    pub wants_tier: bool,
+}
+
+impl Undo {
+    /// The caller's name of a tool that the upstream calls `wire`.
+    pub fn name<'a>(&'a self, wire: &'a str) -> &'a str {
+        self.names
+            .iter()
+            .find(|(sent, _)| sent == wire)
+            .map_or(wire, |(_, original)| original)
+    }
+}
+
+/// Whether a decoder expects more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    More,
+    /// The format's own last event was seen; whatever follows is not part of the answer.
+    Done,
+}
+
+/// The memory of one upstream answer between two of its events.
+pub trait Decoder: Send {
+    /// Takes one event and puts out what it means, possibly nothing.
+    fn on_event(&mut self, event: sse::Event<'_>, out: &mut dyn DeltaSink)
+    -> Result<Flow, Failure>;
+
+    /// The upstream closed. Only now is it known whether the answer was complete.
+    fn on_end(&mut self, out: &mut dyn DeltaSink) -> Result<(), Failure>;
+
+    /// A whole body instead of a stream. Called at most once, and then nothing else is.
+    fn on_body(&mut self, body: &[u8], out: &mut dyn DeltaSink) -> Result<(), Failure>;
+}
+
+/// One upstream format.
+pub trait Provider: Send + Sync {
+    /// The chat request as this format's upstream takes it, for the model `model`.
+    fn encode(
+        &self,
+        request: &Request<'_>,
+        model: &str,
+        options: &Options,
+    ) -> Result<Encoded, ApiError>;
+
+    fn decoder(&self, undo: Arc<Undo>) -> Box<dyn Decoder>;
+}
+
+/// The upstream formats of this build, as the config file names them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    OpenAi,
+    Anthropic,
+    Gemini,
+}
+
+impl Format {
+    pub const ALL: [(&'static str, Format); 3] = [
+        ("openai", Format::OpenAi),
+        ("anthropic", Format::Anthropic),
+        ("gemini", Format::Gemini),
+    ];
+
+    pub fn from_name(name: &str) -> Option<Format> {
+        Format::ALL
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, format)| *format)
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::OpenAi => "openai",
+            Format::Anthropic => "anthropic",
+            Format::Gemini => "gemini",
+        }
+    }
+
+    /// The provider's own address, without a trailing slash.
+    pub fn default_base(self) -> &'static str {
+        match self {
+            Format::OpenAi => "https://api.openai.com/v1",
+            Format::Anthropic => "https://api.anthropic.com",
+            Format::Gemini => "https://generativelanguage.googleapis.com",
+        }
+    }
+
+    /// The header that carries the key, and what stands before it.
+    pub fn auth_header(self) -> (&'static str, &'static str) {
+        match self {
+            Format::OpenAi => ("authorization", "Bearer "),
+            Format::Anthropic => ("x-api-key", ""),
+            Format::Gemini => ("x-goog-api-key", ""),
+        }
+    }
+
+    /// Model names that this format's vendor serves, as patterns.
+    pub fn default_models(self) -> &'static [&'static str] {
+        match self {
+            Format::OpenAi => &["gpt-*", "chatgpt-*", "o1*", "o3*", "o4*"],
+            Format::Anthropic => &["claude-*"],
+            Format::Gemini => &["gemini-*", "gemma-*", "learnlm-*"],
+        }
+    }
+
+    /// The translator, where callers do not speak this format themselves.
+    pub fn translator(self) -> Option<&'static dyn Provider> {
+        match self {
+            Format::OpenAi => None,
+            Format::Anthropic => Some(&anthropic::Messages),
+            Format::Gemini => Some(&gemini::GenerateContent),
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! Anthropic's Messages: a chat request out, deltas in.
+
+use std::sync::Arc;
+
+use super::{Decoder, Encoded, Options, Provider, Undo};
+use crate::chat::Request;
+use crate::error::ApiError;
+
+pub struct Messages;
+
+impl Provider for Messages {
+    fn encode(
+        &self,
+        _request: &Request<'_>,
+        _model: &str,
+        _options: &Options,
+    ) -> Result<Encoded, ApiError> {
+        Err(ApiError::new(501, "not yet"))
+    }
+
+    fn decoder(&self, _undo: Arc<Undo>) -> Box<dyn Decoder> {
+        unreachable!()
+    }
+}

@@ -1,0 +1,1 @@
+//! OpenAI's Chat Completions as an upstream: a relay, since callers speak it too.

@@ -1,0 +1,412 @@
+//! Upstream bytes -> events: a reader for `text/event-stream`.
+//!
+//! Takes what the WHATWG HTML standard (section "Server-sent events") allows: LF, CRLF and CR,
+//! comments, a byte order mark, fields with and without a space, several `data:` lines. Beyond it,
+//! a JSON value that stands in the stream without `data:` is handed out as an event of its own,
+//! because Gemini and some compatible servers report errors that way. Bytes may arrive cut
+//! anywhere. Opens no connection and knows no provider.
+
+use std::io::{self, Read};
+
+/// One event. The name is not kept: every format weir reads repeats it inside the data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Event<'a> {
+    pub data: &'a [u8],
+    /// It stood in the stream as bare JSON, without `data:`.
+    pub bare: bool,
+}
+
+/// An event is longer than the reader's cap.
+#[derive(Debug, PartialEq, Eq)]
+pub struct TooLong;
+
+/// First size of the buffer. Most events are a few hundred bytes, so this rarely grows.
+const FIRST_CAPACITY: usize = 4 * 1024;
+
+/// Splits a byte stream into events.
+#[derive(Debug)]
+pub struct Reader {
+    buffer: Vec<u8>,
+    /// Where the current line begins.
+    line: usize,
+    /// How far the current line was searched for its end.
+    searched: usize,
+    /// How much of the buffer is filled.
+    filled: usize,
+    /// The line before ended with CR, so an LF that follows belongs to it.
+    after_cr: bool,
+    at_start: bool,
+    data: Data,
+    /// Data of an event in several lines or several reads.
+    joined: Vec<u8>,
+    /// Open brackets of a bare JSON value, while one is being collected.
+    bare: Option<Nesting>,
+    cap: usize,
+}
+
+/// What the current event has so far.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Data {
+    Nothing,
+    /// One line, still in the buffer.
+    Line {
+        start: usize,
+        end: usize,
+    },
+    Joined,
+}
+
+/// How deep a bare JSON value is, string contents left out.
+#[derive(Debug, Default, Clone, Copy)]
+struct Nesting {
+    depth: usize,
+    in_string: bool,
+    escaped: bool,
+}
+
+impl Nesting {
+    fn take(&mut self, line: &[u8]) {
+        for &byte in line {
+            if self.in_string {
+                match byte {
+                    _ if self.escaped => self.escaped = false,
+                    b'\\' => self.escaped = true,
+                    b'"' => self.in_string = false,
+                    _ => {}
+                }
+            } else {
+                match byte {
+                    b'"' => self.in_string = true,
+                    b'{' | b'[' => self.depth += 1,
+                    b'}' | b']' => self.depth = self.depth.saturating_sub(1),
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+impl Reader {
+    /// A reader that gives up on events of more than `cap` bytes.
+    pub fn new(cap: usize) -> Self {
+        Reader {
+            buffer: Vec::new(),
+            line: 0,
+            searched: 0,
+            filled: 0,
+            after_cr: false,
+            at_start: true,
+            data: Data::Nothing,
+            joined: Vec::new(),
+            bare: None,
+            cap,
+        }
+    }
+
+    /// Reads once from `source`. 0 means that the source has ended.
+    ///
+    /// Events handed out before are gone after this.
+    pub fn fill(&mut self, source: &mut dyn Read) -> io::Result<usize> {
+        self.make_room();
+        let count = source.read(&mut self.buffer[self.filled..])?;
+        self.filled += count;
+        Ok(count)
+    }
+
+    /// The next whole event, or `None` when more bytes are needed.
+    pub fn next(&mut self) -> Result<Option<Event<'_>>, TooLong> {
+        while let Some((start, end)) = self.next_line() {
+            if self.take_line(start, end)? {
+                return Ok(Some(self.give()));
+            }
+        }
+        if self.pending_bytes() > self.cap {
+            return Err(TooLong);
+        }
+        Ok(None)
+    }
+
+    /// What is left when the source has ended: an event whose closing blank line is missing.
+    ///
+    /// The standard drops it; servers that close right behind their last line are common enough
+    /// to look.
+    pub fn finish(&mut self) -> Option<Event<'_>> {
+        if self.line < self.filled {
+            let (start, end) = (self.line, self.filled);
+            self.line = self.filled;
+            self.searched = self.filled;
+            match self.take_line(start, end) {
+                Ok(true) => return Some(self.give()),
+                Ok(false) => {}
+                Err(TooLong) => return None,
+            }
+        }
+        match self.data {
+            Data::Nothing => None,
+            _ => Some(self.give()),
+        }
+    }
+
+    fn pending_bytes(&self) -> usize {
+        (if self.data == Data::Joined {
+            self.joined.len()
+        } else {
+            0
+        }) + (self.filled - self.line)
+    }
+
+    /// Makes room for a read: moves what is still needed to the front, or grows.
+    fn make_room(&mut self) {
+        if let Data::Line { start, end } = self.data {
+            self.joined.clear();
+            self.joined.extend_from_slice(&self.buffer[start..end]);
+            self.data = Data::Joined;
+        }
+        if self.line > 0 {
+            self.buffer.copy_within(self.line..self.filled, 0);
+            self.filled -= self.line;
+            self.searched -= self.line;
+            self.line = 0;
+        }
+        if self.filled == self.buffer.len() {
+            let larger = (self.buffer.len() * 2).max(FIRST_CAPACITY);
+            self.buffer.resize(larger, 0);
+        }
+    }
+
+    /// The bounds of the next complete line, without its end.
+    fn next_line(&mut self) -> Option<(usize, usize)> {
+        if self.at_start {
+            const BOM: &[u8] = b"\xEF\xBB\xBF";
+            let head = &self.buffer[self.line..self.filled];
+            if head.len() < BOM.len() && BOM.starts_with(head) {
+                return None;
+            }
+            if head.starts_with(BOM) {
+                self.line += BOM.len();
+                self.searched = self.line;
+            }
+            self.at_start = false;
+        }
+        if self.after_cr && self.line < self.filled {
+            self.after_cr = false;
+            if self.buffer[self.line] == b'\n' {
+                self.line += 1;
+                self.searched = self.searched.max(self.line);
+            }
+        }
+        let found = self.buffer[self.searched..self.filled]
+            .iter()
+            .position(|&byte| byte == b'\n' || byte == b'\r');
+        match found {
+            Some(offset) => {
+                let end = self.searched + offset;
+                let start = self.line;
+                self.after_cr = self.buffer[end] == b'\r';
+                self.line = end + 1;
+                self.searched = self.line;
+                Some((start, end))
+            }
+            None => {
+                self.searched = self.filled;
+                None
+            }
+        }
+    }
+
+    /// Takes one line in; true when an event is complete.
+    fn take_line(&mut self, start: usize, end: usize) -> Result<bool, TooLong> {
+        let line = &self.buffer[start..end];
+        if let Some(nesting) = &mut self.bare {
+            nesting.take(line);
+            let complete = nesting.depth == 0;
+            self.append(start, end)?;
+            return Ok(complete);
+        }
+        if line.is_empty() {
+            return Ok(self.data != Data::Nothing);
+        }
+        if line == b"data" {
+            self.append(end, end)?;
+            return Ok(false);
+        }
+        if let Some(value) = line.strip_prefix(b"data:") {
+            let skip = usize::from(value.first() == Some(&b' '));
+            let value_start = end - value.len() + skip;
+            self.append(value_start, end)?;
+            return Ok(false);
+        }
+        // Only a value that opens an object or an array is taken for bare JSON; every other line
+        // (comments, `event:`, `id:`, `retry:`, unknown fields) says nothing to us.
+        let opens_json = line
+            .iter()
+            .find(|byte| !byte.is_ascii_whitespace())
+            .is_some_and(|byte| matches!(byte, b'{' | b'['));
+        if opens_json && self.data == Data::Nothing {
+            let mut nesting = Nesting::default();
+            nesting.take(line);
+            let complete = nesting.depth == 0;
+            self.bare = Some(nesting);
+            self.append(start, end)?;
+            return Ok(complete);
+        }
+        Ok(false)
+    }
+
+    /// Adds `buffer[start..end]` to the event's data, with a line feed between lines.
+    fn append(&mut self, start: usize, end: usize) -> Result<(), TooLong> {
+        match self.data {
+            Data::Nothing => self.data = Data::Line { start, end },
+            Data::Line { start: s, end: e } => {
+                self.joined.clear();
+                self.joined.extend_from_slice(&self.buffer[s..e]);
+                self.joined.push(b'\n');
+                self.joined.extend_from_slice(&self.buffer[start..end]);
+                self.data = Data::Joined;
+            }
+            Data::Joined => {
+                self.joined.push(b'\n');
+                self.joined.extend_from_slice(&self.buffer[start..end]);
+            }
+        }
+        let length = match self.data {
+            Data::Nothing => 0,
+            Data::Line { start, end } => end - start,
+            Data::Joined => self.joined.len(),
+        };
+        if length > self.cap {
+            Err(TooLong)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Hands the collected event out and forgets it.
+    fn give(&mut self) -> Event<'_> {
+        let bare = self.bare.take().is_some();
+        let data = std::mem::replace(&mut self.data, Data::Nothing);
+        let data = match data {
+            Data::Nothing => &[][..],
+            Data::Line { start, end } => &self.buffer[start..end],
+            Data::Joined => &self.joined[..],
+        };
+        Event { data, bare }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn events(reader: &mut Reader, pieces: &[&[u8]]) -> Vec<(String, bool)> {
+        let mut seen = Vec::new();
+        let mut keep = |event: Event<'_>| {
+            seen.push((String::from_utf8(event.data.to_vec()).unwrap(), event.bare));
+        };
+        for piece in pieces {
+            let mut source = *piece;
+            while !source.is_empty() {
+                reader.fill(&mut source).unwrap();
+                while let Some(event) = reader.next().unwrap() {
+                    keep(event);
+                }
+            }
+        }
+        if let Some(event) = reader.finish() {
+            keep(event);
+        }
+        seen
+    }
+
+    fn check(text: &str, expected: &[(&str, bool)]) {
+        let expected: Vec<_> = expected.iter().map(|(t, b)| (t.to_string(), *b)).collect();
+        assert_eq!(
+            events(&mut Reader::new(1 << 20), &[text.as_bytes()]),
+            expected,
+            "{text:?}"
+        );
+        for cut in 0..=text.len() {
+            let (head, tail) = text.as_bytes().split_at(cut);
+            assert_eq!(
+                events(&mut Reader::new(1 << 20), &[head, tail]),
+                expected,
+                "{text:?} cut at {cut}"
+            );
+        }
+        let bytes: Vec<&[u8]> = text.as_bytes().chunks(1).collect();
+        assert_eq!(
+            events(&mut Reader::new(1 << 20), &bytes),
+            expected,
+            "{text:?} byte by byte"
+        );
+    }
+
+    #[test]
+    fn every_line_end_and_field_form_cut_anywhere() {
+        check("data: a\n\ndata: b\n\n", &[("a", false), ("b", false)]);
+        check(
+            "data: a\r\n\r\ndata: b\r\n\r\n",
+            &[("a", false), ("b", false)],
+        );
+        check("data: a\r\rdata: b\r\r", &[("a", false), ("b", false)]);
+        check("\u{feff}data:a\n\n", &[("a", false)]);
+        check(
+            ": hello\n\nevent: x\nid: 7\nretry: 1\ndata:  a\n\n",
+            &[(" a", false)],
+        );
+        check("data: a\ndata: b\ndata\ndata:\n\n", &[("a\nb\n\n", false)]);
+        check(
+            "data: gr\u{fc}n \u{1f600}\n\n",
+            &[("gr\u{fc}n \u{1f600}", false)],
+        );
+        check(
+            "event: ping\n\n\n\n: c\n\ndata: [DONE]\n\n",
+            &[("[DONE]", false)],
+        );
+        check(
+            "data: last without its blank line",
+            &[("last without its blank line", false)],
+        );
+    }
+
+    #[test]
+    fn bare_json_is_an_event_of_its_own() {
+        check(
+            "data: a\r\n\r\n{\r\n  \"error\": {\"message\": \"}\\\"{\"}\r\n}\r\n",
+            &[
+                ("a", false),
+                ("{\n  \"error\": {\"message\": \"}\\\"{\"}\n}", true),
+            ],
+        );
+        check("{\"error\":1}", &[("{\"error\":1}", true)]);
+        check("[{\"error\":\n1}", &[("[{\"error\":\n1}", true)]);
+    }
+
+    #[test]
+    fn events_over_the_cap_are_refused() {
+        for text in [
+            "data: 0123456789\n\n",
+            "data: 01234\ndata: 56789\n\n",
+            "0123456789012",
+        ] {
+            let mut reader = Reader::new(8);
+            let mut source = text.as_bytes();
+            let mut refused = false;
+            while !source.is_empty() {
+                reader.fill(&mut source).unwrap();
+                refused |= reader.next() == Err(TooLong);
+            }
+            assert!(refused, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_event_of_many_megabytes_is_read() {
+        let long = "x".repeat(16 << 20);
+        let text = format!("data: {long}\n\ndata: b\n\n");
+        let mut reader = Reader::new(32 << 20);
+        let seen = events(&mut reader, &[text.as_bytes()]);
+        assert_eq!(seen.len(), 2);
+        assert_eq!(seen[0].0.len(), long.len());
+    }
+}
