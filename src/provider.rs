@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use crate::capability;
 use crate::chat::{DeltaSink, Request};
 use crate::error::ApiError;
 use crate::failure::Failure;
@@ -14,6 +15,7 @@ use crate::sse;
 pub mod anthropic;
 pub mod gemini;
 pub mod openai;
+pub mod responses;
 
 /// What the encoders may know besides the request itself: static configuration.
 #[derive(Debug, Clone)]
@@ -24,6 +26,35 @@ pub struct Options {
     pub anthropic_version: String,
     /// The upstream is the vendor's own, not a compatible server.
     pub official: bool,
+    /// Compatible servers only: `developer` messages go out as `system`.
+    pub developer_as_system: bool,
+    /// Compatible servers only: top-level request fields that are not forwarded.
+    pub strip: Vec<String>,
+}
+
+impl Options {
+    /// What the Claude `model` can do. Encoders ask here, so that what a provider's own model
+    /// list says can win over the table.
+    pub fn claude(&self, model: &str) -> capability::Claude {
+        capability::claude(model)
+    }
+
+    /// What the Gemini `model` can do.
+    pub fn gemini(&self, model: &str) -> capability::Gemini {
+        capability::gemini(model)
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            strict: false,
+            anthropic_version: "2023-06-01".into(),
+            official: true,
+            developer_as_system: false,
+            strip: Vec::new(),
+        }
+    }
 }
 
 /// An upstream request, ready to be sent.
@@ -80,6 +111,13 @@ pub trait Decoder: Send {
 
     /// A whole body instead of a stream. Called at most once, and then nothing else is.
     fn on_body(&mut self, body: &[u8], out: &mut dyn DeltaSink) -> Result<(), Failure>;
+
+    /// Asked once the answer is over (`Flow::Done`, or `on_end` without a failure): the body of a
+    /// request that continues it, built from the one that was sent. The same decoder then takes
+    /// the events of the second answer, so it has held its `Finish` back.
+    fn continuation(&mut self, _sent: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
 }
 
 /// One upstream format.
@@ -101,13 +139,15 @@ pub enum Format {
     OpenAi,
     Anthropic,
     Gemini,
+    Responses,
 }
 
 impl Format {
-    pub const ALL: [(&'static str, Format); 3] = [
+    pub const ALL: [(&'static str, Format); 4] = [
         ("openai", Format::OpenAi),
         ("anthropic", Format::Anthropic),
         ("gemini", Format::Gemini),
+        ("responses", Format::Responses),
     ];
 
     pub fn from_name(name: &str) -> Option<Format> {
@@ -122,13 +162,14 @@ impl Format {
             Format::OpenAi => "openai",
             Format::Anthropic => "anthropic",
             Format::Gemini => "gemini",
+            Format::Responses => "responses",
         }
     }
 
     /// The provider's own address, without a trailing slash.
     pub fn default_base(self) -> &'static str {
         match self {
-            Format::OpenAi => "https://api.openai.com/v1",
+            Format::OpenAi | Format::Responses => "https://api.openai.com/v1",
             Format::Anthropic => "https://api.anthropic.com",
             Format::Gemini => "https://generativelanguage.googleapis.com",
         }
@@ -137,7 +178,7 @@ impl Format {
     /// The header that carries the key, and what stands before it.
     pub fn auth_header(self) -> (&'static str, &'static str) {
         match self {
-            Format::OpenAi => ("authorization", "Bearer "),
+            Format::OpenAi | Format::Responses => ("authorization", "Bearer "),
             Format::Anthropic => ("x-api-key", ""),
             Format::Gemini => ("x-goog-api-key", ""),
         }
@@ -146,7 +187,7 @@ impl Format {
     /// Model names that this format's vendor serves, as patterns.
     pub fn default_models(self) -> &'static [&'static str] {
         match self {
-            Format::OpenAi => &["gpt-*", "chatgpt-*", "o1*", "o3*", "o4*"],
+            Format::OpenAi | Format::Responses => &["gpt-*", "chatgpt-*", "o1*", "o3*", "o4*"],
             Format::Anthropic => &["claude-*"],
             Format::Gemini => &["gemini-*", "gemma-*", "learnlm-*"],
         }
@@ -158,6 +199,7 @@ impl Format {
             Format::OpenAi => None,
             Format::Anthropic => Some(&anthropic::Messages),
             Format::Gemini => Some(&gemini::GenerateContent),
+            Format::Responses => Some(&responses::Responses),
         }
     }
 }

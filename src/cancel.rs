@@ -1,0 +1,171 @@
+//! `Cancel`: how one thread ends another one's wait, and why it did.
+//!
+//! Every exchange has one. The worker hangs on to it whatever it waits on (an upstream socket, a
+//! place in the line for a lease); the timer thread, which sees hang-ups and deadlines, pulls it.
+//! Knows nothing of HTTP.
+
+use std::cell::RefCell;
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use parking_lot::Mutex;
+
+/// Why an exchange was ended from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Cause {
+    /// The caller hung up.
+    CallerGone = 1,
+    /// The upstream's answer did not begin in time.
+    FirstByte,
+    /// The upstream fell silent in the middle of its answer.
+    Idle,
+    /// The whole request took too long.
+    Deadline,
+    /// weir is stopping and the drain time is over.
+    Stopping,
+}
+
+impl Cause {
+    fn from_u8(value: u8) -> Option<Cause> {
+        const ALL: [Cause; 5] = [
+            Cause::CallerGone,
+            Cause::FirstByte,
+            Cause::Idle,
+            Cause::Deadline,
+            Cause::Stopping,
+        ];
+        ALL.into_iter().find(|cause| *cause as u8 == value)
+    }
+}
+
+/// Something a thread can be blocked on, which another thread can end.
+pub trait Wait: Send + Sync {
+    /// Ends the wait at once. May be called more than once, and after the wait is over.
+    fn end(&self);
+}
+
+impl Wait for TcpStream {
+    fn end(&self) {
+        // Fails only when the socket is already closed, which is what was wanted.
+        let _ = self.shutdown(Shutdown::Both);
+    }
+}
+
+/// The handle of one exchange.
+#[derive(Default)]
+pub struct Cancel {
+    /// 0, or a `Cause`.
+    cause: AtomicU8,
+    waiting_on: Mutex<Option<Arc<dyn Wait>>>,
+}
+
+impl Cancel {
+    /// Ends the current wait and every later one. The first cause counts.
+    pub fn pull(&self, cause: Cause) {
+        let _ = self
+            .cause
+            .compare_exchange(0, cause as u8, Ordering::AcqRel, Ordering::Acquire);
+        let waiting_on = self.waiting_on.lock().clone();
+        if let Some(wait) = waiting_on {
+            wait.end();
+        }
+    }
+
+    pub fn cause(&self) -> Option<Cause> {
+        Cause::from_u8(self.cause.load(Ordering::Acquire))
+    }
+
+    /// Forgets a timer that ended one attempt, so that the next attempt can wait again. A caller
+    /// who left stays gone.
+    pub fn forgive(&self, cause: Cause) {
+        let _ = self
+            .cause
+            .compare_exchange(cause as u8, 0, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    /// From here on, `wait` is what `pull` ends. Ended at once if the pull came first.
+    pub fn hang_on(&self, wait: Arc<dyn Wait>) {
+        *self.waiting_on.lock() = Some(Arc::clone(&wait));
+        if self.cause().is_some() {
+            wait.end();
+        }
+    }
+
+    /// Nothing is waited on any more.
+    pub fn let_go(&self) {
+        *self.waiting_on.lock() = None;
+    }
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Arc<Cancel>>> = const { RefCell::new(None) };
+}
+
+/// While it lives, this thread's waits belong to one exchange.
+pub struct Entered(());
+
+/// Makes `cancel` the one that `current` gives on this thread. The HTTP client calls our transport
+/// without a way to hand something through, so the way leads past it.
+pub fn enter(cancel: &Arc<Cancel>) -> Entered {
+    CURRENT.with(|current| *current.borrow_mut() = Some(Arc::clone(cancel)));
+    Entered(())
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let left = CURRENT.with(|current| current.borrow_mut().take());
+        if let Some(cancel) = left {
+            cancel.let_go();
+        }
+    }
+}
+
+/// Runs `f` with the exchange that this thread works for, if there is one.
+pub fn with_current<T>(f: impl FnOnce(&Arc<Cancel>) -> T) -> Option<T> {
+    CURRENT.with(|current| current.borrow().as_ref().map(f))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+
+    #[derive(Default)]
+    struct Counted(AtomicUsize);
+
+    impl Wait for Counted {
+        fn end(&self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_pull_before_or_after_ends_the_wait_and_the_first_cause_counts() {
+        let cancel = Cancel::default();
+        let wait = Arc::new(Counted::default());
+        cancel.hang_on(wait.clone());
+        assert_eq!(wait.0.load(Ordering::Relaxed), 0);
+        cancel.pull(Cause::Idle);
+        cancel.pull(Cause::CallerGone);
+        assert_eq!(cancel.cause(), Some(Cause::Idle));
+        let late = Arc::new(Counted::default());
+        cancel.hang_on(late.clone());
+        assert_eq!(late.0.load(Ordering::Relaxed), 1);
+        cancel.forgive(Cause::CallerGone);
+        assert_eq!(cancel.cause(), Some(Cause::Idle));
+        cancel.forgive(Cause::Idle);
+        assert_eq!(cancel.cause(), None);
+    }
+
+    #[test]
+    fn the_current_exchange_ends_with_its_guard() {
+        let cancel = Arc::new(Cancel::default());
+        {
+            let _entered = enter(&cancel);
+            assert!(with_current(|current| Arc::ptr_eq(current, &cancel)).unwrap());
+        }
+        assert!(with_current(|_| ()).is_none());
+    }
+}

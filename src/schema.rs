@@ -1,0 +1,1 @@
+//! JSON Schemas, rewritten for the providers that take only a part of them.
