@@ -10,10 +10,12 @@ mod dialect;
 mod error;
 mod failure;
 mod json;
+mod pool;
 mod provider;
 mod route;
 mod schema;
 mod server;
+mod sockets;
 mod sse;
 
 fn main() {}
