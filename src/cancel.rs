@@ -8,8 +8,9 @@ use std::cell::RefCell;
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 /// Why an exchange was ended from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +54,19 @@ impl Wait for TcpStream {
     }
 }
 
+#[derive(Default)]
+struct Pause {
+    ended: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Wait for Pause {
+    fn end(&self) {
+        *self.ended.lock() = true;
+        self.changed.notify_all();
+    }
+}
+
 /// The handle of one exchange.
 #[derive(Default)]
 pub struct Cancel {
@@ -91,6 +105,18 @@ impl Cancel {
         if self.cause().is_some() {
             wait.end();
         }
+    }
+
+    /// Waits for `limit` without anything to wait for. False if it was ended.
+    pub fn pause(&self, limit: Duration) -> bool {
+        let pause = Arc::new(Pause::default());
+        self.hang_on(pause.clone());
+        let until = Instant::now() + limit;
+        let mut ended = pause.ended.lock();
+        while !*ended && !pause.changed.wait_until(&mut ended, until).timed_out() {}
+        drop(ended);
+        self.let_go();
+        self.cause().is_none()
     }
 
     /// Nothing is waited on any more.
@@ -157,6 +183,22 @@ mod tests {
         assert_eq!(cancel.cause(), Some(Cause::Idle));
         cancel.forgive(Cause::Idle);
         assert_eq!(cancel.cause(), None);
+    }
+
+    #[test]
+    fn a_pause_ends_by_itself_or_by_a_pull() {
+        let cancel = Arc::new(Cancel::default());
+        assert!(cancel.pause(Duration::from_millis(1)));
+        let other = Arc::clone(&cancel);
+        let pulling = std::thread::spawn(move || {
+            while other.waiting_on.lock().is_none() {
+                std::thread::yield_now();
+            }
+            other.pull(Cause::CallerGone);
+        });
+        assert!(!cancel.pause(Duration::from_secs(60)));
+        pulling.join().unwrap();
+        assert!(!cancel.pause(Duration::from_secs(60)));
     }
 
     #[test]

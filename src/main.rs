@@ -4,18 +4,23 @@
 mod cancel;
 mod capability;
 mod chat;
+mod clock;
 mod config;
 mod demo;
+mod desk;
 mod dialect;
 mod error;
 mod failure;
 mod json;
 mod pool;
 mod provider;
+mod reply;
 mod route;
 mod schema;
 mod server;
 mod sockets;
 mod sse;
+mod stream;
+mod watch;
 
 fn main() {}

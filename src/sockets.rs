@@ -12,6 +12,7 @@ use std::io;
 use std::mem;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use libc::c_int;
@@ -52,8 +53,19 @@ pub fn accept_queue(listener: BorrowedFd<'_>) -> Option<u32> {
     tcp_info(listener.as_raw_fd()).map(|info| info.tcpi_unacked)
 }
 
+/// Our duplicates get numbers from here on, so that they can be told from the HTTP server's own.
+/// The kernel's table of descriptors grows to the highest number in use, 8 bytes each.
+static FLOOR: AtomicI32 = AtomicI32::new(256);
+
 /// Raises the limit of open descriptors to what the system allows; the limit in force after it.
 pub fn raise_descriptor_limit() -> u64 {
+    let limit = raise();
+    let half = i32::try_from(limit / 2).unwrap_or(i32::MAX);
+    FLOOR.store(half.min(4096), Ordering::Relaxed);
+    limit
+}
+
+fn raise() -> u64 {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,
@@ -87,6 +99,8 @@ pub struct Caller {
 pub struct Facts {
     /// Bytes received in the connection's life.
     pub received: u64,
+    /// Bytes that the peer has acknowledged: it grows with every reply.
+    pub acked: u64,
     /// Nothing has been received for this long.
     pub silent: Duration,
     /// The peer's end of the connection has not been closed.
@@ -106,10 +120,17 @@ impl Caller {
         unsafe { libc::shutdown(self.fd.as_raw_fd(), libc::SHUT_WR) };
     }
 
+    /// Ends the reading side: whoever reads from the connection gets its end, and can still write.
+    pub fn shut_read(&self) {
+        // SAFETY: as above.
+        unsafe { libc::shutdown(self.fd.as_raw_fd(), libc::SHUT_RD) };
+    }
+
     pub fn facts(&self) -> Option<Facts> {
         let info = tcp_info(self.fd.as_raw_fd())?;
         Some(Facts {
             received: info.tcpi_bytes_received,
+            acked: info.tcpi_bytes_acked,
             silent: Duration::from_millis(u64::from(info.tcpi_last_data_recv)),
             open: info.tcpi_state == TCP_ESTABLISHED,
         })
@@ -144,6 +165,20 @@ impl Caller {
         // SAFETY: one valid entry, no waiting.
         let ready = unsafe { libc::poll(&mut poll, 1, 0) };
         ready > 0 && poll.revents & libc::POLLOUT != 0
+    }
+
+    /// Writes without the HTTP server, as much as fits at once. For replies to requests whose own
+    /// writer must not be touched.
+    pub fn write(&self, bytes: &[u8]) {
+        // SAFETY: the buffer is as long as said. A short or failed write is a caller who has gone.
+        unsafe {
+            libc::send(
+                self.fd.as_raw_fd(),
+                bytes.as_ptr().cast(),
+                bytes.len(),
+                libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+            )
+        };
     }
 
     /// Reads and forgets what has arrived, without waiting, up to `limit` bytes.
@@ -192,12 +227,14 @@ pub fn callers(local_port: u16) -> Vec<Caller> {
     found
 }
 
-/// Closes, by number, every descriptor of the connection from `peer` except our duplicates.
+/// Closes, by number, every descriptor of the connection from `peer` except our duplicates, which
+/// all lie above `FLOOR`.
 ///
 /// Only for a connection whose owners were leaked on purpose and can never run again: they would
 /// close somebody else's descriptor.
 pub fn close_leaked(peer: SocketAddr, local_port: u16) {
-    for fd in descriptors() {
+    let floor = FLOOR.load(Ordering::Relaxed);
+    for fd in descriptors().into_iter().filter(|fd| *fd < floor) {
         let Some(caller) = as_caller(fd, local_port) else {
             continue;
         };
@@ -215,8 +252,9 @@ fn as_caller(fd: RawFd, local_port: u16) -> Option<Caller> {
     if address(fd, libc::getsockname)?.port() != local_port {
         return None;
     }
+    let floor = FLOOR.load(Ordering::Relaxed);
     // SAFETY: duplicating any number is harmless; a closed one gives an error.
-    let duplicate = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0) };
+    let duplicate = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, floor) };
     if duplicate < 0 {
         return None;
     }
@@ -272,7 +310,7 @@ struct TcpInfo {
     tcpi_last_data_recv: u32,
     after: [u32; 12],
     rates: [u64; 2],
-    bytes_acked: u64,
+    tcpi_bytes_acked: u64,
     tcpi_bytes_received: u64,
 }
 
