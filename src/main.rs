@@ -11,6 +11,7 @@ mod desk;
 mod dialect;
 mod error;
 mod failure;
+mod inbound;
 mod json;
 mod pool;
 mod provider;

@@ -147,6 +147,12 @@ impl Watch {
         }
     }
 
+    /// The same, and nothing more is read from it: whoever reads gets its end.
+    pub fn close_now(&self, caller: Caller) {
+        caller.shut_read();
+        self.let_linger(caller, false);
+    }
+
     /// The same for a connection whose request was leaked.
     pub fn close_leaked(&self, caller: Caller) {
         self.let_linger(caller, true);
