@@ -10,6 +10,7 @@ mod dialect;
 mod error;
 mod failure;
 mod json;
+mod line;
 mod provider;
 mod route;
 mod schema;
