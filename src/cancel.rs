@@ -43,7 +43,8 @@ impl Cause {
 
 /// Something a thread can be blocked on, which another thread can end.
 pub trait Wait: Send + Sync {
-    /// Ends the wait at once. May be called more than once, and after the wait is over.
+    /// Ends the wait at once. May be called more than once, and after the wait is over. Must not
+    /// block, nor call back into the `Cancel`, whose lock is held.
     fn end(&self);
 }
 
@@ -81,8 +82,9 @@ impl Cancel {
         let _ = self
             .cause
             .compare_exchange(0, cause as u8, Ordering::AcqRel, Ordering::Acquire);
-        let waiting_on = self.waiting_on.lock().clone();
-        if let Some(wait) = waiting_on {
+        // Ended under the lock: once `let_go` is back, nobody can end that wait any more, and a
+        // connection that went back to its pool cannot be cut by an exchange of the past.
+        if let Some(wait) = &*self.waiting_on.lock() {
             wait.end();
         }
     }
@@ -101,10 +103,11 @@ impl Cancel {
 
     /// From here on, `wait` is what `pull` ends. Ended at once if the pull came first.
     pub fn hang_on(&self, wait: Arc<dyn Wait>) {
-        *self.waiting_on.lock() = Some(Arc::clone(&wait));
+        let mut waiting_on = self.waiting_on.lock();
         if self.cause().is_some() {
             wait.end();
         }
+        *waiting_on = Some(wait);
     }
 
     /// Waits for `limit` without anything to wait for. False if it was ended.
@@ -122,6 +125,14 @@ impl Cancel {
     /// Nothing is waited on any more.
     pub fn let_go(&self) {
         *self.waiting_on.lock() = None;
+    }
+
+    /// `wait` is not waited on any more; another wait that has taken its place stays.
+    pub fn let_go_of(&self, wait: &Arc<dyn Wait>) {
+        let mut waiting_on = self.waiting_on.lock();
+        if waiting_on.as_ref().is_some_and(|on| Arc::ptr_eq(on, wait)) {
+            *waiting_on = None;
+        }
     }
 }
 
@@ -199,6 +210,22 @@ mod tests {
         assert!(!cancel.pause(Duration::from_secs(60)));
         pulling.join().unwrap();
         assert!(!cancel.pause(Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn letting_go_of_an_old_wait_keeps_the_new_one() {
+        let cancel = Cancel::default();
+        let old: Arc<dyn Wait> = Arc::new(Counted::default());
+        let new = Arc::new(Counted::default());
+        cancel.hang_on(Arc::clone(&old));
+        cancel.hang_on(new.clone());
+        cancel.let_go_of(&old);
+        cancel.pull(Cause::Idle);
+        assert_eq!(new.0.load(Ordering::Relaxed), 1);
+        let new: Arc<dyn Wait> = new;
+        cancel.let_go_of(&new);
+        cancel.pull(Cause::Idle);
+        assert_eq!(Arc::strong_count(&new), 1);
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod error;
 mod failure;
 mod inbound;
 mod json;
+mod line;
 mod pool;
 mod provider;
 mod reply;

@@ -1,0 +1,189 @@
+//! TLS to an upstream: whom to trust, the handshake, and what its failures mean in plain words.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+use rustls::client::Resumption;
+use rustls::crypto::ring as provider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{
+    CertificateError, ClientConfig, ClientConnection, Error, InvalidMessage, RootCertStore,
+};
+
+use super::attempt::{Trouble, words};
+use super::connect::Timed;
+
+/// A clock before this is wrong: this program is younger.
+const SURELY_PAST: Duration = Duration::from_secs(1_735_689_600); // 2025-01-01
+
+/// Hosts whose sessions are remembered. A line has one, and configurations are shared.
+const SESSIONS: usize = 64;
+
+/// Whom to trust: `ca_file` alone if it is set, or else the built-in roots and, if it is set, the
+/// file that `SSL_CERT_FILE` names. One who names a file for an upstream means to trust nobody
+/// else there; the variable is set for a whole machine, often with nothing but the company's own
+/// authority in it, and the public vendors have to stay reachable.
+///
+/// Lines that trust the same share one configuration (16 kB of roots, and the sessions).
+pub fn config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
+    let env = std::env::var_os("SSL_CERT_FILE").filter(|value| !value.is_empty());
+    let mut roots = RootCertStore::empty();
+    let pem = match (ca_file, env) {
+        (Some(path), _) => read(path)?,
+        (None, env) => {
+            roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+            match env.map(|path| read(Path::new(&path))) {
+                None => Vec::new(),
+                Some(Ok(pem)) => pem,
+                // The variable is not ours: a stale one must not keep plain upstreams from
+                // starting, and a certificate that misses it says so itself.
+                Some(Err(error)) => {
+                    log::warn!("SSL_CERT_FILE: {error}");
+                    Vec::new()
+                }
+            }
+        }
+    };
+    let key = (ca_file.is_some(), pem);
+    let (alone, pem) = (&key.0, &key.1);
+    let digest = ring::digest::digest(&ring::digest::SHA256, pem);
+    let key = (
+        *alone,
+        <[u8; 32]>::try_from(digest.as_ref()).expect("SHA-256 has 32 bytes"),
+    );
+
+    static SHARED: Mutex<Vec<((bool, [u8; 32]), Weak<ClientConfig>)>> = Mutex::new(Vec::new());
+    let mut shared = SHARED.lock();
+    shared.retain(|(_, config)| config.strong_count() > 0);
+    let known = shared.iter().find(|(other, _)| *other == key);
+    if let Some(config) = known.and_then(|(_, config)| config.upgrade()) {
+        return Ok(config);
+    }
+
+    let certificates: Vec<CertificateDer> = CertificateDer::pem_slice_iter(pem)
+        .filter_map(Result::ok)
+        .collect();
+    let (added, ignored) = roots.add_parsable_certificates(certificates);
+    if *alone && added == 0 {
+        return Err("the CA file holds no certificate that can be used".into());
+    }
+    if ignored > 0 {
+        log::debug!("{ignored} certificates in the CA file cannot be used");
+    }
+    let mut config = ClientConfig::builder_with_provider(Arc::new(provider::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.resumption = Resumption::in_memory_sessions(SESSIONS);
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let config = Arc::new(config);
+    shared.push((key, Arc::downgrade(&config)));
+    Ok(config)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
+}
+
+/// Shakes hands with `host` over a fresh connection.
+pub fn handshake(
+    config: &Arc<ClientConfig>,
+    host: &str,
+    mut wire: Timed<'_>,
+) -> Result<ClientConnection, Trouble> {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let name = ServerName::try_from(bare.to_string())
+        .map_err(|_| Trouble::new(format!("TLS: {host} is not a host name")))?;
+    let mut tls = ClientConnection::new(Arc::clone(config), name)
+        .map_err(|error| Trouble::new(format!("TLS with {host}: {error}")))?;
+    tls.set_buffer_limit(None);
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::TimedOut => {
+            Trouble::timeout(format!("TLS with {host}: no handshake in time"))
+        }
+        io::ErrorKind::UnexpectedEof => Trouble::new(format!(
+            "TLS with {host}: it closed the connection in the handshake"
+        )),
+        _ => Trouble::new(format!("TLS with {host}: {}", words(&error))),
+    };
+    while tls.is_handshaking() || tls.wants_write() {
+        while tls.wants_write() {
+            tls.write_tls(&mut wire).map_err(failed)?;
+        }
+        if !tls.is_handshaking() {
+            break;
+        }
+        if tls.read_tls(&mut wire).map_err(failed)? == 0 {
+            return Err(failed(io::ErrorKind::UnexpectedEof.into()));
+        }
+        if let Err(error) = tls.process_new_packets() {
+            // The alert that tells the other side; it is of no use to us whether it arrives.
+            let _ = tls.write_tls(&mut wire).and_then(|_| wire.flush());
+            return Err(Trouble::new(explain(host, &error, SystemTime::now())));
+        }
+    }
+    Ok(tls)
+}
+
+/// What a failed handshake means for the person who reads the log.
+pub fn explain(host: &str, error: &Error, now: SystemTime) -> String {
+    let clock = format!(
+        "is this machine's clock right? It says {}",
+        httpdate::fmt_http_date(now)
+    );
+    let clock_is_wrong = now.duration_since(UNIX_EPOCH).unwrap_or_default() < SURELY_PAST;
+    let why = match error {
+        Error::InvalidCertificate(error) => match error {
+            CertificateError::ExpiredContext { not_after, .. } => {
+                format!("its certificate expired on {}", date(*not_after))
+            }
+            CertificateError::Expired => "its certificate has expired".into(),
+            CertificateError::NotValidYetContext { not_before, .. } => {
+                let from = date(*not_before);
+                format!("its certificate is not valid before {from} ({clock})")
+            }
+            CertificateError::NotValidYet => {
+                format!("its certificate is not valid yet ({clock})")
+            }
+            CertificateError::NotValidForNameContext { presented, .. } => {
+                let names = presented.join(", ");
+                format!("its certificate is for other names: {names}")
+            }
+            CertificateError::NotValidForName => "its certificate is for another name".into(),
+            CertificateError::UnknownIssuer => {
+                "its certificate comes from an unknown authority (name a CA file, or set \
+                 SSL_CERT_FILE, if it is your own)"
+                    .into()
+            }
+            CertificateError::Revoked => "its certificate was revoked".into(),
+            other => format!("its certificate is not valid: {other}"),
+        },
+        Error::InvalidMessage(
+            InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion,
+        ) => "it does not speak TLS (is this an http:// address?)".into(),
+        Error::AlertReceived(alert) => format!("it refused the handshake: {alert:?}"),
+        Error::PeerIncompatible(why) => format!("no common way of encrypting: {why:?}"),
+        other => other.to_string(),
+    };
+    let expired = matches!(
+        error,
+        Error::InvalidCertificate(
+            CertificateError::Expired | CertificateError::ExpiredContext { .. }
+        )
+    );
+    match expired && clock_is_wrong {
+        true => format!("TLS with {host}: {why} ({clock})"),
+        false => format!("TLS with {host}: {why}"),
+    }
+}
+
+fn date(time: UnixTime) -> String {
+    // `httpdate` knows no year beyond 9999, and certificates may.
+    let seconds = time.as_secs().min(253_402_300_799);
+    httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds))
+}
