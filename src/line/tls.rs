@@ -160,6 +160,9 @@ pub fn explain(host: &str, error: &Error, now: SystemTime) -> String {
                  SSL_CERT_FILE, if it is your own)"
                     .into()
             }
+            CertificateError::BadSignature => {
+                "its certificate is not signed by the authority that it names".into()
+            }
             CertificateError::Revoked => "its certificate was revoked".into(),
             other => format!("its certificate is not valid: {other}"),
         },
