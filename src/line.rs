@@ -8,7 +8,7 @@
 use std::error::Error;
 use std::fmt;
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,6 @@ pub use self::attempt::Phase;
 use self::attempt::Trouble;
 use self::dial::Dialer;
 use self::proxy::Proxies;
-use self::resolve::Names;
 use crate::cancel::{self, Cause};
 
 mod attempt;
@@ -65,19 +64,17 @@ impl Line {
     pub fn new(settings: &Settings) -> Result<Line, String> {
         let env = |name: &str| std::env::var(name).ok();
         let proxies = Proxies::new(settings.proxy.as_deref(), env)?;
-        Line::with_parts(settings, proxies, resolve::shared())
+        let cert_file = env("SSL_CERT_FILE").filter(|path| !path.is_empty());
+        let also = cert_file.as_deref().map(Path::new);
+        let dialer = Dialer {
+            names: resolve::shared(),
+            proxies: Arc::new(proxies),
+            tls: tls::config(settings.ca_file.as_deref(), also)?,
+        };
+        Ok(Line::with_dialer(settings, dialer))
     }
 
-    fn with_parts(
-        settings: &Settings,
-        proxies: Proxies,
-        names: Arc<Names>,
-    ) -> Result<Line, String> {
-        let dialer = Dialer {
-            names,
-            proxies: Arc::new(proxies),
-            tls: tls::config(settings.ca_file.as_deref())?,
-        };
+    fn with_dialer(settings: &Settings, dialer: Dialer) -> Line {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -92,10 +89,10 @@ impl Line {
             .max_idle_age(settings.idle_age)
             .timeout_await_100(None)
             .build();
-        Ok(Line {
+        Line {
             agent: Agent::with_parts(config, dialer.clone(), dialer),
             connect: settings.connect,
-        })
+        }
     }
 
     /// Sends one POST and waits for the head of the answer, whatever its status; redirects too

@@ -23,56 +23,56 @@ const SURELY_PAST: Duration = Duration::from_secs(1_735_689_600); // 2025-01-01
 /// Hosts whose sessions are remembered. A line has one, and configurations are shared.
 const SESSIONS: usize = 64;
 
-/// Whom to trust: `ca_file` alone if it is set, or else the built-in roots and, if it is set, the
-/// file that `SSL_CERT_FILE` names. One who names a file for an upstream means to trust nobody
-/// else there; the variable is set for a whole machine, often with nothing but the company's own
-/// authority in it, and the public vendors have to stay reachable.
+/// What a configuration was made from.
+#[derive(PartialEq)]
+struct Trust {
+    built_in: bool,
+    /// SHA-256 of the file's text.
+    file: [u8; 32],
+}
+
+/// Whom to trust: `ca_file` alone if it is set, or else the built-in roots and those in
+/// `also`, which is what `SSL_CERT_FILE` names. One who names a file for an upstream means to trust
+/// nobody else there; the variable is set for a whole machine, often with nothing but the company's
+/// own authority in it, and the public vendors have to stay reachable.
 ///
 /// Lines that trust the same share one configuration (16 kB of roots, and the sessions).
-pub fn config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
-    let env = std::env::var_os("SSL_CERT_FILE").filter(|value| !value.is_empty());
-    let mut roots = RootCertStore::empty();
-    let pem = match (ca_file, env) {
+pub fn config(ca_file: Option<&Path>, also: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
+    let pem = match (ca_file, also) {
         (Some(path), _) => read(path)?,
-        (None, env) => {
-            roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-            match env.map(|path| read(Path::new(&path))) {
-                None => Vec::new(),
-                Some(Ok(pem)) => pem,
-                // The variable is not ours: a stale one must not keep plain upstreams from
-                // starting, and a certificate that misses it says so itself.
-                Some(Err(error)) => {
-                    log::warn!("SSL_CERT_FILE: {error}");
-                    Vec::new()
-                }
-            }
-        }
+        (None, Some(path)) => read(path).unwrap_or_else(|error| {
+            // The variable is not ours: a stale one must not keep plain upstreams from starting,
+            // and a certificate that misses it says so itself.
+            log::warn!("SSL_CERT_FILE: {error}");
+            Vec::new()
+        }),
+        (None, None) => Vec::new(),
     };
-    let key = (ca_file.is_some(), pem);
-    let (alone, pem) = (&key.0, &key.1);
-    let digest = ring::digest::digest(&ring::digest::SHA256, pem);
-    let key = (
-        *alone,
-        <[u8; 32]>::try_from(digest.as_ref()).expect("SHA-256 has 32 bytes"),
-    );
+    let digest = ring::digest::digest(&ring::digest::SHA256, &pem);
+    let trust = Trust {
+        built_in: ca_file.is_none(),
+        file: digest.as_ref().try_into().expect("SHA-256 has 32 bytes"),
+    };
 
-    static SHARED: Mutex<Vec<((bool, [u8; 32]), Weak<ClientConfig>)>> = Mutex::new(Vec::new());
+    static SHARED: Mutex<Vec<(Trust, Weak<ClientConfig>)>> = Mutex::new(Vec::new());
     let mut shared = SHARED.lock();
     shared.retain(|(_, config)| config.strong_count() > 0);
-    let known = shared.iter().find(|(other, _)| *other == key);
+    let known = shared.iter().find(|(other, _)| *other == trust);
     if let Some(config) = known.and_then(|(_, config)| config.upgrade()) {
         return Ok(config);
     }
 
-    let certificates: Vec<CertificateDer> = CertificateDer::pem_slice_iter(pem)
-        .filter_map(Result::ok)
-        .collect();
-    let (added, ignored) = roots.add_parsable_certificates(certificates);
-    if *alone && added == 0 {
-        return Err("the CA file holds no certificate that can be used".into());
+    let mut roots = RootCertStore::empty();
+    let own = CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok);
+    let (added, ignored) = roots.add_parsable_certificates(own);
+    if let (Some(path), 0) = (ca_file, added) {
+        return Err(format!("no certificate in {} can be used", path.display()));
     }
     if ignored > 0 {
-        log::debug!("{ignored} certificates in the CA file cannot be used");
+        log::debug!("{ignored} of the extra CA certificates cannot be used");
+    }
+    if trust.built_in {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }
     let mut config = ClientConfig::builder_with_provider(Arc::new(provider::default_provider()))
         .with_safe_default_protocol_versions()
@@ -82,7 +82,7 @@ pub fn config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
     config.resumption = Resumption::in_memory_sessions(SESSIONS);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     let config = Arc::new(config);
-    shared.push((key, Arc::downgrade(&config)));
+    shared.push((trust, Arc::downgrade(&config)));
     Ok(config)
 }
 
@@ -159,6 +159,9 @@ pub fn explain(host: &str, error: &Error, now: SystemTime) -> String {
                 "its certificate comes from an unknown authority (name a CA file, or set \
                  SSL_CERT_FILE, if it is your own)"
                     .into()
+            }
+            CertificateError::BadSignature => {
+                "its certificate is not signed by the authority that it names".into()
             }
             CertificateError::Revoked => "its certificate was revoked".into(),
             other => format!("its certificate is not valid: {other}"),
