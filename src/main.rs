@@ -28,6 +28,8 @@ mod dialect;
 mod error;
 mod exchange;
 mod failure;
+#[cfg(test)]
+mod golden;
 mod inbound;
 mod json;
 mod line;
