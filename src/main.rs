@@ -182,17 +182,16 @@ fn load(
 
 /// The demo's listener: started when it is first needed and then kept, over reloads too.
 #[derive(Default)]
-struct Demo(Mutex<Option<SocketAddr>>);
+struct Demo(Mutex<Option<demo::Demo>>);
 
 impl Demo {
     fn address(&self) -> Result<SocketAddr, String> {
         let mut started = self.0.lock();
-        if let Some(addr) = *started {
-            return Ok(addr);
+        if let Some(demo) = &*started {
+            return Ok(demo.addr);
         }
-        let addr = demo::start().map_err(|error| format!("cannot start the demo: {error}"))?;
-        *started = Some(addr);
-        Ok(addr)
+        let demo = demo::start().map_err(|error| format!("cannot start the demo: {error}"))?;
+        Ok(started.insert(demo).addr)
     }
 }
 
