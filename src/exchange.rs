@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use log::debug;
 
-use crate::cancel::Cause;
+use crate::cancel::{self, Cause};
 use crate::config::{ClientKey, Config};
 use crate::desk::Job;
 use crate::dialect::openai::{self, Head, Stamp};
@@ -82,7 +82,7 @@ pub fn chat(
             include_usage: head.include_usage,
             legacy_functions: false,
         },
-        id,
+        id: &id,
         stream: caller.stream(),
         retries_left: config.retries,
         record,
@@ -188,7 +188,7 @@ struct Exchange<'e, 'b> {
     head: &'e Head<'b>,
     encoder: Encoder<'e, 'b>,
     stamp: Stamp,
-    id: String,
+    id: &'e str,
     /// Where events go; `None`: the answer is wanted whole.
     stream: Option<Arc<Stream>>,
     retries_left: u32,
@@ -349,6 +349,7 @@ impl Exchange<'_, '_> {
         if let Some(cause) = self.job.cancel.cause() {
             return Err(ended_for_good(cause));
         }
+        let _entered = cancel::enter(&self.job.cancel);
         self.record.attempts += 1;
         lease.key_name().clone_into(&mut self.record.key);
         self.describe_attempt(&upstream.name, &encoded.dropped);
@@ -364,7 +365,7 @@ impl Exchange<'_, '_> {
             line: &self.state.lines[target.upstream],
             path: &encoded.path,
             body: &encoded.body,
-            id: &self.id,
+            id: self.id,
             first_byte,
             streams,
         };
@@ -379,7 +380,10 @@ impl Exchange<'_, '_> {
         {
             push_header(&mut self.route_lines, "x-upstream-request-id", id);
         }
-        let mut sink = Sink::new(self.encoder.speaker(encoded, &self.stamp, self.stream.is_some()));
+        let mut sink = Sink::new(
+            self.encoder
+                .speaker(encoded, &self.stamp, self.stream.is_some()),
+        );
         loop {
             let outcome = self.relay(&attempt, &mut answer, &mut sink, lease);
             self.record.usage = sink.usage();
@@ -461,7 +465,10 @@ impl Exchange<'_, '_> {
                             .with_code("upstream_key_refused"),
                         )
                     },
-                    _ => no_capacity(503, format!("every key of upstream {upstream} rests: {why}")),
+                    _ => no_capacity(
+                        503,
+                        format!("every key of upstream {upstream} rests: {why}"),
+                    ),
                 };
                 if matches!(refused.error.status, 429 | 503) {
                     refused.error.retry_after = Some(after);

@@ -179,10 +179,15 @@ mod tests {
         record.usage.prompt = Some(3);
         record.error = Some("a \"b\"".into());
         let text = record.line(LogFormat::Text);
-        assert!(text.starts_with("id=r1 endpoint=chat model=\"m x y\" status=200 ms="), "{text}");
-        assert!(text.ends_with(r#"prompt_tokens=3 error="a \"b\"""#), "{text}");
-        let json: serde_json::Value =
-            serde_json::from_str(&record.line(LogFormat::Json)).unwrap();
+        assert!(
+            text.starts_with("id=r1 endpoint=chat model=\"m x y\" status=200 ms="),
+            "{text}"
+        );
+        assert!(
+            text.ends_with(r#"prompt_tokens=3 error="a \"b\"""#),
+            "{text}"
+        );
+        let json: serde_json::Value = serde_json::from_str(&record.line(LogFormat::Json)).unwrap();
         assert_eq!(json["model"], "m x y");
         assert_eq!(json["prompt_tokens"], 3);
     }

@@ -47,6 +47,13 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address)
 }
 
+/// Ends a listening socket for every descriptor of it: whoever connects from now on is refused,
+/// and a thread in `accept` comes back.
+pub fn stop_listening(listener: &impl AsRawFd) {
+    // SAFETY: the descriptor is open as long as `listener`.
+    unsafe { libc::shutdown(listener.as_raw_fd(), libc::SHUT_RDWR) };
+}
+
 /// Connections that wait in the listener's accept queue.
 pub fn accept_queue(listener: BorrowedFd<'_>) -> Option<u32> {
     // For a listening socket the kernel reports the queue's length in this field.

@@ -6,7 +6,7 @@
 use std::io::{self, Read};
 use std::time::{Duration, SystemTime};
 
-use crate::cancel::{self, Cancel, Cause};
+use crate::cancel::{Cancel, Cause};
 use crate::config::{Key, Upstream};
 use crate::desk::{Job, Phase};
 use crate::failure::{Failure, seconds};
@@ -32,9 +32,9 @@ pub struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    /// Sends the request and waits for a success status.
+    /// Sends the request and waits for a success status. The thread has entered the exchange's
+    /// `Cancel`, which is what ends the wait.
     pub fn send(&self, job: &Job) -> Result<Answer, Failure> {
-        let _entered = cancel::enter(&job.cancel);
         job.enter(Phase::FirstByte, self.first_byte);
         let sent = self.post();
         job.leave();
@@ -51,13 +51,13 @@ impl Attempt<'_> {
                 }));
             }
         };
-        let status = answer.status();
+        let status = answer.status;
         if status != 200 {
             let retry_after = hint(&answer, status, SystemTime::now());
             let mut body = Vec::new();
             job.enter(Phase::Between, self.upstream.idle);
             // A body that breaks off is still the best that is known.
-            let _ = answer.by_ref().take(ERROR_BODY).read_to_end(&mut body);
+            let _ = answer.body.by_ref().take(ERROR_BODY).read_to_end(&mut body);
             job.leave();
             if let Some(failure) = self.ended(&job.cancel) {
                 return Err(failure);
@@ -73,9 +73,7 @@ impl Attempt<'_> {
                 _ => Failure::from_status(status, &body, retry_after),
             });
         }
-        if let Some(encoding) = answer.header("content-encoding")
-            && !encoding.eq_ignore_ascii_case("identity")
-        {
+        if answer.is_compressed() {
             return Err(Failure::malformed(format!(
                 "upstream {} answered in an encoding that was not asked for",
                 self.upstream.name
@@ -140,9 +138,7 @@ impl Attempt<'_> {
     pub fn broken(&self, cancel: &Cancel, error: &io::Error) -> Failure {
         self.ended(cancel).unwrap_or_else(|| {
             let mut failure = Failure::disconnected();
-            if error.kind() == io::ErrorKind::InvalidData {
-                failure.message = format!("upstream {}: {error}", self.upstream.name);
-            }
+            failure.message = format!("upstream {}: {error}", self.upstream.name);
             failure
         })
     }
@@ -226,11 +222,7 @@ fn timestamp(text: &str) -> Option<SystemTime> {
     let text = text.trim().strip_suffix('Z')?;
     let (date, time) = text.split_once('T')?;
     let mut date = date.splitn(3, '-').map(str::parse::<u64>);
-    let (year, month, day) = (
-        date.next()?.ok()?,
-        date.next()?.ok()?,
-        date.next()?.ok()?,
-    );
+    let (year, month, day) = (date.next()?.ok()?, date.next()?.ok()?, date.next()?.ok()?);
     let mut time = time.splitn(3, ':');
     let hours: u64 = time.next()?.parse().ok()?;
     let minutes: u64 = time.next()?.parse().ok()?;
@@ -286,7 +278,13 @@ mod tests {
         expect("1970-01-01T00:00:00Z", 0);
         expect("2000-02-29T12:00:00Z", 951_825_600);
         expect("2026-11-24T00:00:01Z", 1_795_478_401);
-        for text in ["", "Z", "2026-13-01T00:00:00Z", "2026-01-01", "x-y-zTa:b:cZ"] {
+        for text in [
+            "",
+            "Z",
+            "2026-13-01T00:00:00Z",
+            "2026-01-01",
+            "x-y-zTa:b:cZ",
+        ] {
             assert_eq!(timestamp(text), None, "{text}");
         }
     }

@@ -171,8 +171,6 @@ impl Exchange<'_, '_> {
         sink: &mut Sink,
         lease: &Lease,
     ) -> Result<Answered, Failure> {
-        let _entered = crate::cancel::enter(&self.job.cancel);
-        answer.attend();
         let idle = attempt.upstream.idle;
         let streamed = answer
             .header("content-type")
@@ -205,7 +203,7 @@ impl Exchange<'_, '_> {
                 self.pass_on(sink)?;
             }
             let count = reader
-                .fill(answer)
+                .fill(&mut answer.body)
                 .map_err(|error| attempt.broken(&self.job.cancel, &error))?;
             if count == 0 {
                 if let Some(event) = reader.finish()
@@ -276,12 +274,10 @@ impl Exchange<'_, '_> {
             }
         };
         // What follows the last event is the end of the body, mostly there already.
-        let _entered = crate::cancel::enter(&self.job.cancel);
-        answer.attend();
         self.job.enter(Phase::Between, CLOSING);
         let mut rest = [0; 256];
         let mut left = 16;
-        while left > 0 && matches!(answer.read(&mut rest), Ok(1..)) {
+        while left > 0 && matches!(answer.body.read(&mut rest), Ok(1..)) {
             left -= 1;
         }
         self.job.leave();
@@ -290,11 +286,7 @@ impl Exchange<'_, '_> {
         Ok(answered)
     }
 
-    fn read_whole(
-        &self,
-        attempt: &Attempt<'_>,
-        answer: &mut Answer,
-    ) -> Result<Vec<u8>, Failure> {
+    fn read_whole(&self, attempt: &Attempt<'_>, answer: &mut Answer) -> Result<Vec<u8>, Failure> {
         let cap = self.state.config.max_answer_bytes;
         let mut body = Vec::new();
         loop {
@@ -304,7 +296,7 @@ impl Exchange<'_, '_> {
                 return Err(too_long());
             }
             body.resize(filled + PIECE.max(filled / 2), 0);
-            let read = answer.read(&mut body[filled..]);
+            let read = answer.body.read(&mut body[filled..]);
             let count = *read.as_ref().unwrap_or(&0);
             body.truncate(filled + count);
             match read {
