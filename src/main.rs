@@ -149,7 +149,7 @@ fn arguments() -> Result<Args, ExitCode> {
     Args::from_args(&["weir"], &words).map_err(|early| match early.status {
         Ok(()) => say(&early.output),
         Err(()) => {
-            complain(early.output.trim_end());
+            complain(&format!("{}; see weir --help", early.output.trim_end()));
             ExitCode::from(WRONG)
         }
     })

@@ -1,7 +1,8 @@
 //! Model name -> `Route`, an ordered list of targets.
 //!
-//! Three rules, the first that fits decides: an explicit `provider/model`, an alias of the config,
-//! the name patterns of the upstreams. Knows nothing of which target is well at the moment.
+//! Four rules, the first that fits decides: an explicit `upstream/model`, an alias of the config,
+//! the name patterns of the upstreams, and `format/model` where one upstream speaks that format.
+//! Knows nothing of which target is well at the moment.
 
 use crate::config::{Config, Upstream};
 use crate::provider::Format;
@@ -26,7 +27,7 @@ pub fn route(config: &Config, model: &str) -> Vec<Target> {
             .filter_map(|target| explicit(config, target))
             .collect();
     }
-    config
+    let mut targets: Vec<Target> = config
         .upstreams
         .iter()
         .enumerate()
@@ -37,35 +38,45 @@ pub fn route(config: &Config, model: &str) -> Vec<Target> {
                 model: model.to_owned(),
             })
         })
-        .collect()
+        .collect();
+    if targets.is_empty() {
+        targets.extend(by_format(config, model));
+    }
+    targets
 }
 
-/// `provider/model`, where the provider is an upstream's name, or a format that just one upstream
-/// speaks. Other slashes belong to the model: `qwen/qwen3` is a name like any other.
+/// `upstream/model`. Other slashes belong to the model: `qwen/qwen3` is a name like any other.
 fn explicit(config: &Config, model: &str) -> Option<Target> {
-    let (provider, model) = model.split_once('/')?;
-    if model.is_empty() {
-        return None;
-    }
+    let (name, model) = model
+        .split_once('/')
+        .filter(|(_, model)| !model.is_empty())?;
     let upstream = config
         .upstreams
         .iter()
-        .position(|upstream| upstream.name == provider)
-        .or_else(|| only_one(config, Format::from_name(provider)?))?;
+        .position(|upstream| upstream.name == name)?;
     Some(Target {
         upstream,
         model: model.to_owned(),
     })
 }
 
-fn only_one(config: &Config, format: Format) -> Option<usize> {
+/// `format/model`, where only one upstream speaks the format. It comes last, because behind a
+/// pattern like `*` there may be a server to which `openai/gpt-5` is the name of a model.
+fn by_format(config: &Config, model: &str) -> Option<Target> {
+    let (name, model) = model
+        .split_once('/')
+        .filter(|(_, model)| !model.is_empty())?;
+    let format = Format::from_name(name)?;
     let mut speaking = config
         .upstreams
         .iter()
         .enumerate()
         .filter(|(_, upstream)| upstream.format == format);
     match (speaking.next(), speaking.next()) {
-        (Some((at, _)), None) => Some(at),
+        (Some((upstream, _)), None) => Some(Target {
+            upstream,
+            model: model.to_owned(),
+        }),
         _ => None,
     }
 }
@@ -181,6 +192,20 @@ mod tests {
         ] {
             assert_eq!(routed(model), targets, "{model}");
         }
+    }
+
+    #[test]
+    fn a_pattern_that_takes_all_comes_before_a_format() {
+        let mut config = config();
+        config.upstreams[2].name = "router".into();
+        config.upstreams[2].models = vec!["*".into()];
+        config.upstreams.remove(3);
+        let targets = route(&config, "openai/gpt-5");
+        assert_eq!(targets.len(), 1);
+        assert_eq!(
+            (targets[0].upstream, targets[0].model.as_str()),
+            (2, "openai/gpt-5")
+        );
     }
 
     #[test]

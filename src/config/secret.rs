@@ -47,7 +47,8 @@ pub fn variable(written: &str) -> Option<&str> {
 /// paths start at `folder`. What is wrong is told without showing any of the text.
 pub fn resolve(written: &str, folder: &Path, env: Env<'_>) -> Result<Secret, String> {
     let text = if let Some(name) = variable(written) {
-        if name.is_empty() || name.contains(['=', '\0']) {
+        // Not shown, since it may be a key by mistake.
+        if !is_variable_name(name) {
             return Err("`env:` needs the name of an environment variable behind it".into());
         }
         match env(name) {
@@ -62,6 +63,8 @@ pub fn resolve(written: &str, folder: &Path, env: Env<'_>) -> Result<Secret, Str
             return Err("`file:` needs a path behind it".into());
         }
         first_line(&folder.join(path))?
+    } else if is_shell_variable(written) {
+        return Err("looks like a variable of a shell; write `env:` and its name".into());
     } else {
         written.to_owned()
     };
@@ -79,6 +82,24 @@ pub fn resolve(written: &str, folder: &Path, env: Env<'_>) -> Result<Secret, Str
         return Err("holds a character outside ASCII, which no header can carry".into());
     }
     Ok(Secret::new(text))
+}
+
+fn is_variable_name(name: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    !name.is_empty() && name.bytes().all(fits)
+}
+
+/// `$NAME` or `${NAME}`, which would otherwise go out as it stands and come back as a wrong key.
+fn is_shell_variable(written: &str) -> bool {
+    let Some(name) = written.strip_prefix('$') else {
+        return false;
+    };
+    let name = name
+        .strip_prefix('{')
+        .and_then(|name| name.strip_suffix('}'))
+        .unwrap_or(name);
+    let fits = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+    !name.is_empty() && name.bytes().all(fits)
 }
 
 fn first_line(path: &Path) -> Result<String, String> {

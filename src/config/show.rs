@@ -13,7 +13,7 @@ pub fn check(loaded: &Loaded) -> String {
     let from = match &loaded.origin {
         Origin::File(file) => file.display().to_string(),
         Origin::Environment(names) => format!("the environment ({})", names.join(", ")),
-        Origin::Demo => "nothing: the built-in demo".to_owned(),
+        Origin::Demo => "the built-in demo (no file, no key)".to_owned(),
     };
     let _ = writeln!(out, "config from {from}: no findings\n");
     let _ = writeln!(out, "listen {}", config.listen);

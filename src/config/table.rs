@@ -180,8 +180,12 @@ fn object(out: &mut String, place: Place, depth: usize) {
         .filter(|setting| example_value(setting).1)
         .last()
         .map(|setting| setting.name);
+    let mut said = "";
     for setting in place.settings() {
-        let _ = writeln!(out, "{indent}// {}", setting.meaning);
+        if setting.meaning != said {
+            let _ = writeln!(out, "{indent}// {}", setting.meaning);
+        }
+        said = setting.meaning;
         if setting.kind == Kind::Upstreams {
             let _ = writeln!(out, "{indent}\"{}\": [\n{indent}  {{", setting.name);
             object(out, Place::Upstream, depth + 2);
@@ -198,7 +202,8 @@ fn object(out: &mut String, place: Place, depth: usize) {
 /// The JSON of a key in the example, and whether it stands there for real.
 fn example_value(setting: &Setting) -> (String, bool) {
     match setting.default {
-        Fallback::Number(number) => (number.to_string(), true),
+        // Not for real where it makes a difference that the key is there at all.
+        Fallback::Number(number) => (number.to_string(), setting.name != "first_byte_ms"),
         Fallback::Flag(flag) => (flag.to_string(), true),
         Fallback::Text(text) => (format!("{text:?}"), true),
         Fallback::Required(value) => (value.to_owned(), true),

@@ -27,6 +27,12 @@ pub fn read(top: &Object<'_>, ground: &Ground<'_>, findings: &mut Findings) -> V
                     continue;
                 };
                 let models = patterns(&object, findings).unwrap_or_default();
+                if object.texts("models").is_some_and(|list| list.is_empty()) {
+                    findings.add(
+                        &object.path("models"),
+                        "is empty; leave it out for all models",
+                    );
+                }
                 let (Some(name), Some(key)) = (object.text("name"), object.text("key")) else {
                     continue;
                 };
@@ -84,16 +90,21 @@ fn client_digest(written: &str, ground: &Ground<'_>) -> Result<[u8; 32], String>
                 .and_then(|value| u8::try_from(value).ok())
         })
         .collect();
-    match digits {
+    match &digits {
         Some(digits) if digits.len() == 64 => {
             for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
-                *byte = pair[0] << 4 | pair[1];
+                *byte = (pair[0] << 4) | pair[1];
             }
             Ok(bytes)
         }
         _ => Err(format!(
-            "`sha256:` needs 64 hexadecimal digits behind it, and there are {} characters",
-            hex.chars().count()
+            "`sha256:` needs 64 hexadecimal digits behind it, not {} characters{}",
+            hex.chars().count(),
+            if digits.is_none() {
+                " of which some are none"
+            } else {
+                ""
+            }
         )),
     }
 }

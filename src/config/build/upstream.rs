@@ -49,6 +49,10 @@ pub fn read(
 
     let format = Format::from_name(object.text("format")?)?;
     let mut upstream = Upstream::new(name, format);
+    if object.has("base_url") {
+        // So that a wrong address is not taken for the vendor's own below.
+        upstream.base_url.clear();
+    }
     if let Some(text) = object.text("base_url") {
         match base_url::parse(format, text) {
             Ok(base) => upstream.base_url = base,
@@ -66,7 +70,14 @@ pub fn read(
             "the vendor's own address answers no request without a key",
         );
     }
+    let (auth, _) = format.auth_header();
     if !keys.is_empty() {
+        if headers.iter().any(|(name, _)| name == auth) {
+            findings.add(
+                &member(&object.path("headers"), auth),
+                "carries the key already; take one of the two out",
+            );
+        }
         upstream.keys = keys;
     }
     if let Some(models) = models {
