@@ -17,4 +17,5 @@ mod wait;
 mod weir;
 mod wire;
 
+mod first_mile;
 mod selftest;
