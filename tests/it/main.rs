@@ -18,4 +18,7 @@ mod weir;
 mod wire;
 
 mod first_mile;
+mod hangup;
+mod retries;
 mod selftest;
+mod streams;
