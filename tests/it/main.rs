@@ -17,4 +17,8 @@ mod wait;
 mod weir;
 mod wire;
 
+mod first_mile;
+mod hangup;
+mod retries;
 mod selftest;
+mod streams;

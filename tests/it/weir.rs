@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::client;
+use crate::client::{self, Answer, Client, Stream};
+use crate::completion::Streamed;
 use crate::upstream::Format;
 use crate::wait::{LIMIT, until};
 
@@ -31,6 +32,15 @@ pub struct Weir {
     /// For `/status`, where the config asks for one.
     key: Option<String>,
     dir: Folder,
+}
+
+/// The binary that was built with the tests, unless `WEIR_BIN` names another, such as a static
+/// release build.
+fn binary() -> PathBuf {
+    match std::env::var_os("WEIR_BIN") {
+        Some(path) => path.into(),
+        None => env!("CARGO_BIN_EXE_weir").into(),
+    }
 }
 
 /// What the fast tests want: short waits everywhere, one upstream called `up`.
@@ -60,7 +70,7 @@ impl Weir {
         let dir = Folder::new();
         let file = dir.path().join("weir.json");
         fs::write(&file, serde_json::to_vec_pretty(config).unwrap()).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
+        let mut command = Command::new(binary());
         command.arg("--config").arg(&file);
         let key = config["client_keys"][0].as_str().map(str::to_string);
         Weir::spawn(command, arguments, environment, dir, key)
@@ -68,7 +78,7 @@ impl Weir {
 
     /// Without a config file, in an empty folder.
     pub fn start_bare(arguments: &[&str], environment: &[(&str, &str)]) -> Weir {
-        let command = Command::new(env!("CARGO_BIN_EXE_weir"));
+        let command = Command::new(binary());
         Weir::spawn(command, arguments, environment, Folder::new(), None)
     }
 
@@ -130,6 +140,23 @@ impl Weir {
             }
         }
         weir
+    }
+
+    /// A chat request on a connection of its own, answered whole.
+    pub fn ask(&self, body: &Value) -> Answer {
+        client::post(self.addr, body)
+    }
+
+    /// A chat request whose answer is an event stream, read to its end.
+    pub fn stream(&self, body: &Value) -> Streamed {
+        Streamed::read(self.open_stream(body).rest(LIMIT))
+    }
+
+    /// A chat request whose answer is an event stream of which the head has been read.
+    pub fn open_stream(&self, body: &Value) -> Stream {
+        let mut client = Client::connect(self.addr);
+        client.post(body);
+        client.stream(LIMIT)
     }
 
     /// The end of what it wrote to standard error so far.

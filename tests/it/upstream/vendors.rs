@@ -53,10 +53,19 @@ impl Format {
 
     /// `pieces` as the text of an answer, streamed if the request asks for it.
     pub fn answer(self, request: &Received, pieces: &[&str]) -> Reply {
-        match request.wants_stream() {
-            true => self.stream(pieces),
-            false => self.whole(&pieces.concat()),
+        if !request.wants_stream() {
+            return self.whole(&pieces.concat());
         }
+        let mut events = self.events(pieces);
+        let body = request.json();
+        if self == Format::OpenAi && body["stream_options"]["include_usage"] != true {
+            // The vendor counts in streams for those who ask.
+            events.retain(|event| !event.contains("\"choices\":[]"));
+            for event in &mut events {
+                *event = event.replace(",\"usage\":null", "");
+            }
+        }
+        Reply::stream().events(&events).end()
     }
 
     /// A whole answer that says `text`.
