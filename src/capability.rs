@@ -501,3 +501,9 @@ mod tests {
         assert!(openai("gpt-5-mini").reasoning && !openai("gpt-4.1").reasoning);
     }
 }
+pub fn may_need_responses(_m: &str) -> bool {
+    false
+}
+pub fn needs_responses(_m: &str, _f: bool, _e: Option<&str>) -> bool {
+    false
+}

@@ -212,6 +212,9 @@ impl Failure {
         )
     }
 
+    pub fn wants_responses(&self) -> bool {
+        false
+    }
     pub fn caller_gone() -> Self {
         Failure::plain(
             Class::CallerGone,

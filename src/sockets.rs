@@ -534,6 +534,21 @@ mod tests {
     }
 
     #[test]
+    fn a_reset_connection_is_not_among_the_callers() {
+        let (far, near, port) = pair();
+        let linger = libc::linger {
+            l_onoff: 1,
+            l_linger: 0,
+        };
+        set(far.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER, &linger).unwrap();
+        let held = callers(port);
+        drop(far);
+        assert!(held[0].is_gone());
+        assert!(callers(port).is_empty());
+        drop(near);
+    }
+
+    #[test]
     fn our_own_end_of_reading_is_no_hang_up() {
         let (far, near, port) = pair();
         near.shutdown(std::net::Shutdown::Read).unwrap();

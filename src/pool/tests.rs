@@ -1,7 +1,7 @@
 use super::*;
 use crate::cancel::Cause;
 use crate::config::{Key, Upstream};
-use crate::provider::{Format, Options};
+use crate::provider::Format;
 use std::thread;
 
 const LONG: Duration = Duration::from_secs(20);
@@ -9,9 +9,6 @@ const CEILING: Duration = Duration::from_secs(300);
 
 fn pool(keys: usize, slots: usize) -> Arc<Pool> {
     let upstream = Upstream {
-        name: "u".into(),
-        format: Format::OpenAi,
-        base_url: "http://127.0.0.1:1".into(),
         keys: (0..keys)
             .map(|n| Key {
                 name: format!("u#{n}"),
@@ -19,13 +16,7 @@ fn pool(keys: usize, slots: usize) -> Arc<Pool> {
             })
             .collect(),
         slots,
-        models: Vec::new(),
-        headers: Vec::new(),
-        connect: LONG,
-        first_byte: LONG,
-        idle: LONG,
-        proxy: None,
-        options: Options::default(),
+        ..Upstream::new("u", Format::OpenAi)
     };
     Arc::new(Pool::new(&upstream, 3, CEILING))
 }

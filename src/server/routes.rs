@@ -26,6 +26,7 @@ pub enum Endpoint {
     Health,
     Ready,
     Status,
+    Reset,
     Preflight,
     /// The path is known, the method is another one; these are the right ones.
     WrongMethod(&'static str),
@@ -41,6 +42,7 @@ const PATHS: &[(&str, &str, Endpoint)] = &[
     ("/healthz", "GET", Endpoint::Health),
     ("/readyz", "GET", Endpoint::Ready),
     ("/status", "GET", Endpoint::Status),
+    ("/status/reset", "POST", Endpoint::Reset),
 ];
 
 impl Endpoint {
@@ -52,6 +54,7 @@ impl Endpoint {
             Endpoint::Health => "healthz",
             Endpoint::Ready => "readyz",
             Endpoint::Status => "status",
+            Endpoint::Reset => "reset",
             Endpoint::Preflight => "preflight",
             Endpoint::WrongMethod(_) | Endpoint::Unknown => "none",
         }
@@ -68,7 +71,11 @@ impl Endpoint {
     fn needs_key(self) -> bool {
         matches!(
             self,
-            Endpoint::Chat | Endpoint::Models | Endpoint::Model | Endpoint::Status
+            Endpoint::Chat
+                | Endpoint::Models
+                | Endpoint::Model
+                | Endpoint::Status
+                | Endpoint::Reset
         )
     }
 }
@@ -146,6 +153,12 @@ pub fn answer(
         Endpoint::Health => Reply::text(200, "ok\n"),
         Endpoint::Ready => ready(gateway, state),
         Endpoint::Status => Reply::json(200, status(gateway, state)),
+        Endpoint::Reset => {
+            for pool in &state.pools {
+                pool.reset();
+            }
+            Reply::json(200, br#"{"reset":true}"#.to_vec())
+        }
         Endpoint::Preflight => preflight(),
         Endpoint::WrongMethod(right) => {
             let error = ApiError::new(

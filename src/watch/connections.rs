@@ -11,6 +11,7 @@ use std::sync::Arc;
 use log::debug;
 
 use super::by_peer;
+use crate::cancel::Cause;
 use crate::desk::Job;
 use crate::sockets::{Caller, Facts, canonical};
 
@@ -97,6 +98,10 @@ impl Connections {
             } else if open > self.limit {
                 spare.push((connection.quiet_since, caller));
             }
+        }
+        for job in jobs.values().filter(|job| job.wants_caller(now)) {
+            // A reset connection has no peer any more, so it is not among the open ones.
+            job.cancel.pull(Cause::CallerGone);
         }
         self.known.retain(|_, connection| connection.looked == now);
         spare.sort_by_key(|(since, _)| *since);
