@@ -3,6 +3,7 @@
 //! The only room that knows the order: body, route, lease, encode, send, decode, write. What it
 //! branches on is decided elsewhere: the class of a failure says what follows from it.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use crate::dialect::openai::{self, Head, Stamp};
 use crate::error::ApiError;
 use crate::failure::{Class, Failure, Verdict};
 use crate::inbound::{self, Call, NoBody};
+use crate::memory::Notes;
 use crate::pool::{Lease, NoLease, Wanted};
 use crate::provider::{Encoded, Format};
 use crate::record::Record;
@@ -70,11 +72,12 @@ pub fn chat(
     } else {
         Caller::Plain(call)
     };
+    let recalled = OnceCell::new();
     let mut exchange = Exchange {
         state,
         job,
         head: &head,
-        encoder: Encoder::new(&head),
+        encoder: Encoder::new(&head, &state.memory, &recalled),
         stamp: Stamp {
             seed: inbound::unique(),
             created: crate::clock::unix_seconds(),
@@ -238,6 +241,7 @@ impl Exchange<'_, '_> {
         let mut wanted = Wanted {
             model: target.model.clone(),
             barred: Vec::new(),
+            preferred: self.encoder.preferred_key(&upstream.name),
         };
         let mut refused_last: Option<Refused> = None;
         loop {
@@ -383,6 +387,7 @@ impl Exchange<'_, '_> {
         let mut sink = Sink::new(
             self.encoder
                 .speaker(encoded, &self.stamp, self.stream.is_some()),
+            Notes::new(self.stamp.seed),
         );
         loop {
             let outcome = self.relay(&attempt, &mut answer, &mut sink, lease);
@@ -390,6 +395,8 @@ impl Exchange<'_, '_> {
             let answered = outcome?;
             // Some answers come in several parts, each asked for with a request of its own.
             let Some(body) = sink.continuation(&encoded.body) else {
+                sink.take_notes()
+                    .keep(&self.state.memory, &upstream.name, lease.key());
                 return self.close(answered, &attempt, answer, sink);
             };
             let more = Attempt {

@@ -33,6 +33,7 @@ mod golden;
 mod inbound;
 mod json;
 mod line;
+mod memory;
 mod models;
 mod pool;
 mod provider;

@@ -78,6 +78,8 @@ pub struct Wanted {
     pub model: String,
     /// Keys that this request has done with.
     pub barred: Vec<usize>,
+    /// The key to begin with, if it is free.
+    pub preferred: Option<usize>,
 }
 
 /// Why there is no lease.
@@ -273,9 +275,10 @@ impl Pool {
     /// A free client of a key that serves the request, keys in turn, those in trouble last.
     fn pick(&self, desk: &mut Desk, wanted: &Wanted, now: Instant) -> Option<Arc<Client>> {
         let count = self.keys.len();
+        let first = wanted.preferred.filter(|key| *key < count);
         for in_trouble in [false, true] {
             for step in 0..count {
-                let key = (desk.next + step) % count;
+                let key = (first.unwrap_or(desk.next) + step) % count;
                 let health = &desk.health[key];
                 if wanted.barred.contains(&key)
                     || health.resting(&wanted.model, now).is_some()
@@ -391,7 +394,7 @@ impl Pool {
     pub fn is_usable(&self, model: &str, now: Instant) -> bool {
         let wanted = Wanted {
             model: model.to_owned(),
-            barred: Vec::new(),
+            ..Wanted::default()
         };
         self.any_usable(&self.desk.lock(), &wanted, now).is_ok()
     }

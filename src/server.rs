@@ -39,6 +39,7 @@ use crate::config::{Config, Listen};
 use crate::desk::{AtWork, Desk, Job};
 use crate::inbound::Call;
 use crate::line::{self, Line};
+use crate::memory::Memory;
 use crate::pool::Pool;
 use crate::record::Record;
 use crate::sockets;
@@ -69,6 +70,8 @@ pub struct State {
     /// One for each upstream of the config.
     pub pools: Vec<Arc<Pool>>,
     pub lines: Vec<Line>,
+    /// Lives as long as the process, whatever is reloaded.
+    pub memory: Arc<Memory>,
 }
 
 impl State {
@@ -97,6 +100,7 @@ impl State {
             config,
             pools,
             lines,
+            memory: before.map_or_else(Arc::default, |before| Arc::clone(&before.memory)),
         };
         if let Some(before) = before {
             state.inherit(before);

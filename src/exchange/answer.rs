@@ -1,6 +1,7 @@
 //! An upstream's answer, read to its end and written to the caller as it comes.
 
 use std::io::Read;
+use std::mem;
 use std::time::Duration;
 
 use super::Exchange;
@@ -9,6 +10,7 @@ use crate::desk::Phase;
 use crate::dialect::openai::{Chunks, Fold};
 use crate::failure::Failure;
 use crate::line::Answer;
+use crate::memory::Notes;
 use crate::pool::Lease;
 use crate::provider::openai::{RelayStream, relay_body};
 use crate::provider::{Decoder, Flow};
@@ -39,16 +41,18 @@ pub struct Sink {
     /// What a relay wrote since the last `clear`.
     relayed: Vec<u8>,
     usage: Usage,
+    notes: Notes,
     /// Something was said that an answer consists of.
     has_content: bool,
 }
 
 impl Sink {
-    pub fn new(speaker: Speaker) -> Sink {
+    pub fn new(speaker: Speaker, notes: Notes) -> Sink {
         Sink {
             speaker,
             relayed: Vec::new(),
             usage: Usage::default(),
+            notes,
             has_content: false,
         }
     }
@@ -61,12 +65,14 @@ impl Sink {
                 flow
             }
             Speaker::Whole => Err(unexpected_stream()),
-            Speaker::Chunks(decoder, chunks) => {
-                decoder.on_event(event, &mut Noting(&mut **chunks, &mut self.has_content))
-            }
-            Speaker::Fold(decoder, fold) => {
-                decoder.on_event(event, &mut Noting(&mut **fold, &mut self.has_content))
-            }
+            Speaker::Chunks(decoder, chunks) => decoder.on_event(
+                event,
+                &mut Noting(&mut **chunks, &mut self.notes, &mut self.has_content),
+            ),
+            Speaker::Fold(decoder, fold) => decoder.on_event(
+                event,
+                &mut Noting(&mut **fold, &mut self.notes, &mut self.has_content),
+            ),
         }
     }
 
@@ -74,12 +80,16 @@ impl Sink {
         match &mut self.speaker {
             Speaker::Relay(relay) => relay.on_end(&mut self.relayed),
             Speaker::Whole => Ok(()),
-            Speaker::Chunks(decoder, chunks) => {
-                decoder.on_end(&mut Noting(&mut **chunks, &mut self.has_content))
-            }
-            Speaker::Fold(decoder, fold) => {
-                decoder.on_end(&mut Noting(&mut **fold, &mut self.has_content))
-            }
+            Speaker::Chunks(decoder, chunks) => decoder.on_end(&mut Noting(
+                &mut **chunks,
+                &mut self.notes,
+                &mut self.has_content,
+            )),
+            Speaker::Fold(decoder, fold) => decoder.on_end(&mut Noting(
+                &mut **fold,
+                &mut self.notes,
+                &mut self.has_content,
+            )),
         }
     }
 
@@ -90,13 +100,20 @@ impl Sink {
                 self.usage = relay_body(body)?;
                 Ok(())
             }
-            Speaker::Chunks(decoder, chunks) => {
-                decoder.on_body(body, &mut Noting(&mut **chunks, &mut self.has_content))
-            }
-            Speaker::Fold(decoder, fold) => {
-                decoder.on_body(body, &mut Noting(&mut **fold, &mut self.has_content))
-            }
+            Speaker::Chunks(decoder, chunks) => decoder.on_body(
+                body,
+                &mut Noting(&mut **chunks, &mut self.notes, &mut self.has_content),
+            ),
+            Speaker::Fold(decoder, fold) => decoder.on_body(
+                body,
+                &mut Noting(&mut **fold, &mut self.notes, &mut self.has_content),
+            ),
         }
+    }
+
+    /// What the answer signed. Taken once, at its end.
+    pub fn take_notes(&mut self) -> Notes {
+        mem::replace(&mut self.notes, Notes::new(0))
     }
 
     pub fn continuation(&mut self, sent: &[u8]) -> Option<Vec<u8>> {
@@ -144,8 +161,8 @@ fn unexpected_stream() -> Failure {
     Failure::malformed("the upstream streamed an answer that was asked for whole")
 }
 
-/// Passes deltas on and notes whether the answer has begun.
-struct Noting<'a>(&'a mut dyn DeltaSink, &'a mut bool);
+/// Passes deltas on, and notes what they sign and whether the answer has begun.
+struct Noting<'a>(&'a mut dyn DeltaSink, &'a mut Notes, &'a mut bool);
 
 impl DeltaSink for Noting<'_> {
     fn put(&mut self, delta: Delta<'_>) {
@@ -153,7 +170,8 @@ impl DeltaSink for Noting<'_> {
             delta,
             Delta::Start { .. } | Delta::Usage(_) | Delta::ServiceTier(_)
         );
-        *self.1 |= !announces;
+        *self.2 |= !announces;
+        self.1.take(&delta);
         self.0.put(delta);
     }
 }

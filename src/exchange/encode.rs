@@ -10,13 +10,17 @@ use crate::config::Upstream;
 use crate::dialect::openai::{Chunks, Fold, Head, Stamp};
 use crate::error::ApiError;
 use crate::failure::Failure;
+use crate::memory::{Memory, Recalled};
 use crate::provider::{Encoded, Format, Provider, openai, responses};
 
 /// Encodes one request for one target after the other.
 pub struct Encoder<'e, 'b> {
     head: &'e Head<'b>,
     /// The middle form, parsed when the first target needs it.
-    request: OnceCell<Request<'b>>,
+    request: OnceCell<Request<'e>>,
+    memory: &'e Memory,
+    /// What the memory has of this history; lent to `request`.
+    recalled: &'e OnceCell<Recalled>,
     /// Who translates for the target of the last `encode`; `None`: a relay.
     translator: Option<&'static dyn Provider>,
     /// Signatures were refused and are left out from here on.
@@ -28,10 +32,16 @@ pub struct Encoder<'e, 'b> {
 }
 
 impl<'e, 'b> Encoder<'e, 'b> {
-    pub fn new(head: &'e Head<'b>) -> Encoder<'e, 'b> {
+    pub fn new(
+        head: &'e Head<'b>,
+        memory: &'e Memory,
+        recalled: &'e OnceCell<Recalled>,
+    ) -> Encoder<'e, 'b> {
         Encoder {
             head,
             request: OnceCell::new(),
+            memory,
+            recalled,
             translator: None,
             without_signatures: false,
             by_responses: false,
@@ -56,7 +66,10 @@ impl<'e, 'b> Encoder<'e, 'b> {
 
     fn encode_again(&mut self, upstream: &Upstream, model: &str) -> Result<Encoded, ApiError> {
         match self.translator {
-            Some(translator) => translator.encode(self.request()?, model, &upstream.options),
+            Some(translator) => {
+                self.recall(&upstream.name)?;
+                translator.encode(self.request()?, model, &upstream.options)
+            }
             None => {
                 self.swallow_usage =
                     self.head.stream && !self.head.include_usage && upstream.options.official;
@@ -93,7 +106,27 @@ impl<'e, 'b> Encoder<'e, 'b> {
         None
     }
 
-    fn request(&self) -> Result<&Request<'b>, ApiError> {
+    /// Gives the history back what the caller's program lost of it.
+    fn recall(&mut self, upstream: &str) -> Result<(), ApiError> {
+        if self.without_signatures {
+            return Ok(());
+        }
+        let request = self.request()?;
+        let recalled = self
+            .recalled
+            .get_or_init(|| self.memory.recall_all(&request.messages));
+        if let Some(request) = self.request.get_mut() {
+            recalled.fill(&mut request.messages, upstream);
+        }
+        Ok(())
+    }
+
+    /// The key that made what the history holds, if one of `upstream` did.
+    pub fn preferred_key(&self, upstream: &str) -> Option<usize> {
+        self.recalled.get()?.key(upstream)
+    }
+
+    fn request(&self) -> Result<&Request<'e>, ApiError> {
         if let Some(request) = self.request.get() {
             return Ok(request);
         }

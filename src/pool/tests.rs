@@ -25,6 +25,7 @@ fn wanted(barred: &[usize]) -> Wanted {
     Wanted {
         model: "m".into(),
         barred: barred.to_vec(),
+        preferred: None,
     }
 }
 
@@ -57,6 +58,17 @@ fn keys_are_used_in_turn_and_come_back() {
         NoLease::Spent,
         "nothing to wait for"
     );
+}
+
+#[test]
+fn a_preferred_key_comes_first_while_it_can() {
+    let pool = pool(3, 1);
+    let mut wanted = wanted(&[]);
+    wanted.preferred = Some(2);
+    let cancel = Arc::default();
+    let first = pool.lease(&wanted, LONG, &cancel).unwrap();
+    let second = pool.lease(&wanted, LONG, &cancel).unwrap();
+    assert_eq!((first.key(), second.key()), (2, 0));
 }
 
 #[test]
@@ -140,7 +152,7 @@ fn rests_are_per_key_and_model_and_end() {
     // Another model is not concerned.
     let other = Wanted {
         model: "other".into(),
-        barred: Vec::new(),
+        ..Wanted::default()
     };
     drop(pool.lease(&other, Duration::ZERO, &Arc::default()).unwrap());
     // The absurd hint is cut to the ceiling.
