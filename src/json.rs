@@ -169,6 +169,14 @@ pub fn push_one_line(out: &mut Vec<u8>, json: &[u8]) {
     }
 }
 
+/// `before`, then `"key":`. For keys of our own, which need no escapes.
+pub fn push_key(out: &mut Vec<u8>, before: u8, key: &str) {
+    out.push(before);
+    out.push(b'"');
+    out.extend_from_slice(key.as_bytes());
+    out.extend_from_slice(b"\":");
+}
+
 /// `number` in decimal, appended to `out`.
 pub fn push_number(out: &mut Vec<u8>, number: u64) {
     use std::io::Write;
