@@ -79,6 +79,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
 
 /// The byte offset in `text` that a parse error speaks of.
 pub fn error_offset(text: &str, error: &serde_json::Error) -> usize {
+    if error.is_eof() {
+        return text.len();
+    }
     let before: usize = text
         .split_inclusive('\n')
         .take(error.line().saturating_sub(1))
@@ -164,6 +167,14 @@ pub fn push_one_line(out: &mut Vec<u8>, json: &[u8]) {
             *byte = b' ';
         }
     }
+}
+
+/// `before`, then `"key":`. For keys of our own, which need no escapes.
+pub fn push_key(out: &mut Vec<u8>, before: u8, key: &str) {
+    out.push(before);
+    out.push(b'"');
+    out.extend_from_slice(key.as_bytes());
+    out.extend_from_slice(b"\":");
 }
 
 /// `number` in decimal, appended to `out`.

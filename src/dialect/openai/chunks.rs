@@ -8,11 +8,10 @@
 use super::Stamp;
 use super::write::{
     MAX_CHOICES, arguments_key, audio_id, call_id, completion_id, finish_word, is_object,
-    kind_name, push_call_head, push_citation, push_head, push_image, push_key, push_signature,
-    push_usage,
+    kind_name, push_call_head, push_citation, push_head, push_image, push_signature, push_usage,
 };
 use crate::chat::{Delta, DeltaSink, FinishReason, ToolKind, Usage};
-use crate::json::{push_number, push_one_line, push_string};
+use crate::json::{push_key, push_number, push_one_line, push_string};
 
 /// Writes one stream.
 ///

@@ -6,10 +6,10 @@ use serde_json::value::RawValue;
 use super::Stamp;
 use super::write::{
     MAX_CHOICES, audio_id, call_id, completion_id, finish_word, is_object, kind_name,
-    push_call_head, push_citation, push_head, push_image, push_key, push_signature, push_usage,
+    push_call_head, push_citation, push_head, push_image, push_signature, push_usage,
 };
 use crate::chat::{Delta, DeltaSink, FinishReason, ToolKind, Usage};
-use crate::json::{push_number, push_one_line, push_string};
+use crate::json::{push_key, push_number, push_one_line, push_string};
 
 /// Collects one answer.
 pub struct Fold {
