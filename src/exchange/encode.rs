@@ -27,8 +27,8 @@ pub struct Encoder<'e, 'b> {
     without_signatures: bool,
     /// The target said that it wants the Responses format.
     by_responses: bool,
-    /// Usage was asked for on our own account and must not reach the caller.
-    swallow_usage: bool,
+    /// The target of the last `encode` is the vendor's own.
+    official: bool,
 }
 
 impl<'e, 'b> Encoder<'e, 'b> {
@@ -45,7 +45,7 @@ impl<'e, 'b> Encoder<'e, 'b> {
             translator: None,
             without_signatures: false,
             by_responses: false,
-            swallow_usage: false,
+            official: false,
         }
     }
 
@@ -56,6 +56,7 @@ impl<'e, 'b> Encoder<'e, 'b> {
 
     pub fn encode(&mut self, upstream: &Upstream, model: &str) -> Result<Encoded, ApiError> {
         self.by_responses = false;
+        self.official = upstream.options.official;
         self.translator = upstream.format.translator();
         if self.translator.is_none() && upstream.options.official && self.needs_responses(model)? {
             self.by_responses = true;
@@ -70,11 +71,7 @@ impl<'e, 'b> Encoder<'e, 'b> {
                 self.recall(&upstream.name)?;
                 translator.encode(self.request()?, model, &upstream.options)
             }
-            None => {
-                self.swallow_usage =
-                    self.head.stream && !self.head.include_usage && upstream.options.official;
-                openai::encode(self.head, model, &upstream.options)
-            }
+            None => openai::encode(self.head, model, &upstream.options),
         }
     }
 
@@ -155,10 +152,7 @@ impl<'e, 'b> Encoder<'e, 'b> {
     pub fn speaker(&self, encoded: &Encoded, stamp: &Stamp, streams: bool) -> Speaker {
         let Some(translator) = self.translator else {
             return if streams {
-                Speaker::Relay(openai::RelayStream::new(
-                    self.head.include_usage,
-                    self.swallow_usage,
-                ))
+                Speaker::Relay(openai::RelayStream::new(stamp.clone(), self.official))
             } else {
                 Speaker::Whole
             };
