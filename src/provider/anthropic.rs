@@ -77,3 +77,6 @@ impl Provider for Messages {
         Box::new(decode::Messages::new(undo))
     }
 }
+
+#[cfg(test)]
+mod recordings_tests;
