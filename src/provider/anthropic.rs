@@ -80,3 +80,9 @@ impl Provider for Messages {
 
 #[cfg(test)]
 mod recordings_tests;
+
+#[cfg(test)]
+#[test]
+fn golden_cases() {
+    crate::golden::check("anthropic", &Messages);
+}
