@@ -79,6 +79,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
 
 /// The byte offset in `text` that a parse error speaks of.
 pub fn error_offset(text: &str, error: &serde_json::Error) -> usize {
+    if error.is_eof() {
+        return text.len();
+    }
     let before: usize = text
         .split_inclusive('\n')
         .take(error.line().saturating_sub(1))
