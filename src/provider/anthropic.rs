@@ -79,6 +79,8 @@ impl Provider for Messages {
 }
 
 #[cfg(test)]
+mod property_tests;
+#[cfg(test)]
 mod recordings_tests;
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ const BLOCKS: u32 = 100_000;
 /// What is remembered of one answer between two events.
 ///
 /// `Start` was put out exactly once when `started`; `Finish` is put out exactly once, when `ended`
-/// becomes true without `paused`. Tool calls are counted over the whole answer, continuations
+/// becomes true and nothing is `paused`. Tool calls are counted over the whole answer, continuations
 /// included, and never by the provider's block index.
 pub struct Messages {
     undo: Arc<Undo>,
@@ -35,8 +35,8 @@ pub struct Messages {
     /// Something besides `Start` and `Usage` was put out for this message.
     said: bool,
     ended: bool,
-    /// The answer stopped in the middle, and is to be continued.
-    paused: bool,
+    /// The answer stopped in the middle and is to be continued from these blocks.
+    paused: Option<Vec<u8>>,
     continuations: u32,
     blocks: u32,
     open: Vec<(u64, Open)>,
@@ -62,7 +62,7 @@ impl Messages {
             in_message: false,
             said: false,
             ended: false,
-            paused: false,
+            paused: None,
             continuations: 0,
             blocks: 0,
             open: Vec::new(),
@@ -75,6 +75,13 @@ impl Messages {
             fence,
             kept,
         }
+    }
+
+    /// About how many bytes are held.
+    #[cfg(test)]
+    pub fn remembered(&self) -> usize {
+        let open: usize = self.open.iter().map(|(_, open)| open.size()).sum();
+        open + self.carrier.size_now() + self.kept.as_ref().map_or(0, Kept::size_now)
     }
 
     fn start(&mut self, id: &str, model: &str, out: &mut dyn DeltaSink) {
@@ -330,7 +337,6 @@ impl Messages {
         if stop_reason.is_empty() {
             return;
         }
-        self.start_late(out);
         self.stop_reason = Some(stop_reason.to_owned());
         if stop_reason != "refusal" {
             return;
@@ -355,11 +361,11 @@ impl Messages {
         self.ended = true;
         self.in_message = false;
         let reason = self.stop_reason.take();
-        let can_go_on =
-            self.continuations < CONTINUATIONS && self.kept.as_ref().is_some_and(Kept::is_usable);
-        if reason.as_deref() == Some("pause_turn") && can_go_on {
-            self.paused = true;
-            return;
+        if reason.as_deref() == Some("pause_turn") && self.continuations < CONTINUATIONS {
+            self.paused = self.kept.as_mut().and_then(Kept::take);
+            if self.paused.is_some() {
+                return;
+            }
         }
         if let Some(mut fence) = self.fence.take() {
             fence.end(|text| self.pass(text, out));
@@ -427,6 +433,7 @@ impl Decoder for Messages {
                 self.message_start(&message, out)?;
             }
             "message_delta" => {
+                self.start_late(out);
                 self.usage(event.usage, out);
                 if let Some(delta) = &event.delta {
                     self.message_delta(&delta.stop_reason, delta.stop_details, out);
@@ -489,12 +496,8 @@ impl Decoder for Messages {
     }
 
     fn continuation(&mut self, sent: &[u8]) -> Option<Vec<u8>> {
-        if !self.paused {
-            return None;
-        }
-        let blocks = self.kept.as_mut()?.take()?;
-        let body = kept::continued(sent, &blocks)?;
-        self.paused = false;
+        let body = kept::continued(sent, self.paused.as_deref()?)?;
+        self.paused = None;
         self.ended = false;
         self.said = false;
         self.continuations += 1;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use super::block::{Block, Body};
+use super::block::{Block, Body, push_compact};
 use super::merge::merge;
 use super::messages::{self, History};
 use super::thinking::Plan;
@@ -23,6 +23,10 @@ const MARKS: usize = 4;
 const SAMPLING_VERSION: &str = "2023-06-01";
 
 const JSON_ONLY: &str = "Respond with a single JSON object and nothing else.";
+
+/// The schema follows.
+const BY_SCHEMA: &str =
+    "Respond with a single JSON value that conforms to this JSON Schema and nothing else:\n";
 
 /// Names of fields that were dropped with a warning.
 #[derive(Debug)]
@@ -355,11 +359,9 @@ impl Format {
                     }
                 } else {
                     dropped.warn("response_format")?;
-                    in_words(format!(
-                        "Respond with a single JSON value that conforms to this JSON Schema and \
-                         nothing else:\n{}",
-                        raw.get()
-                    ))
+                    let mut text = BY_SCHEMA.as_bytes().to_vec();
+                    push_compact(&mut text, raw.get());
+                    in_words(String::from_utf8(text).unwrap_or_else(|_| JSON_ONLY.into()))
                 }
             }
         })

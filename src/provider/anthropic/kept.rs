@@ -98,8 +98,14 @@ impl Kept {
         (!kept.lost && !kept.done.is_empty()).then_some(kept.done)
     }
 
-    pub fn is_usable(&self) -> bool {
-        !self.lost && (!self.done.is_empty() || !self.open.is_empty())
+    #[cfg(test)]
+    pub fn size_now(&self) -> usize {
+        let open: usize = self
+            .open
+            .iter()
+            .map(|(_, o)| o.text.len() + o.thinking.len())
+            .sum();
+        self.done.len() + open
     }
 
     fn grow(&mut self, bytes: usize) -> bool {
@@ -199,7 +205,10 @@ pub fn continued(sent: &[u8], blocks: &[u8]) -> Option<Vec<u8>> {
             continue;
         }
         body.extend_from_slice(messages.as_bytes());
-        body.extend_from_slice(br#",{"role":"assistant","content":["#);
+        if messages.trim_ascii_end() != "[" {
+            body.push(b',');
+        }
+        body.extend_from_slice(br#"{"role":"assistant","content":["#);
         body.extend_from_slice(blocks);
         body.extend_from_slice(b"]}]");
     }

@@ -180,7 +180,10 @@ impl<'r> Tools<'r> {
             if let Some(ToolChoice::Allowed { .. }) = &request.tool_choice
                 && !request.tools.is_empty()
             {
-                return Err(unknown_tool("the tools that are allowed"));
+                return Err(ApiError::unsupported_value(
+                    "tool_choice",
+                    "none of the allowed tools is among the tools",
+                ));
             }
             // A choice without tools is refused upstream, and means nothing.
             return Ok(());

@@ -44,6 +44,19 @@ impl Open {
         }
     }
 
+    #[cfg(test)]
+    pub fn size(&self) -> usize {
+        match self {
+            Open::Thinking {
+                thinking,
+                signature,
+                ..
+            } => thinking.len() + signature.len(),
+            Open::Tool(tool) => tool.custom.len() + tool.start.len(),
+            Open::Text { .. } | Open::Ignored => std::mem::size_of::<Open>(),
+        }
+    }
+
     pub fn tool(index: u32, kind: ToolKind, input: Option<&RawValue>) -> Self {
         let mut start = Vec::new();
         if let Some(raw) = input {
@@ -158,6 +171,11 @@ impl Carrier {
             self.thoughts = Vec::new();
         }
         !self.too_long
+    }
+
+    #[cfg(test)]
+    pub fn size_now(&self) -> usize {
+        self.thoughts.len() + self.layout.len() * std::mem::size_of::<Entry>()
     }
 
     pub fn thought_starts(&mut self) {
