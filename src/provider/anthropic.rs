@@ -1,7 +1,7 @@
 //! Anthropic's Messages: a chat request out, deltas in.
 //!
-//! `encode` decides the top-level fields and writes the body; `messages` places the history,
-//! `parts` its content, `tools` what may be called, `thinking` how hard to think. `decode` reads
+//! `encode` writes the body, `fields` and `format` its small parts; `messages` places the history,
+//! `assistant` and `parts` its content, `tools` what may be called, `thinking` how hard to think. `decode` reads
 //! the stream or the whole message. Works on bytes it is handed and knows no callers.
 
 use std::sync::Arc;
@@ -10,11 +10,13 @@ use super::{Decoder, Encoded, Options, Provider, Undo};
 use crate::chat::Request;
 use crate::error::ApiError;
 
+mod assistant;
 mod block;
 mod decode;
 mod encode;
 mod fence;
-mod history;
+mod fields;
+mod format;
 mod kept;
 mod merge;
 mod messages;
@@ -78,6 +80,8 @@ impl Provider for Messages {
     }
 }
 
+#[cfg(test)]
+mod decode_tests;
 #[cfg(test)]
 mod property_tests;
 #[cfg(test)]

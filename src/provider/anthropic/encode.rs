@@ -4,29 +4,21 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use super::block::{Block, Body, push_compact};
+use super::block::{Block, Body};
+use super::fields;
+use super::format::Format;
 use super::merge::merge;
 use super::messages::{self, History};
 use super::thinking::Plan;
 use super::tools::Tools;
 use crate::capability::Claude;
-use crate::chat::{Request, ResponseFormat, Role};
+use crate::chat::{Request, Role};
 use crate::error::ApiError;
 use crate::json::Fields;
 use crate::provider::{Encoded, Options, Undo};
-use crate::schema;
 
 /// The provider takes so many cache marks in one request.
 const MARKS: usize = 4;
-
-/// The version that still takes sampling parameters.
-const SAMPLING_VERSION: &str = "2023-06-01";
-
-const JSON_ONLY: &str = "Respond with a single JSON object and nothing else.";
-
-/// The schema follows.
-const BY_SCHEMA: &str =
-    "Respond with a single JSON value that conforms to this JSON Schema and nothing else:\n";
 
 /// Names of fields that were dropped with a warning.
 #[derive(Debug)]
@@ -62,7 +54,7 @@ pub fn encode(
         strict: options.strict,
         names: Vec::new(),
     };
-    judge_fields(request, &mut dropped)?;
+    fields::judge(request, &mut dropped)?;
     let mut tools = Tools::new(request, claude, switches, &mut dropped)?;
     let mut plan = Plan::new(request, claude, switches, tools.is_forced(), &mut dropped)?;
     let mut history = messages::arrange(
@@ -92,8 +84,8 @@ pub fn encode(
         ",\"max_tokens\":{},\"stream\":true",
         plan.max_tokens
     ));
-    write_sampling(&mut body, request, options, claude, plan.runs, &mut dropped)?;
-    write_small_fields(&mut body, request, claude, &mut dropped)?;
+    fields::write_sampling(&mut body, request, options, claude, plan.runs, &mut dropped)?;
+    fields::write_small(&mut body, request, claude, &mut dropped)?;
     if let Some(thinking) = &plan.thinking {
         body.raw(",\"thinking\":");
         thinking.write(&mut body, switches.display);
@@ -130,144 +122,6 @@ pub fn encode(
             keep_blocks: tools.server_tools || own.is_some(),
         }),
     })
-}
-
-/// The fields that have no equivalent at all.
-fn judge_fields(request: &Request<'_>, dropped: &mut Dropped) -> Result<(), ApiError> {
-    let refuse = |field: &str, why: &str| Err(ApiError::unsupported_parameter(field, why));
-    if request.n.is_some_and(|n| n > 1) {
-        return Err(ApiError::unsupported_value(
-            "n",
-            "this model gives one answer at a time",
-        ));
-    }
-    if request.modalities.iter().any(|kind| kind == "audio") {
-        return Err(ApiError::unsupported_value(
-            "modalities",
-            "audio output is not supported by this model",
-        ));
-    }
-    if request.audio.is_some() {
-        return refuse("audio", "audio output is not supported by this model");
-    }
-    let warnings = [
-        (
-            "modalities",
-            request.modalities.iter().any(|kind| kind != "text"),
-        ),
-        ("logprobs", request.logprobs),
-        (
-            "frequency_penalty",
-            request.frequency_penalty.is_some_and(|value| value != 0.0),
-        ),
-        (
-            "presence_penalty",
-            request.presence_penalty.is_some_and(|value| value != 0.0),
-        ),
-        ("logit_bias", request.logit_bias.is_some()),
-        ("moderation", request.moderation.is_some()),
-        ("verbosity", request.verbosity.is_some()),
-    ];
-    for (field, is_dropped) in warnings {
-        if is_dropped {
-            dropped.warn(field)?;
-        }
-    }
-    Ok(())
-}
-
-/// temperature, top_p and top_k, where model, version and thinking admit them.
-fn write_sampling(
-    body: &mut Body,
-    request: &Request<'_>,
-    options: &Options,
-    claude: &Claude,
-    thinks: bool,
-    dropped: &mut Dropped,
-) -> Result<(), ApiError> {
-    let admitted = claude.sampling && options.anthropic_version == SAMPLING_VERSION;
-    // What the models do unasked need not be asked for.
-    let is_default = |value: f64| value == 1.0;
-    let mut has_temperature = false;
-    if let Some(temperature) = request.temperature {
-        if admitted && !thinks {
-            has_temperature = true;
-            write_number(body, "temperature", temperature.clamp(0.0, 1.0));
-        } else if !is_default(temperature) {
-            dropped.warn("temperature")?;
-        }
-    }
-    if let Some(top_p) = request.top_p {
-        let with_temperature = !has_temperature || claude.both_samplings;
-        let with_thinking = !thinks || (0.95..=1.0).contains(&top_p);
-        if admitted && with_temperature && with_thinking {
-            write_number(body, "top_p", top_p);
-        } else if !is_default(top_p) {
-            dropped.warn("top_p")?;
-        }
-    }
-    if let Some(top_k) = request.top_k {
-        if admitted && !thinks {
-            body.raw(&format!(",\"top_k\":{top_k}"));
-        } else {
-            dropped.warn("top_k")?;
-        }
-    }
-    Ok(())
-}
-
-fn write_number(body: &mut Body, key: &str, number: f64) {
-    body.raw(&format!(",\"{key}\":"));
-    serde_json::to_writer(&mut body.bytes, &number).expect("writing to memory does not fail");
-}
-
-/// Stop sequences, the user's id, the service tier.
-fn write_small_fields(
-    body: &mut Body,
-    request: &Request<'_>,
-    claude: &Claude,
-    dropped: &mut Dropped,
-) -> Result<(), ApiError> {
-    let mut stops = request
-        .stop
-        .iter()
-        .filter(|text| !text.trim().is_empty())
-        .peekable();
-    if stops.peek().is_some() {
-        body.raw(",\"stop_sequences\":");
-        body.list(stops, |body, text| body.string(text));
-    }
-    let user = [&request.safety_identifier, &request.user]
-        .into_iter()
-        .flatten()
-        .find(|id| is_anonymous(id));
-    if let Some(user) = user {
-        body.raw(",\"metadata\":{\"user_id\":");
-        body.string(user);
-        body.raw("}");
-    }
-    match request.service_tier.as_deref() {
-        None => {}
-        Some("auto" | "priority" | "scale") => body.member("service_tier", "auto"),
-        Some("default") => body.member("service_tier", "standard_only"),
-        Some("fast") if claude.fast => body.member("speed", "fast"),
-        Some(_) => dropped.warn("service_tier")?,
-    }
-    Ok(())
-}
-
-/// An id that the provider takes: no mail address, no telephone number, not too long.
-fn is_anonymous(id: &str) -> bool {
-    const LIMIT: usize = 256;
-    let is_mail = id
-        .split_once('@')
-        .is_some_and(|(name, host)| !name.is_empty() && !host.is_empty());
-    let digits = id.bytes().filter(u8::is_ascii_digit).count();
-    let is_phone = (7..=15).contains(&digits)
-        && id
-            .bytes()
-            .all(|byte| byte.is_ascii_digit() || b"+-(). /".contains(&byte));
-    !id.is_empty() && id.chars().count() <= LIMIT && !is_mail && !is_phone
 }
 
 fn write_output_config(body: &mut Body, effort: Option<&str>, schema: Option<&str>) {
@@ -320,54 +174,6 @@ fn write_history(body: &mut Body, history: &History<'_>, tools: &Tools<'_>, mark
     body.skip_marks = 0;
 }
 
-/// How the answer is brought into the form that was asked for.
-#[derive(Default)]
-struct Format {
-    schema: Option<String>,
-    /// Said in words, at the end of the system text.
-    instruction: Option<String>,
-    strip_fence: bool,
-}
-
-impl Format {
-    fn new(
-        request: &Request<'_>,
-        claude: &Claude,
-        dropped: &mut Dropped,
-    ) -> Result<Format, ApiError> {
-        let in_words = |text: String| Format {
-            schema: None,
-            instruction: Some(text),
-            strip_fence: true,
-        };
-        Ok(match &request.response_format {
-            ResponseFormat::Text => Format::default(),
-            ResponseFormat::JsonObject | ResponseFormat::JsonSchema { schema: None, .. } => {
-                in_words(JSON_ONLY.into())
-            }
-            ResponseFormat::JsonSchema {
-                schema: Some(raw), ..
-            } => {
-                let closed = claude
-                    .structured_outputs
-                    .then(|| schema::anthropic_strict(raw))
-                    .flatten();
-                if closed.is_some() {
-                    Format {
-                        schema: closed,
-                        ..Format::default()
-                    }
-                } else {
-                    dropped.warn("response_format")?;
-                    let mut text = BY_SCHEMA.as_bytes().to_vec();
-                    push_compact(&mut text, raw.get());
-                    in_words(String::from_utf8(text).unwrap_or_else(|_| JSON_ONLY.into()))
-                }
-            }
-        })
-    }
-}
-
 /// The caller places its cache marks itself.
 fn is_explicit(options: Option<&RawValue>) -> bool {
     options
@@ -410,5 +216,65 @@ fn part_size(part: &crate::chat::Part<'_>) -> usize {
         PartKind::Image { url, .. } => url.len(),
         PartKind::Audio { data, .. } => data.len(),
         PartKind::File { data, .. } => data.as_deref().map_or(0, str::len),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capability;
+
+    fn body(request: &Request<'_>, claude: &Claude) -> String {
+        let encoded = encode(request, "m", &Options::default(), claude).unwrap();
+        assert_eq!(encoded.path, "/v1/messages");
+        String::from_utf8(encoded.body).unwrap()
+    }
+
+    #[test]
+    fn the_fast_tier_is_a_speed_where_the_model_has_it() {
+        let request = Request {
+            service_tier: Some("fast".into()),
+            ..Request::default()
+        };
+        let mut claude = capability::claude("claude-opus-5-5");
+        assert!(!body(&request, &claude).contains("speed"));
+        claude.fast = true;
+        assert!(body(&request, &claude).contains(r#","speed":"fast","#));
+    }
+
+    #[test]
+    fn every_warning_is_a_refusal_where_the_configuration_is_strict() {
+        let options = Options {
+            strict: true,
+            ..Options::default()
+        };
+        let claude = capability::claude("claude-opus-5-5");
+        let requests = [
+            Request {
+                logprobs: true,
+                ..Request::default()
+            },
+            Request {
+                top_p: Some(0.5),
+                ..Request::default()
+            },
+            Request {
+                service_tier: Some("flex".into()),
+                ..Request::default()
+            },
+            Request {
+                reasoning_effort: Some("none".into()),
+                ..Request::default()
+            },
+        ];
+        for (request, field) in
+            requests
+                .iter()
+                .zip(["logprobs", "top_p", "service_tier", "reasoning_effort"])
+        {
+            let error = encode(request, "m", &options, &claude).unwrap_err();
+            assert_eq!(error.param.as_deref(), Some(field));
+            assert_eq!(error.code.as_deref(), Some("unsupported_parameter"));
+        }
     }
 }

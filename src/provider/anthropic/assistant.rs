@@ -12,11 +12,7 @@ use crate::json::{Fields, push_string};
 
 /// The blocks of `message`, whose calls are already there as `uses`. Thinking blocks go along
 /// only if the request `thinks`.
-pub fn assistant_blocks<'r>(
-    message: &'r Message<'r>,
-    uses: Vec<Block<'r>>,
-    thinks: bool,
-) -> Vec<Block<'r>> {
+pub fn blocks<'r>(message: &'r Message<'r>, uses: Vec<Block<'r>>, thinks: bool) -> Vec<Block<'r>> {
     let thoughts = message
         .thinking_blocks
         .map(read_thoughts)
@@ -215,7 +211,7 @@ mod tests {
         message.thinking_blocks = Some(&thoughts);
         message.thinking_layout = Some(&layout);
         let uses = vec![Block::text("CALL")];
-        assistant_blocks(&message, uses, thinks)
+        blocks(&message, uses, thinks)
             .into_iter()
             .map(|block| match block.kind {
                 Kind::Text(text) => text.into_owned(),
