@@ -30,6 +30,8 @@ pub struct Options {
     pub developer_as_system: bool,
     /// Compatible servers only: top-level request fields that are not forwarded.
     pub strip: Vec<String>,
+    /// Anthropic's format only.
+    pub anthropic: anthropic::Switches,
 }
 
 impl Options {
@@ -53,6 +55,7 @@ impl Default for Options {
             official: true,
             developer_as_system: false,
             strip: Vec::new(),
+            anthropic: anthropic::Switches::default(),
         }
     }
 }
@@ -80,6 +83,8 @@ pub struct Undo {
     pub strip_fence: bool,
     /// The caller set `service_tier`, so it is told which one served.
     pub wants_tier: bool,
+    /// The upstream may run tools itself and pause: keep the answer's blocks for a continuation.
+    pub keep_blocks: bool,
 }
 
 impl Undo {
