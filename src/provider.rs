@@ -30,6 +30,17 @@ pub struct Options {
     pub developer_as_system: bool,
     /// Compatible servers only: top-level request fields that are not forwarded.
     pub strip: Vec<String>,
+    /// Gemini only: the `safetySettings` to send, a JSON array.
+    pub safety_settings: Option<String>,
+    /// Gemini only: ask for readable thoughts whenever a reasoning effort is asked for.
+    pub include_thoughts: bool,
+    /// Gemini only: the caller's voice names with Gemini's.
+    pub voices: Vec<(String, String)>,
+    /// A history that ends with the assistant's words is refused, where the model cannot go on
+    /// from them, instead of being followed by `Continue.`
+    pub reject_prefill: bool,
+    /// The upstream refused a reasoning signature: the request is encoded once more without them.
+    pub without_signatures: bool,
 }
 
 impl Options {
@@ -53,6 +64,11 @@ impl Default for Options {
             official: true,
             developer_as_system: false,
             strip: Vec::new(),
+            safety_settings: None,
+            include_thoughts: true,
+            voices: Vec::new(),
+            reject_prefill: false,
+            without_signatures: false,
         }
     }
 }
@@ -80,6 +96,8 @@ pub struct Undo {
     pub strip_fence: bool,
     /// The caller set `service_tier`, so it is told which one served.
     pub wants_tier: bool,
+    /// The caller's own limit of completion tokens, for answers that are continued.
+    pub max_tokens: Option<u64>,
 }
 
 impl Undo {
