@@ -42,7 +42,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
 
             fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Fields<'de>, M::Error> {
                 let mut fields = Vec::with_capacity(16);
-                while let Some(Key(key)) = map.next_key()? {
+                while let Some(Text(key)) = map.next_key()? {
                     fields.push((key, map.next_value::<&'de RawValue>()?));
                 }
                 Ok(Fields(fields))
@@ -52,33 +52,36 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
     }
 }
 
-/// An object key, borrowed where it holds no escape. (`Cow` alone would always be owned here.)
-struct Key<'a>(Cow<'a, str>);
+/// A string, borrowed where it holds no escape. (`Cow` alone would always be owned here.)
+pub struct Text<'a>(pub Cow<'a, str>);
 
-impl<'de: 'a, 'a> Deserialize<'de> for Key<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl<'de> Visitor<'de> for Text {
-            type Value = Key<'de>;
+        struct Letters;
+        impl<'de> Visitor<'de> for Letters {
+            type Value = Text<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a string")
             }
 
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Key<'de>, E> {
-                Ok(Key(Cow::Borrowed(text)))
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Borrowed(text)))
             }
 
-            fn visit_str<E>(self, text: &str) -> Result<Key<'de>, E> {
-                Ok(Key(Cow::Owned(text.to_owned())))
+            fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
             }
         }
-        deserializer.deserialize_str(Text)
+        deserializer.deserialize_str(Letters)
     }
 }
 
 /// The byte offset in `text` that a parse error speaks of.
 pub fn error_offset(text: &str, error: &serde_json::Error) -> usize {
+    if error.is_eof() {
+        return text.len();
+    }
     let before: usize = text
         .split_inclusive('\n')
         .take(error.line().saturating_sub(1))
@@ -89,7 +92,87 @@ pub fn error_offset(text: &str, error: &serde_json::Error) -> usize {
 
 /// `text` as a JSON string with its quotes, appended to `out`.
 pub fn push_string(out: &mut Vec<u8>, text: &str) {
-    serde_json::to_writer(out, text).expect("writing to memory does not fail");
+    out.push(b'"');
+    push_escaped(out, text);
+    out.push(b'"');
+}
+
+/// The inside of a JSON string, for one that is written in several pieces.
+///
+/// U+0085, U+2028 and U+2029 are escaped although JSON does not ask for it: callers whose HTTP
+/// client splits a stream with Python's `splitlines` would see the event break there.
+pub fn push_escaped(out: &mut Vec<u8>, text: &str) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let bytes = text.as_bytes();
+    out.reserve(bytes.len());
+    let mut copied = 0;
+    let mut at = 0;
+    while at < bytes.len() {
+        let byte = bytes[at];
+        if !ESCAPED[usize::from(byte)] {
+            at += 1;
+            continue;
+        }
+        let (width, short): (usize, &[u8]) = match byte {
+            b'"' => (1, b"\\\""),
+            b'\\' => (1, b"\\\\"),
+            b'\n' => (1, b"\\n"),
+            b'\r' => (1, b"\\r"),
+            b'\t' => (1, b"\\t"),
+            0..=0x1f => (1, b""),
+            _ if bytes[at..].starts_with(b"\xC2\x85") => (2, b"\\u0085"),
+            _ if bytes[at..].starts_with(b"\xE2\x80\xA8") => (3, b"\\u2028"),
+            _ if bytes[at..].starts_with(b"\xE2\x80\xA9") => (3, b"\\u2029"),
+            _ => {
+                at += 1;
+                continue;
+            }
+        };
+        out.extend_from_slice(&bytes[copied..at]);
+        if short.is_empty() {
+            out.extend_from_slice(b"\\u00");
+            out.push(HEX[usize::from(byte >> 4)]);
+            out.push(HEX[usize::from(byte & 15)]);
+        } else {
+            out.extend_from_slice(short);
+        }
+        at += width;
+        copied = at;
+    }
+    out.extend_from_slice(&bytes[copied..]);
+}
+
+/// Bytes at which `push_escaped` has to look closer.
+const ESCAPED: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 0x20 {
+        table[byte] = true;
+        byte += 1;
+    }
+    table[b'"' as usize] = true;
+    table[b'\\' as usize] = true;
+    // The first bytes of U+0085 and of U+2028, U+2029.
+    table[0xC2] = true;
+    table[0xE2] = true;
+    table
+};
+
+/// `json`, which is valid, on one line: a raw line end can only stand between its tokens.
+pub fn push_one_line(out: &mut Vec<u8>, json: &[u8]) {
+    let start = out.len();
+    out.extend_from_slice(json);
+    for byte in &mut out[start..] {
+        if matches!(byte, b'\n' | b'\r') {
+            *byte = b' ';
+        }
+    }
+}
+
+/// `number` in decimal, appended to `out`.
+pub fn push_number(out: &mut Vec<u8>, number: u64) {
+    use std::io::Write;
+    write!(out, "{number}").expect("writing to memory does not fail");
 }
 
 #[cfg(test)]
@@ -129,5 +212,28 @@ mod tests {
         let text = "{\n \"a\": 1,\n oops}";
         let error = serde_json::from_str::<Fields>(text).unwrap_err();
         assert_eq!(&text[error_offset(text, &error)..], "oops}");
+    }
+
+    #[test]
+    fn every_string_survives_and_stays_on_one_line() {
+        let all: String = (0..0x300u32)
+            .chain(0x2020..0x2030)
+            .chain([0xFFFF, 0x1F600, 0x10FFFF])
+            .filter_map(char::from_u32)
+            .collect();
+        for text in [
+            &all,
+            "",
+            "plain",
+            "\"",
+            "\u{e9}\u{2014}\u{2028}",
+            "a\\b\u{85}",
+        ] {
+            let mut out = Vec::new();
+            push_string(&mut out, text);
+            let json = String::from_utf8(out).unwrap();
+            assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
+            assert!(!json.contains(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}']));
+        }
     }
 }

@@ -9,6 +9,8 @@ mod demo;
 mod dialect;
 mod error;
 mod failure;
+#[cfg(test)]
+mod golden;
 mod json;
 mod provider;
 mod route;

@@ -1,31 +1,25 @@
 //! OpenAI's Chat Completions as callers speak it: requests in, chunks or one completion out.
+//!
+//! Works on bytes it is handed. Opens no connection, reads no clock, knows no upstreams.
 
-use std::borrow::Cow;
+mod chunks;
+mod fold;
+mod messages;
+mod read;
+mod request;
+mod tools;
+mod write;
 
-use crate::chat::{Delta, DeltaSink, Request, Usage};
+// Until the exchange uses them.
+#[allow(unused_imports)]
+pub use {
+    chunks::Chunks,
+    fold::Fold,
+    request::Head,
+    write::{completion_id, push_usage},
+};
+
 use crate::error::ApiError;
-use crate::json::Fields;
-
-/// The part of a request that routing needs; nothing else was looked into.
-#[derive(Debug)]
-pub struct Head<'a> {
-    pub fields: Fields<'a>,
-    pub model: Cow<'a, str>,
-    pub stream: bool,
-    pub include_usage: bool,
-}
-
-impl<'a> Head<'a> {
-    /// Reads the body shallowly.
-    pub fn read(_body: &'a [u8]) -> Result<Head<'a>, ApiError> {
-        Err(ApiError::new(501, "not yet"))
-    }
-
-    /// Reads the rest: the request in the middle form.
-    pub fn parse(&self) -> Result<Request<'a>, ApiError> {
-        Err(ApiError::new(501, "not yet"))
-    }
-}
 
 /// What an answer says about itself, the same in every chunk.
 #[derive(Debug, Clone)]
@@ -40,36 +34,6 @@ pub struct Stamp {
     pub legacy_functions: bool,
 }
 
-/// Deltas -> the events of a chat completion stream.
-pub struct Chunks {
-    _stamp: Stamp,
-}
-
-impl Chunks {
-    pub fn new(stamp: Stamp) -> Self {
-        Chunks { _stamp: stamp }
-    }
-
-    /// The events written since the last `clear`, ready to be sent in one piece.
-    pub fn bytes(&self) -> &[u8] {
-        &[]
-    }
-
-    pub fn clear(&mut self) {}
-
-    /// Finish chunks, the usage chunk if asked for, `[DONE]`.
-    pub fn finish(&mut self) {}
-
-    /// What was counted so far.
-    pub fn usage(&self) -> Usage {
-        Usage::default()
-    }
-}
-
-impl DeltaSink for Chunks {
-    fn put(&mut self, _delta: Delta<'_>) {}
-}
-
 /// The event that ends a stream which broke.
 pub fn error_event(error: &ApiError) -> Vec<u8> {
     let mut event = b"data: ".to_vec();
@@ -78,26 +42,11 @@ pub fn error_event(error: &ApiError) -> Vec<u8> {
     event
 }
 
-/// Deltas -> one chat completion.
-pub struct Fold {
-    _stamp: Stamp,
-}
-
-impl Fold {
-    pub fn new(stamp: Stamp) -> Self {
-        Fold { _stamp: stamp }
-    }
-
-    pub fn usage(&self) -> Usage {
-        Usage::default()
-    }
-
-    /// The completion as JSON.
-    pub fn into_json(self) -> Vec<u8> {
-        Vec::new()
-    }
-}
-
-impl DeltaSink for Fold {
-    fn put(&mut self, _delta: Delta<'_>) {}
-}
+#[cfg(test)]
+mod chunks_tests;
+#[cfg(test)]
+mod fold_tests;
+#[cfg(test)]
+mod property_tests;
+#[cfg(test)]
+mod request_tests;
