@@ -30,15 +30,8 @@ pub struct Options {
     pub developer_as_system: bool,
     /// Compatible servers only: top-level request fields that are not forwarded.
     pub strip: Vec<String>,
-    /// Gemini only: the `safetySettings` to send, a JSON array.
-    pub safety_settings: Option<String>,
-    /// Gemini only: ask for readable thoughts whenever a reasoning effort is asked for.
-    pub include_thoughts: bool,
-    /// Gemini only: the caller's voice names with Gemini's.
-    pub voices: Vec<(String, String)>,
-    /// A history that ends with the assistant's words is refused, where the model cannot go on
-    /// from them, instead of being followed by `Continue.`
-    pub reject_prefill: bool,
+    /// Gemini's format only.
+    pub gemini: gemini::Switches,
     /// The upstream refused a reasoning signature: the request is encoded once more without them.
     pub without_signatures: bool,
 }
@@ -64,10 +57,7 @@ impl Default for Options {
             official: true,
             developer_as_system: false,
             strip: Vec::new(),
-            safety_settings: None,
-            include_thoughts: true,
-            voices: Vec::new(),
-            reject_prefill: false,
+            gemini: gemini::Switches::default(),
             without_signatures: false,
         }
     }

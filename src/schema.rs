@@ -2,9 +2,10 @@
 use serde_json::value::RawValue;
 
 pub fn gemini_json(raw: &RawValue) -> String {
-    raw.get().to_owned()
+    let value: serde_json::Value = serde_json::from_str(raw.get()).unwrap_or_default();
+    value.to_string()
 }
 
 pub fn gemini_old(raw: &RawValue) -> String {
-    raw.get().to_owned()
+    gemini_json(raw)
 }

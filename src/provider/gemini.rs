@@ -21,6 +21,8 @@ mod media;
 mod merge;
 mod partial;
 #[cfg(test)]
+mod property_tests;
+#[cfg(test)]
 mod replay;
 mod spoken;
 #[cfg(test)]
@@ -29,6 +31,30 @@ mod tools;
 mod usage;
 mod wire;
 mod write;
+
+/// What the config may say about every upstream that speaks this format.
+#[derive(Debug, Clone)]
+pub struct Switches {
+    /// The `safetySettings` to send, a JSON array.
+    pub safety_settings: Option<String>,
+    /// Ask for readable thoughts wherever a reasoning effort is asked for.
+    pub include_thoughts: bool,
+    /// Voice names of callers, with the vendor's. A voice that is not here is refused.
+    pub voices: Vec<(String, String)>,
+    /// A trailing assistant message is a 400, instead of getting a `Continue.` behind it.
+    pub reject_prefill: bool,
+}
+
+impl Default for Switches {
+    fn default() -> Self {
+        Switches {
+            safety_settings: None,
+            include_thoughts: true,
+            voices: Vec::new(),
+            reject_prefill: false,
+        }
+    }
+}
 
 pub struct GenerateContent;
 

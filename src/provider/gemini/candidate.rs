@@ -37,6 +37,8 @@ impl Head {
                 id: &self.id,
                 model: self.model.strip_prefix("models/").unwrap_or(&self.model),
             });
+            // Before any content, so that every chunk can name it.
+            self.report(out);
         }
     }
 

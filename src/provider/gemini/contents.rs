@@ -70,7 +70,7 @@ impl<'c, 'r> Contents<'c, 'r> {
         self.messages(rest, leading)?;
         match self.role {
             None => push_text(self.part("user"), ".", None),
-            Some("model") if self.context.options.reject_prefill => {
+            Some("model") if self.context.options.gemini.reject_prefill => {
                 return Err(ApiError::unsupported_value(
                     "messages",
                     "this model does not continue an assistant message",
@@ -279,15 +279,20 @@ impl<'c, 'r> Contents<'c, 'r> {
                 _ => self.stray_result(message)?,
             }
         }
-        if answers < calls.len() || used > answers {
-            self.context.drop_field("messages")?;
+        if answers < calls.len() {
+            self.context.repair("a tool call has no result")?;
+        }
+        if used > answers {
+            self.context
+                .repair("a tool call has more than one result")?;
         }
         Ok(())
     }
 
     /// A result that answers no call of the turn before it.
     fn stray_result(&mut self, message: &Message<'_>) -> Result<(), ApiError> {
-        self.context.drop_field("messages")?;
+        self.context
+            .repair("a tool result answers no call of the turn before it")?;
         let all = format!(
             "[result of tool call {}]\n{}",
             message.tool_call_id,

@@ -14,7 +14,7 @@ use crate::provider::{Decoder, Flow, Undo};
 use crate::sse;
 
 /// More candidates than any model gives.
-const MOST_CANDIDATES: usize = 64;
+const MOST_CANDIDATES: u32 = 64;
 
 /// How much may wait for a lower candidate to begin.
 const MOST_WAITING: usize = 8 << 20;
@@ -205,21 +205,19 @@ impl Decode {
 
     /// Where the candidate `index` is, or now is.
     fn position(&mut self, index: u64) -> Result<usize, Failure> {
-        let index = u32::try_from(index).unwrap_or(u32::MAX);
-        match self
+        let index = u32::try_from(index)
+            .ok()
+            .filter(|&index| index < MOST_CANDIDATES)
+            .ok_or_else(|| Failure::malformed("the upstream sent too many candidates"))?;
+        let found = self
             .candidates
-            .binary_search_by_key(&index, |candidate| candidate.index)
-        {
-            Ok(position) => Ok(position),
-            Err(_) if self.candidates.len() == MOST_CANDIDATES => {
-                Err(Failure::malformed("the upstream sent too many candidates"))
-            }
-            Err(position) => {
-                self.candidates
-                    .insert(position, Candidate::new(index, &self.undo));
-                Ok(position)
-            }
+            .binary_search_by_key(&index, |candidate| candidate.index);
+        if let Err(position) = found {
+            self.candidates
+                .insert(position, Candidate::new(index, &self.undo));
         }
+        let (Ok(position) | Err(position)) = found;
+        Ok(position)
     }
 
     /// Takes the events that waited for the lower candidates.

@@ -25,14 +25,22 @@ pub struct Context<'r> {
 impl Context<'_> {
     /// Leaves `field` out, or refuses the request where the configuration is strict.
     pub fn drop_field(&mut self, field: &str) -> Result<(), ApiError> {
+        self.change(field, || {
+            format!("`{field}` is not supported by this model")
+        })
+    }
+
+    /// Notes that tool calls and their results do not fit together, which the vendor would refuse.
+    pub fn repair(&mut self, why: &str) -> Result<(), ApiError> {
+        self.change("messages", || why.to_owned())
+    }
+
+    fn change(&mut self, field: &str, why: impl FnOnce() -> String) -> Result<(), ApiError> {
         if self.options.strict {
-            return Err(ApiError::unsupported_parameter(
-                field,
-                format!("`{field}` is not supported by this model"),
-            ));
+            return Err(ApiError::unsupported_parameter(field, why()));
         }
         if !self.dropped.iter().any(|known| known == field) {
-            debug!("gemini: `{field}` is dropped");
+            debug!("gemini: {}", why());
             self.dropped.push(field.to_owned());
         }
         Ok(())
@@ -52,8 +60,8 @@ pub fn encode(request: &Request<'_>, model: &str, options: &Options) -> Result<E
     let mut fields = Nest::object(&mut body);
     Contents::new(&mut context, &mut names).write(hint.as_deref(), &mut fields)?;
     tools::write(request, &context.model, &mut names, &mut fields)?;
-    if let Some(settings) = &options.safety_settings {
-        fields.raw("safetySettings", settings);
+    if let Some(settings) = &options.gemini.safety_settings {
+        fields.raw("safetySettings", &super::compact(settings));
     }
     generation::write(&mut context, hint.is_some(), &mut fields)?;
     if let Some(tier) = request.service_tier.as_deref().and_then(tier) {

@@ -138,6 +138,7 @@ fn modalities(context: &mut Context<'_>, config: &mut Nest<'_>) -> Result<(), Ap
         let mapped = voice(raw).and_then(|voice| {
             let known = context
                 .options
+                .gemini
                 .voices
                 .iter()
                 .find(|(theirs, _)| *theirs == voice);
@@ -241,7 +242,7 @@ fn thinking(context: &mut Context<'_>, config: &mut Nest<'_>) -> Result<(), ApiE
         Some(_) => "reasoning_effort",
         None => "thinking",
     };
-    let mut include = context.options.include_thoughts;
+    let mut include = context.options.gemini.include_thoughts;
     match context.model.thinking {
         GeminiThinking::None => match effort {
             Effort::None => Ok(()),

@@ -170,6 +170,23 @@ mod tests {
     }
 
     #[test]
+    fn memory_is_bounded() {
+        let mut spoken = Spoken::default();
+        let piece = "x".repeat(1000);
+        for _ in 0..5000 {
+            spoken.part(false, true, false);
+            spoken.push(&piece);
+            spoken.is_new(0, spoken.cited.len() as u64, "u");
+        }
+        assert!(spoken.text.len() <= MOST_TEXT && spoken.text.len() > MOST_TEXT - 1000);
+        assert_eq!(spoken.starts.len(), MOST_PARTS);
+        assert_eq!(spoken.cited.len(), MOST_CITATIONS);
+        assert!(locate(&mut spoken, r#"{"endIndex":7}"#).is_some());
+        spoken.lookups = MOST_LOOKUPS;
+        assert!(locate(&mut spoken, r#"{"endIndex":7}"#).is_none());
+    }
+
+    #[test]
     fn citations_are_told_once() {
         let mut spoken = Spoken::default();
         assert!(spoken.is_new(0, 1, "u"));
