@@ -32,6 +32,10 @@ pub struct Options {
     pub strip: Vec<String>,
     /// Anthropic's format only.
     pub anthropic: anthropic::Switches,
+    /// Gemini's format only.
+    pub gemini: gemini::Switches,
+    /// The upstream refused a reasoning signature: the request is encoded once more without them.
+    pub without_signatures: bool,
 }
 
 impl Options {
@@ -56,6 +60,8 @@ impl Default for Options {
             developer_as_system: false,
             strip: Vec::new(),
             anthropic: anthropic::Switches::default(),
+            gemini: gemini::Switches::default(),
+            without_signatures: false,
         }
     }
 }
@@ -85,6 +91,8 @@ pub struct Undo {
     pub wants_tier: bool,
     /// The upstream may run tools itself and pause: keep the answer's blocks for a continuation.
     pub keep_blocks: bool,
+    /// The caller's own limit of completion tokens, for answers that are continued.
+    pub max_tokens: Option<u64>,
 }
 
 impl Undo {

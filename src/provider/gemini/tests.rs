@@ -1,0 +1,367 @@
+//! What the encoder and the decoder must do that reads better as code than as golden files.
+
+use std::sync::Arc;
+
+use super::GenerateContent;
+use super::decode::Decode;
+use crate::chat::{Delta, DeltaSink, FinishReason, ToolKind, Usage};
+use crate::dialect::openai::Head;
+use crate::error::ApiError;
+use crate::failure::{Class, Failure};
+use crate::provider::{Decoder, Encoded, Options, Provider, Undo};
+use crate::sse::Event;
+
+/// Deltas, put together again.
+#[derive(Debug, Default, PartialEq)]
+pub struct Heard {
+    pub started: bool,
+    pub id: String,
+    pub model: String,
+    pub candidates: Vec<HeardCandidate>,
+    pub usage: Usage,
+    pub tier: Option<String>,
+    /// The candidates in the order in which they began.
+    pub order: Vec<u32>,
+}
+
+#[derive(Debug, Default, PartialEq)]
+pub struct HeardCandidate {
+    pub content: String,
+    pub reasoning: String,
+    pub refusal: String,
+    pub extra: Option<String>,
+    pub calls: Vec<HeardCall>,
+    pub images: Vec<(String, String)>,
+    pub audio: Vec<(String, String)>,
+    pub citations: Vec<(String, String, u64, u64)>,
+    pub logprobs: Vec<String>,
+    pub finish: Option<FinishReason>,
+}
+
+#[derive(Debug, Default, PartialEq)]
+pub struct HeardCall {
+    pub id: String,
+    pub name: String,
+    pub args: String,
+    pub custom: bool,
+    pub signature: String,
+}
+
+impl Heard {
+    fn of(&mut self, candidate: u32) -> &mut HeardCandidate {
+        assert!(self.started, "the start comes first");
+        if !self.order.contains(&candidate) {
+            self.order.push(candidate);
+        }
+        let index = candidate as usize;
+        while self.candidates.len() <= index {
+            self.candidates.push(HeardCandidate::default());
+        }
+        let one = &mut self.candidates[index];
+        assert!(one.finish.is_none(), "nothing comes behind the finish");
+        one
+    }
+}
+
+impl DeltaSink for Heard {
+    fn put(&mut self, delta: Delta<'_>) {
+        match delta {
+            Delta::Start { id, model } => {
+                assert!(!self.started, "the start comes once");
+                self.started = true;
+                (self.id, self.model) = (id.to_owned(), model.to_owned());
+            }
+            Delta::Text { candidate, text } => {
+                assert!(!text.is_empty());
+                self.of(candidate).content += text;
+            }
+            Delta::Reasoning { candidate, text } => {
+                assert!(!text.is_empty());
+                self.of(candidate).reasoning += text;
+            }
+            Delta::Extra { candidate, json } => {
+                assert!(self.of(candidate).extra.replace(json.to_owned()).is_none());
+            }
+            Delta::ToolStart {
+                candidate,
+                index,
+                id,
+                name,
+                kind,
+                google_signature,
+            } => {
+                let calls = &mut self.of(candidate).calls;
+                assert_eq!(calls.len(), index as usize);
+                calls.push(HeardCall {
+                    id: id.into(),
+                    name: name.into(),
+                    args: String::new(),
+                    custom: kind == ToolKind::Custom,
+                    signature: google_signature.unwrap_or_default().into(),
+                });
+            }
+            Delta::ToolArgs {
+                candidate,
+                index,
+                fragment,
+            } => {
+                self.of(candidate).calls[index as usize].args += fragment;
+            }
+            Delta::Refusal { candidate, text } => self.of(candidate).refusal += text,
+            Delta::Image {
+                candidate,
+                mime,
+                base64,
+            } => {
+                self.of(candidate).images.push((mime.into(), base64.into()));
+            }
+            Delta::Audio {
+                candidate,
+                id,
+                base64,
+            } => {
+                self.of(candidate).audio.push((id.into(), base64.into()));
+            }
+            Delta::Citation {
+                candidate,
+                url,
+                title,
+                start,
+                end,
+            } => {
+                self.of(candidate)
+                    .citations
+                    .push((url.into(), title.into(), start, end));
+            }
+            Delta::Logprobs { candidate, json } => self.of(candidate).logprobs.push(json.into()),
+            Delta::Usage(usage) => {
+                assert!(self.started);
+                self.usage.merge(usage);
+            }
+            Delta::ServiceTier(tier) => self.tier = Some(tier.into()),
+            Delta::Finish { candidate, reason } => {
+                self.of(candidate).finish = Some(reason);
+            }
+        }
+    }
+}
+
+#[test]
+fn golden_files() {
+    crate::golden::check("gemini", &GenerateContent);
+}
+
+fn encode(request: &str, options: &Options) -> Result<Encoded, ApiError> {
+    let head = Head::read(request.as_bytes())?;
+    let parsed = head.parse()?;
+    GenerateContent.encode(&parsed, &head.model, options)
+}
+
+fn sent(request: &str, options: &Options) -> String {
+    String::from_utf8(encode(request, options).unwrap().body).unwrap()
+}
+
+fn decoder() -> Decode {
+    Decode::new(Arc::new(Undo::default()))
+}
+
+fn event(decoder: &mut Decode, data: &str, heard: &mut Heard) -> Result<(), Failure> {
+    let event = Event {
+        data: data.as_bytes(),
+        bare: false,
+    };
+    decoder.on_event(event, heard).map(drop)
+}
+
+const HI: &str = r#""messages":[{"role":"user","content":"Hi"}]"#;
+
+#[test]
+fn configured_safety_settings_are_sent() {
+    let mut options = Options::default();
+    options.gemini.safety_settings = Some(r#"[{"category":"C","threshold":"T"}]"#.into());
+    assert_eq!(
+        sent(&format!(r#"{{"model":"gemini-2.5-pro",{HI}}}"#), &options),
+        r#"{"contents":[{"role":"user","parts":[{"text":"Hi"}]}],"safetySettings":[{"category":"C","threshold":"T"}]}"#
+    );
+}
+
+#[test]
+fn thoughts_can_be_left_out_by_configuration() {
+    let mut options = Options::default();
+    options.gemini.include_thoughts = false;
+    let body = sent(
+        &format!(r#"{{"model":"gemini-4-argon",{HI},"reasoning_effort":"high"}}"#),
+        &options,
+    );
+    assert!(
+        body.ends_with(r#""thinkingConfig":{"thinkingLevel":"high"}}}"#),
+        "{body}"
+    );
+}
+
+#[test]
+fn a_configured_voice_speaks() {
+    let mut options = Options::default();
+    options.gemini.voices = vec![("alloy".into(), "Kore".into())];
+    let ask = |model: &str, voice: &str| {
+        format!(
+            r#"{{"model":"{model}",{HI},"modalities":["audio"],"audio":{{"voice":{voice},"format":"wav"}}}}"#
+        )
+    };
+    let expected = r#""generationConfig":{"responseModalities":["AUDIO"],"speechConfig":{"voiceConfig":{"prebuiltVoiceConfig":{"voiceName":"Kore"}}}}}"#;
+    for voice in [r#""alloy""#, r#"{"id":"alloy"}"#] {
+        let body = sent(&ask("gemini-2.5-flash-preview-tts", voice), &options);
+        assert!(body.ends_with(expected), "{body}");
+    }
+    let error = encode(&ask("gemini-2.5-flash-preview-tts", r#""ash""#), &options).unwrap_err();
+    assert_eq!(error.param.as_deref(), Some("audio"));
+}
+
+#[test]
+fn a_trailing_assistant_message_can_be_refused() {
+    let mut options = Options::default();
+    options.gemini.reject_prefill = true;
+    let ask = r#"{"model":"gemini-2.5-pro","messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]}"#;
+    assert_eq!(
+        encode(ask, &options).unwrap_err().param.as_deref(),
+        Some("messages")
+    );
+}
+
+#[test]
+fn refused_signatures_become_placeholders_where_they_stood() {
+    let ask = r#"{"model":"gemini-2.5-pro","messages":[{"role":"user","content":"a"},
+        {"role":"assistant","content":"t","extra_content":{"google":{"thought_signature":"TS"}},"tool_calls":[
+            {"id":"c1","type":"function","function":{"name":"f","arguments":"{}"},"extra_content":{"google":{"thought_signature":"S"}}},
+            {"id":"c2","type":"function","function":{"name":"f","arguments":"{}"}}]},
+        {"role":"tool","tool_call_id":"c1","content":"1"},{"role":"tool","tool_call_id":"c2","content":"2"}]}"#;
+    let before = sent(ask, &Options::default());
+    let options = Options {
+        without_signatures: true,
+        ..Options::default()
+    };
+    let after = sent(ask, &options);
+    let placeholder = r#""thoughtSignature":"skip_thought_signature_validator""#;
+    let expected = before
+        .replace(r#""thoughtSignature":"TS""#, placeholder)
+        .replace(r#""thoughtSignature":"S""#, placeholder);
+    assert_eq!(after, expected);
+    assert_eq!(after.matches(placeholder).count(), 2);
+}
+
+#[test]
+fn more_tools_than_the_vendor_takes_are_refused() {
+    let tools: Vec<_> = (0..513)
+        .map(|i| format!(r#"{{"type":"function","function":{{"name":"f{i}"}}}}"#))
+        .collect();
+    let ask = format!(
+        r#"{{"model":"gemini-2.5-pro",{HI},"tools":[{}]}}"#,
+        tools.join(",")
+    );
+    assert_eq!(
+        encode(&ask, &Options::default())
+            .unwrap_err()
+            .param
+            .as_deref(),
+        Some("tools")
+    );
+}
+
+#[test]
+fn a_missing_signature_asks_for_a_repair() {
+    let mut heard = Heard::default();
+    let mut decoder = decoder();
+    let data = r#"{"candidates":[{"finishReason":"MISSING_THOUGHT_SIGNATURE"}]}"#;
+    event(&mut decoder, data, &mut heard).unwrap();
+    let failure = decoder.on_end(&mut heard).unwrap_err();
+    assert!(failure.signature_refused && failure.class == Class::Server && failure.status == 502);
+    assert!(!heard.started);
+}
+
+#[test]
+fn nothing_is_put_out_before_there_is_output() {
+    let mut heard = Heard::default();
+    let mut decoder = decoder();
+    for data in [
+        r#"{"usageMetadata":{"promptTokenCount":3},"responseId":"r","modelVersion":"models/m"}"#,
+        r#"{"candidates":[{"content":{"parts":[{"text":""}]}}]}"#,
+    ] {
+        event(&mut decoder, data, &mut heard).unwrap();
+        assert_eq!(heard, Heard::default());
+    }
+    event(
+        &mut decoder,
+        r#"{"candidates":[{"content":{"parts":[{"text":"x"}]},"finishReason":"STOP"}]}"#,
+        &mut heard,
+    )
+    .unwrap();
+    assert_eq!(
+        (&*heard.id, &*heard.model, heard.usage.prompt),
+        ("r", "m", Some(3))
+    );
+    assert_eq!(heard.candidates[0].finish, None);
+    decoder.on_end(&mut heard).unwrap();
+    assert_eq!(heard.candidates[0].finish, Some(FinishReason::Stop));
+}
+
+#[test]
+fn an_empty_answer_still_tells_its_usage() {
+    let mut heard = Heard::default();
+    let body = br#"{"candidates":[{"finishReason":"STOP"}],"usageMetadata":{"promptTokenCount":3,"totalTokenCount":3}}"#;
+    decoder().on_body(body, &mut heard).unwrap();
+    assert_eq!(heard.usage.prompt, Some(3));
+    assert_eq!(heard.candidates[0].finish, Some(FinishReason::Stop));
+}
+
+#[test]
+fn a_continuation_that_breaks_off_early_is_resumed_three_times() {
+    let mut heard = Heard::default();
+    let mut decoder = decoder();
+    let first = r#"{"candidates":[{"content":{"parts":[{"text":"a"}]},"finishReason":"CONTINUATION","continuationToken":"t"}]}"#;
+    event(&mut decoder, first, &mut heard).unwrap();
+    decoder.on_end(&mut heard).unwrap();
+    let body = decoder.continuation(br#"{ "contents": [1.50] }"#).unwrap();
+    assert_eq!(body, br#"{"contents":[1.50],"continuationToken":"t"}"#);
+    for _ in 0..3 {
+        decoder.on_end(&mut heard).unwrap();
+        assert_eq!(decoder.continuation(&body).unwrap(), body);
+    }
+    assert_eq!(
+        decoder.on_end(&mut heard).unwrap_err(),
+        Failure::disconnected()
+    );
+    assert_eq!(decoder.continuation(&body), None);
+}
+
+#[test]
+fn output_after_the_token_cannot_be_resumed() {
+    let mut heard = Heard::default();
+    let mut decoder = decoder();
+    for data in [
+        r#"{"candidates":[{"content":{"parts":[{"text":"a"}]},"continuationToken":"t"}]}"#,
+        r#"{"candidates":[{"content":{"parts":[{"text":"b"}]}}]}"#,
+    ] {
+        event(&mut decoder, data, &mut heard).unwrap();
+    }
+    assert_eq!(
+        decoder.on_end(&mut heard).unwrap_err(),
+        Failure::disconnected()
+    );
+}
+
+#[test]
+fn candidates_wait_within_bounds() {
+    let mut heard = Heard::default();
+    let mut decoder = decoder();
+    let text = "x".repeat(1 << 20);
+    let data =
+        format!(r#"{{"candidates":[{{"index":1,"content":{{"parts":[{{"text":"{text}"}}]}}}}]}}"#);
+    let ended = (0..20).find_map(|_| event(&mut decoder, &data, &mut heard).err());
+    assert_eq!(ended.unwrap().code.as_deref(), Some("malformed_response"));
+    let mut decoder = super::tests::decoder();
+    let ended = (0..1000).find_map(|index| {
+        let data = format!(r#"{{"candidates":[{{"index":{index}}}]}}"#);
+        event(&mut decoder, &data, &mut heard).err()
+    });
+    assert_eq!(ended.unwrap().code.as_deref(), Some("malformed_response"));
+}
