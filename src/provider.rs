@@ -34,8 +34,6 @@ pub struct Options {
     pub anthropic: anthropic::Switches,
     /// Gemini's format only.
     pub gemini: gemini::Switches,
-    /// The upstream refused a reasoning signature: the request is encoded once more without them.
-    pub without_signatures: bool,
 }
 
 impl Options {
@@ -61,7 +59,6 @@ impl Default for Options {
             strip: Vec::new(),
             anthropic: anthropic::Switches::default(),
             gemini: gemini::Switches::default(),
-            without_signatures: false,
         }
     }
 }

@@ -120,6 +120,7 @@ pub fn encode(
             wants_tier: request.service_tier.is_some(),
             // The caller's own fields may bring tools along.
             keep_blocks: tools.server_tools || own.is_some(),
+            ..Undo::default()
         }),
     })
 }
