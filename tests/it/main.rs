@@ -19,6 +19,7 @@ mod wire;
 
 mod first_mile;
 mod hangup;
+mod recordings;
 mod retries;
 mod selftest;
 mod streams;
