@@ -19,6 +19,12 @@ mod wire;
 
 mod first_mile;
 mod hangup;
+mod heartbeats;
+mod inbound;
+mod leases;
+mod limits;
+mod operation;
+mod recordings;
 mod retries;
 mod selftest;
 mod streams;
