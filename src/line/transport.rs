@@ -1,8 +1,8 @@
 //! One connection to an upstream, plain or under TLS, as the HTTP client sees it.
 //!
 //! Blocks in plain reads and writes without any timeout on the socket: whatever ends a wait comes
-//! from outside, through `Cancel`. Per request on a pooled connection there is one look whether it
-//! is still quiet, one send for head and body together, and the reads.
+//! from outside, through `Cancel`. A short request on a pooled connection makes three system calls,
+//! under TLS too: a look whether it is still quiet, one send for head and body together, one read.
 //!
 //! The client calls `transmit_output` once for the head and once for each piece of the body, and
 //! says nothing about flushing. The head stays where it was written and the client is given the
