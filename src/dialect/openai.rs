@@ -47,6 +47,6 @@ mod chunks_tests;
 #[cfg(test)]
 mod fold_tests;
 #[cfg(test)]
-mod property_tests;
+pub mod property_tests;
 #[cfg(test)]
 mod request_tests;

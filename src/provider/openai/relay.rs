@@ -101,7 +101,9 @@ impl RelayStream {
                 self.head = self.head_of(&seen);
             }
             let choices = || first.iter().chain(&rest);
-            if self.official || (self.fits(&seen) && choices().all(|choice| self.suits(choice))) {
+            let in_order = rest.is_empty() || choices().is_sorted_by(|a, b| a.index < b.index);
+            let fits = in_order && self.fits(&seen) && choices().all(|choice| self.suits(choice));
+            if self.official || fits {
                 for (position, choice) in choices().enumerate() {
                     self.note(choice, position);
                 }
