@@ -162,6 +162,9 @@ const ESCAPED: [bool; 256] = {
 pub fn push_one_line(out: &mut Vec<u8>, json: &[u8]) {
     let start = out.len();
     out.extend_from_slice(json);
+    if !json.contains(&b'\n') && !json.contains(&b'\r') {
+        return;
+    }
     for byte in &mut out[start..] {
         if matches!(byte, b'\n' | b'\r') {
             *byte = b' ';

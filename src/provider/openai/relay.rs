@@ -145,6 +145,8 @@ impl RelayStream {
         let called = choice.calls > 0 || known.is_some_and(|known| !known.calls.is_empty());
         let finish_fits = match choice.finish {
             None => true,
+            // The reason is told once.
+            Some(_) if known.is_some_and(|known| known.finished) => false,
             // An answer that holds a call ended with it: agents go by this word.
             Some(b"stop") => !called,
             Some(word) => FINISH_WORDS.iter().any(|known| known.as_bytes() == word),

@@ -139,6 +139,7 @@ impl RelayStream {
         let word = choice.get("finish_reason").and_then(Value::as_str);
         let word = match word {
             None | Some("") => None,
+            Some(_) if state.finished => None,
             Some(_) if !state.calls.is_empty() && word == Some("stop") => Some("tool_calls"),
             Some(word) => Some(match FINISH_WORDS.iter().find(|known| **known == word) {
                 Some(known) => *known,
