@@ -215,6 +215,9 @@ fn servers_are_forgiven() {
         );
         assert_eq!(out.matches("assistant").count(), 1);
     }
+    // A second last word.
+    let twice = good.replace(DONE, &[&chunk("{}", "\"stop\""), DONE].concat());
+    assert_eq!(mended(&twice, false).matches("\"stop\"").count(), 1);
     // A missing finish chunk before [DONE].
     let out = mended(&good.replace(&chunk("{}", "\"stop\""), ""), false);
     assert_eq!(out, good);

@@ -49,15 +49,31 @@ impl RelayStream {
         let had_choices = !choices.is_empty();
         let mut mended = Vec::with_capacity(choices.len());
         for (position, choice) in choices.into_iter().enumerate() {
-            if let Value::Object(mut choice) = choice {
-                self.mend_choice(&mut choice, position, out);
-                mended.push(Value::Object(choice));
+            let Value::Object(mut choice) = choice else {
+                continue;
+            };
+            let index = choice.get("index").and_then(Value::as_u64);
+            let index = index.map_or(position, |index| index as usize);
+            if index < MAX_CHOICES {
+                choice.insert("index".into(), index.into());
+                mended.push((index, choice));
             }
         }
-        if had_choices && mended.is_empty() {
-            return Err(Failure::malformed("a choice of the upstream is no object"));
-        }
-        chunk.insert("choices".into(), Value::Array(mended));
+        let Some(largest) = mended.iter().map(|(index, _)| *index).max().or(
+            // Only a chunk that had none may have none left.
+            (!had_choices).then_some(0),
+        ) else {
+            return Err(Failure::malformed(
+                "a chunk of the upstream has no valid choice",
+            ));
+        };
+        self.open_below(largest, out);
+        let choices = mended.into_iter().map(|(index, mut choice)| {
+            self.mend_choice(&mut choice, index);
+            Value::Object(choice)
+        });
+        let choices = choices.collect();
+        chunk.insert("choices".into(), Value::Array(choices));
         out.extend_from_slice(b"data: ");
         serde_json::to_writer(&mut *out, &chunk).expect("writing to memory does not fail");
         out.extend_from_slice(b"\n\n");
@@ -80,13 +96,9 @@ impl RelayStream {
         }
     }
 
-    /// Sets one choice right. Choices below it that have not been seen get their role first,
-    /// because callers put each new choice at the end of their list.
-    fn mend_choice(&mut self, choice: &mut Map<String, Value>, position: usize, out: &mut Vec<u8>) {
-        let index = choice.get("index").and_then(Value::as_u64);
-        let index = index.map_or(position, |index| index as usize);
-        let index = index.min(MAX_CHOICES - 1);
-        choice.insert("index".into(), index.into());
+    /// Writes the role of choices below `index` that have not been seen, because callers put each
+    /// new choice at the end of their list.
+    fn open_below(&mut self, index: usize, out: &mut Vec<u8>) {
         while self.choices.len() < index {
             let lower = self.choices.len();
             let role = format!(
@@ -98,6 +110,10 @@ impl RelayStream {
                 ..ChoiceState::default()
             });
         }
+    }
+
+    /// Sets one choice right; every lower one is open.
+    fn mend_choice(&mut self, choice: &mut Map<String, Value>, index: usize) {
         if self.choices.len() == index {
             self.choices.push(ChoiceState::default());
         }
@@ -123,6 +139,7 @@ impl RelayStream {
         let word = choice.get("finish_reason").and_then(Value::as_str);
         let word = match word {
             None | Some("") => None,
+            Some(_) if state.finished => None,
             Some(_) if !state.calls.is_empty() && word == Some("stop") => Some("tool_calls"),
             Some(word) => Some(match FINISH_WORDS.iter().find(|known| **known == word) {
                 Some(known) => *known,
