@@ -32,8 +32,6 @@ pub struct Options {
     pub strip: Vec<String>,
     /// Gemini's format only.
     pub gemini: gemini::Switches,
-    /// The upstream refused a reasoning signature: the request is encoded once more without them.
-    pub without_signatures: bool,
 }
 
 impl Options {
@@ -58,7 +56,6 @@ impl Default for Options {
             developer_as_system: false,
             strip: Vec::new(),
             gemini: gemini::Switches::default(),
-            without_signatures: false,
         }
     }
 }

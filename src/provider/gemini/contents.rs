@@ -158,10 +158,10 @@ impl<'c, 'r> Contents<'c, 'r> {
         if message.has_audio {
             self.context.drop_field("messages.audio")?;
         }
-        let anew = self.context.options.without_signatures;
         let own = |signature: &'r Option<Cow<'r, str>>| {
-            let signature = signature.as_deref().filter(|s| !s.is_empty());
-            signature.map(|signature| if anew { PLACEHOLDER } else { signature })
+            signature
+                .as_deref()
+                .filter(|signature| !signature.is_empty())
         };
         // The message's signature belongs to its last text part.
         let signature = own(&message.google_signature);

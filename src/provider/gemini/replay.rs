@@ -10,7 +10,9 @@ use serde_json::Value;
 use super::decode::Decode;
 use super::tests::Heard;
 use crate::chat::FinishReason;
+use crate::dialect::openai::{Fold, Stamp};
 use crate::failure::{Class, Failure};
+use crate::golden::each_event;
 use crate::provider::{Decoder, Undo};
 use crate::sse::Reader;
 
@@ -336,12 +338,79 @@ fn every_recorded_answer_is_read_as_it_was_meant() {
         assert_eq!(result, Ok(()), "{name}");
         assert_eq!(of(&heard), read(&chunks(response)), "{name}");
         assert!(heard.candidates.len() == 1, "{name}");
+        check_completion(&name, response, &read(&chunks(response)));
         let id = chunks(response)
             .iter()
             .find_map(|c| c["responseId"].as_str().map(str::to_owned));
         assert_eq!(heard.id, id.unwrap_or_default(), "{name}");
     }
     println!("{count} recorded answers replayed");
+}
+
+/// The completion that a caller reads says the same.
+fn check_completion(name: &str, response: &Value, said: &Said) {
+    let stamp = Stamp {
+        seed: 1,
+        created: 1,
+        model: "m".into(),
+        include_usage: false,
+        legacy_functions: false,
+    };
+    let mut fold = Fold::new(stamp);
+    let mut decoder = Decode::new(Arc::new(Undo::default()));
+    match response["body_text"].as_str() {
+        Some(text) => {
+            each_event(text.as_bytes(), usize::MAX, |event| {
+                decoder.on_event(event, &mut fold)
+            })
+            .unwrap();
+            decoder.on_end(&mut fold).unwrap();
+        }
+        None => {
+            let body = response["body"].to_string();
+            decoder.on_body(body.as_bytes(), &mut fold).unwrap();
+        }
+    }
+    let completion: Value = serde_json::from_slice(&fold.into_json()).unwrap();
+    let choice = &completion["choices"][0];
+    let message = &choice["message"];
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    assert_eq!(text(&message["content"]), said.content, "{name}");
+    assert_eq!(
+        text(&message["reasoning_content"]),
+        said.reasoning,
+        "{name}"
+    );
+    assert_eq!(text(&message["refusal"]), said.refusal, "{name}");
+    assert_eq!(choice["finish_reason"].as_str(), said.finish, "{name}");
+    let none = Vec::new();
+    let calls = message["tool_calls"].as_array().unwrap_or(&none);
+    assert_eq!(calls.len(), said.calls.len(), "{name}");
+    for (call, (id, wire, signature, args)) in calls.iter().zip(&said.calls) {
+        if !id.is_empty() {
+            assert_eq!(call["id"], **id, "{name}");
+        }
+        assert_eq!(call["function"]["name"], **wire, "{name}");
+        let extra = &call["extra_content"]["google"]["thought_signature"];
+        assert_eq!(text(extra), *signature, "{name}");
+        let mut leaves = BTreeMap::new();
+        let arguments = call["function"]["arguments"].as_str().unwrap();
+        flatten("$", &serde_json::from_str(arguments).unwrap(), &mut leaves);
+        assert_eq!(leaves, *args, "{name}");
+    }
+    let usage = &completion["usage"];
+    let [prompt, written, cached, reasoning] = said.usage.map(Option::unwrap_or_default);
+    assert_eq!(usage["prompt_tokens"], prompt, "{name}");
+    assert_eq!(usage["completion_tokens"], written, "{name}");
+    assert_eq!(usage["total_tokens"], prompt + written, "{name}");
+    let detail = |value: &Value| value.as_u64().unwrap_or(0);
+    assert_eq!(
+        detail(&usage["prompt_tokens_details"]["cached_tokens"]),
+        cached,
+        "{name}"
+    );
+    let thoughts = &usage["completion_tokens_details"]["reasoning_tokens"];
+    assert_eq!(detail(thoughts), reasoning, "{name}");
 }
 
 #[test]
