@@ -233,14 +233,14 @@ impl Decode {
         if self.waiting == 0 && !self.head.begun {
             for candidate in &self.candidates {
                 let reason = reason_name(candidate.finish.as_deref().unwrap_or_default());
-                match Ending::of(reason) {
-                    Ending::Mishap => return Err(Failure::ended_with(reason)),
-                    Ending::SignatureMissing => {
-                        let mut failure = Failure::ended_with(reason);
-                        failure.signature_refused = true;
-                        return Err(failure);
+                let ending = Ending::of(reason);
+                if matches!(ending, Ending::Mishap | Ending::SignatureMissing) {
+                    let mut failure = Failure::ended_with(reason);
+                    if !candidate.why.is_empty() {
+                        failure.message = format!("{}: {}", failure.message, candidate.why);
                     }
-                    _ => {}
+                    failure.signature_refused = matches!(ending, Ending::SignatureMissing);
+                    return Err(failure);
                 }
             }
         }
