@@ -12,6 +12,7 @@ use crate::error::ApiError;
 
 mod candidate;
 mod contents;
+mod continuing;
 mod decode;
 mod encode;
 mod fence;

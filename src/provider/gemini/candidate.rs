@@ -74,6 +74,8 @@ pub struct Candidate {
     pub opened: bool,
     /// The last `finishReason` seen.
     pub finish: Option<String>,
+    /// The vendor's words about it.
+    pub why: String,
     pub waiting: Vec<Box<str>>,
     pub calls: u32,
     partial: Option<Partial>,
@@ -89,6 +91,7 @@ impl Candidate {
             index,
             opened: false,
             finish: None,
+            why: String::new(),
             waiting: Vec::new(),
             calls: 0,
             partial: None,
@@ -154,6 +157,7 @@ impl Candidate {
     pub fn note_finish(&mut self, said: &wire::Candidate<'_>) {
         if !said.finish_reason.is_empty() {
             self.finish = Some(said.finish_reason.to_string());
+            said.finish_message.clone_into(&mut self.why);
         }
     }
 

@@ -29,6 +29,8 @@ pub struct Contents<'c, 'r> {
     out: Vec<u8>,
     /// Of the content that is open; neighbours of one role share it.
     role: Option<&'static str>,
+    /// The user has said something. Before that the vendor takes no function call.
+    user_spoke: bool,
 }
 
 impl<'c, 'r> Contents<'c, 'r> {
@@ -38,6 +40,7 @@ impl<'c, 'r> Contents<'c, 'r> {
             names,
             out: Vec::new(),
             role: None,
+            user_spoke: false,
         }
     }
 
@@ -123,6 +126,7 @@ impl<'c, 'r> Contents<'c, 'r> {
             self.out.extend_from_slice(role.as_bytes());
             self.out.extend_from_slice(br#"","parts":["#);
             self.role = Some(role);
+            self.user_spoke |= role == "user";
         }
         &mut self.out
     }
@@ -158,8 +162,14 @@ impl<'c, 'r> Contents<'c, 'r> {
         if message.has_audio {
             self.context.drop_field("messages.audio")?;
         }
-        let own =
-            |signature: &'r Option<Cow<'r, str>>| signature.as_deref().filter(|s| !s.is_empty());
+        if !message.tool_calls.is_empty() && !self.user_spoke {
+            push_text(self.part("user"), ".", None);
+        }
+        let own = |signature: &'r Option<Cow<'r, str>>| {
+            signature
+                .as_deref()
+                .filter(|signature| !signature.is_empty())
+        };
         // The message's signature belongs to its last text part.
         let signature = own(&message.google_signature);
         let last_text = message

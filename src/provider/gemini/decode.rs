@@ -5,11 +5,11 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use super::candidate::{Candidate, Head};
+use super::continuing::Continuing;
 use super::usage::{Counters, tier_name};
 use super::wire::{self, Response};
 use crate::chat::{Delta, DeltaSink, FinishReason};
 use crate::failure::Failure;
-use crate::json::{Fields, push_string};
 use crate::provider::{Decoder, Flow, Undo};
 use crate::sse;
 
@@ -18,13 +18,6 @@ const MOST_CANDIDATES: u32 = 64;
 
 /// How much may wait for a lower candidate to begin.
 const MOST_WAITING: usize = 8 << 20;
-
-/// How often one answer is continued. At the vendor's 65,536 tokens per hop this is more than any
-/// context window holds.
-const MOST_HOPS: u32 = 64;
-
-/// How often a hop that broke off before its first output is tried again from the same token.
-const MOST_RESUMES: u32 = 3;
 
 /// The memory of one answer. `candidates` is sorted by index. Nothing is put out before the first
 /// piece of output, and no `Finish` before the upstream closed, because usage, signatures and a
@@ -39,19 +32,6 @@ pub struct Decode {
     answered: bool,
     waiting: usize,
     continuing: Continuing,
-}
-
-/// What is known about going on where the upstream stopped.
-#[derive(Default)]
-struct Continuing {
-    /// The newest `continuationToken`, and `Head::count` when it came.
-    token: Option<(String, u64)>,
-    /// The token that the current hop was asked with.
-    used: Option<String>,
-    /// The answer is over for now: the token to go on with.
-    next: Option<String>,
-    hops: u32,
-    resumes: u32,
 }
 
 /// What a `finishReason` means.
@@ -189,11 +169,8 @@ impl Decode {
             return Ok(());
         }
         candidate.take(said, &self.undo, &mut self.head, out)?;
-        let token = &*said.continuation_token;
-        let known = self.continuing.token.as_ref();
-        if !token.is_empty() && known.is_none_or(|(known, _)| known != token) {
-            self.continuing.token = Some((token.to_owned(), self.head.count));
-        }
+        self.continuing
+            .note(&said.continuation_token, self.head.count);
         for next in position + 1..self.candidates.len() {
             if !self.candidates[next - 1].opened || self.candidates[next].index as usize != next {
                 break;
@@ -248,7 +225,7 @@ impl Decode {
             .iter()
             .any(|candidate| candidate.finish.is_none())
         {
-            if !whole && self.can_resume() {
+            if !whole && self.candidates.len() == 1 && self.continuing.resume(self.head.count) {
                 return Ok(());
             }
             return Err(Failure::disconnected());
@@ -256,14 +233,14 @@ impl Decode {
         if self.waiting == 0 && !self.head.begun {
             for candidate in &self.candidates {
                 let reason = reason_name(candidate.finish.as_deref().unwrap_or_default());
-                match Ending::of(reason) {
-                    Ending::Mishap => return Err(Failure::ended_with(reason)),
-                    Ending::SignatureMissing => {
-                        let mut failure = Failure::ended_with(reason);
-                        failure.signature_refused = true;
-                        return Err(failure);
+                let ending = Ending::of(reason);
+                if matches!(ending, Ending::Mishap | Ending::SignatureMissing) {
+                    let mut failure = Failure::ended_with(reason);
+                    if !candidate.why.is_empty() {
+                        failure.message = format!("{}: {}", failure.message, candidate.why);
                     }
-                    _ => {}
+                    failure.signature_refused = matches!(ending, Ending::SignatureMissing);
+                    return Err(failure);
                 }
             }
         }
@@ -335,46 +312,16 @@ impl Decode {
         state.put(Delta::Finish { candidate, reason }, head, out);
     }
 
-    /// Whether the answer stopped at the vendor's own limit and can go on.
+    /// Whether the answer stopped at the vendor's own limit and goes on.
     fn can_continue(&mut self) -> bool {
         let [only] = &self.candidates[..] else {
             return false;
         };
         let native = reason_name(only.finish.as_deref().unwrap_or_default());
-        let Some((token, _)) = &self.continuing.token else {
-            return false;
-        };
         let spent = self.head.usage().completion.unwrap_or(0);
-        let go_on = matches!(Ending::of(native), Ending::Continue)
-            && self.continuing.used.as_ref() != Some(token)
-            && self.continuing.hops < MOST_HOPS
-            && self.undo.max_tokens.is_none_or(|limit| spent < limit);
-        if go_on {
-            self.continuing.next = Some(token.clone());
-            self.continuing.hops += 1;
-            self.continuing.resumes = 0;
-        }
-        go_on
-    }
-
-    /// Whether the stream broke off where it can be taken up again: only before any output that
-    /// came after the token, because that output would come twice.
-    fn can_resume(&mut self) -> bool {
-        let token = match &self.continuing.token {
-            Some((token, count)) if self.candidates.len() == 1 && *count == self.head.count => {
-                token
-            }
-            _ => return false,
-        };
-        if self.continuing.used.as_ref() != Some(token) {
-            self.continuing.resumes = 0;
-        }
-        self.continuing.resumes += 1;
-        let go_on = self.continuing.resumes <= MOST_RESUMES;
-        if go_on {
-            self.continuing.next = Some(token.clone());
-        }
-        go_on
+        matches!(Ending::of(native), Ending::Continue)
+            && self.undo.max_tokens.is_none_or(|limit| spent < limit)
+            && self.continuing.go_on()
     }
 }
 
@@ -398,36 +345,14 @@ impl Decoder for Decode {
     }
 
     fn continuation(&mut self, sent: &[u8]) -> Option<Vec<u8>> {
-        let token = self.continuing.next.take()?;
-        let body = with_token(sent, &token)?;
+        let body = self.continuing.take_next(sent, self.head.count)?;
         self.head.earlier = self.head.usage();
         self.head.counters = Counters::default();
         for candidate in &mut self.candidates {
             candidate.finish = None;
         }
-        self.continuing.token = Some((token.clone(), self.head.count));
-        self.continuing.used = Some(token);
         Some(body)
     }
-}
-
-/// The request `sent`, asking to go on from `token`.
-fn with_token(sent: &[u8], token: &str) -> Option<Vec<u8>> {
-    let fields: Fields<'_> = serde_json::from_slice(sent).ok()?;
-    let mut body = Vec::with_capacity(sent.len() + token.len() + 32);
-    body.push(b'{');
-    for (name, value) in &fields.0 {
-        if name != "continuationToken" {
-            push_string(&mut body, name);
-            body.push(b':');
-            body.extend_from_slice(value.get().as_bytes());
-            body.push(b',');
-        }
-    }
-    body.extend_from_slice(br#""continuationToken":"#);
-    push_string(&mut body, token);
-    body.push(b'}');
-    Some(body)
 }
 
 fn not_an_answer(error: serde_json::Error) -> Failure {

@@ -45,6 +45,8 @@ pub struct Candidate<'a> {
     #[serde(borrow, default)]
     pub finish_reason: Text<'a>,
     #[serde(borrow, default)]
+    pub finish_message: Text<'a>,
+    #[serde(borrow, default)]
     pub continuation_token: Text<'a>,
     /// A `Grounding`, looked into only once the text it speaks of was taken.
     #[serde(borrow)]
