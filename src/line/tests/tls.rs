@@ -281,6 +281,18 @@ fn an_expired_certificate_asks_after_a_clock_that_stands_in_the_past() {
 }
 
 #[test]
+fn a_certificate_for_hundreds_of_names_shows_a_few() {
+    use rustls::{CertificateError, Error};
+    let error = Error::InvalidCertificate(CertificateError::NotValidForNameContext {
+        expected: "h".try_into().unwrap(),
+        presented: (0..300).map(|number| format!("n{number}")).collect(),
+    });
+    let told = crate::line::tls::explain("h", &error, std::time::SystemTime::now());
+    let expected = "TLS with h: its certificate is for other names: n0, n1, n2, n3, n4, ...";
+    assert_eq!(told, expected);
+}
+
+#[test]
 fn faults_of_the_handshake_are_told_apart() {
     let authority = Authority::new();
     let line = authority.line();
