@@ -28,6 +28,9 @@ const MAX_HEAD: usize = 32 * 1024;
 /// A request's own id is taken over up to this length.
 const MAX_ID: usize = 128;
 
+/// An unread body up to this length keeps its connection.
+const DRAINED: u64 = 64 * 1024;
+
 /// A request that has not been answered yet. Dropping it answers with an error.
 pub struct Call<'w> {
     request: Option<Request>,
@@ -153,11 +156,11 @@ impl<'w> Call<'w> {
         };
         reply.headers.push_str(&self.common);
         reply.head_only |= self.method == Method::Head;
-        // A body that nobody read may come slowly or never; the connection is not worth waiting
-        // for it. A short one was read together with the head.
+        // A short body that nobody read is drained by the server, within the job's time for it. A
+        // long one is not worth waiting for, and of a chunked one the server drains nothing.
         let unread = match self.length {
             Length::None => false,
-            Length::Known(length) => length > 1024,
+            Length::Known(length) => length > DRAINED,
             Length::Chunked => true,
         };
         let close = self.close || unread;

@@ -36,7 +36,7 @@ use tiny_http::Request;
 
 use crate::cancel::Cause;
 use crate::config::{Config, Listen};
-use crate::desk::{AtWork, Desk, Job};
+use crate::desk::{AtWork, Desk, Job, Phase};
 use crate::inbound::Call;
 use crate::line::{self, Line};
 use crate::memory::Memory;
@@ -212,6 +212,7 @@ fn start(config: Config) -> Result<Started, String> {
         listener: for_timer,
         write_timeout,
         max_connections,
+        head_wait: gateway.state().config.body_wait,
         on_round,
         on_stuck,
     };
@@ -361,6 +362,8 @@ fn work(gateway: &Arc<Gateway>) {
 pub fn take(gateway: &Arc<Gateway>, request: Request, desk: &Desk) {
     let state = gateway.state();
     let job = Job::new(request.remote_addr().copied(), state.config.deadline);
+    // Whoever reads the body, or drains what nobody read, is ended when this is over.
+    job.enter(Phase::Body, state.config.body_wait);
     let at_work = AtWork::begin(desk, &gateway.watch, job);
     let Ok(call) = Call::take(request, &gateway.watch, state.config.max_body_bytes) else {
         return;

@@ -148,10 +148,8 @@ fn replay_one(weir: &Weir, format: Format, recording: &Recording, expected: &Rea
             return;
         }
         if format == Format::OpenAi {
-            // A relay keeps everything but the model (R1).
-            let mut kept = recording.json["response"]["body"].clone();
-            kept["model"] = json!(model);
-            assert_eq!(told, kept, "{file}");
+            // A relay keeps everything (R1).
+            assert_eq!(told, recording.json["response"]["body"], "{file}");
         }
         return compare(file, &Completion::of_body(&told), &expected.completion);
     }
@@ -180,7 +178,12 @@ fn replay_one(weir: &Weir, format: Format, recording: &Recording, expected: &Rea
     }
     assert!(streamed.error.is_none(), "{file}: {:?}", streamed.error);
     assert!(streamed.done, "{file}");
-    compare(file, &streamed.completion, &expected.completion);
+    let mut completion = expected.completion.clone();
+    if !completion.calls.is_empty() && completion.finish.as_deref() == Some("stop") {
+        // An answer with a call ends with it, whatever a compatible server says (S8).
+        completion.finish = Some("tool_calls".into());
+    }
+    compare(file, &streamed.completion, &completion);
     if has_tag(&recording.json, "multi_choice") {
         let second = |chunk: &Value| chunk["choices"][0]["index"] == 1;
         assert!(
