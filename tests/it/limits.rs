@@ -223,15 +223,18 @@ fn a_shortage_of_descriptors_is_survived() {
     assert_serves(&weir);
 }
 
+/// The answer must not be lost to the reset that a close with unread bytes can cause. Whether the
+/// connection stays is weir's to decide.
 #[test]
-fn a_method_with_a_body_that_nobody_reads_leaves_the_connection_usable() {
+fn a_body_that_nobody_reads_does_not_cost_the_answer() {
     let (_scripted, weir) = pair();
-    let mut client = Client::connect(weir.addr);
-    for _ in 0..3 {
-        let body = vec![b'x'; 3000];
+    for length in [300, 3_000, 300_000] {
+        let mut client = Client::connect(weir.addr);
+        let body = vec![b'x'; length];
         client.send(&request("POST", "/v1/nothing", &[], &body));
-        assert_eq!(client.answer(LIMIT).status, 404);
-        client.send(&request("GET", "/healthz", &[], b""));
-        assert_eq!(client.answer(LIMIT).status, 200);
+        let answer = client.answer(LIMIT);
+        assert_eq!(answer.status, 404, "{length}");
+        error_of(&answer);
     }
+    assert_serves(&weir);
 }

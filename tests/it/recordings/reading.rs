@@ -266,5 +266,9 @@ fn openai_stream(events: &[Value]) -> Reading {
             completion.add(event, &mut role, false);
         }
     }
+    // With a forced tool OpenAI says `stop` beside the call; callers look for `tool_calls` (S8).
+    if !completion.calls.is_empty() && completion.finish.as_deref() == Some("stop") {
+        completion.finish = Some("tool_calls".to_string());
+    }
     Reading::of(completion)
 }
