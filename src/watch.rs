@@ -2,8 +2,9 @@
 //!
 //! It goes round the desks, beats silent streams, ends what takes too long, sees callers hang up,
 //! closes connections that send nothing or a byte at a time, and moves on what the HTTP server
-//! left waiting. It sleeps for good while there is no connection, for a second while none is at
-//! work, and for a tenth of one, or less where something is due, while there are requests.
+//! left waiting. It sleeps for half a second while nothing is at work, and for a tenth of one, or less
+//! where something is due, while there are requests. (It cannot sleep until the next connection:
+//! where the accept thread is quicker, the listener does not wake a `poll`.)
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
@@ -30,7 +31,7 @@ use connections::Connections;
 const TICK: Duration = Duration::from_millis(100);
 
 /// A round while there are only idle connections.
-const SLOW: Duration = Duration::from_secs(1);
+const SLOW: Duration = Duration::from_millis(500);
 
 /// A connection that was refused is closed for good this much later, so that the caller can read
 /// why: closing with unread bytes on our side would reset it.
@@ -388,13 +389,11 @@ impl Round {
             let tick = now + clock::millis(TICK);
             let until = due.min(tick).min(self.next_pass.max(now + 1));
             // Something that is overdue but cannot be done yet must not make a busy loop.
-            Some(Duration::from_millis(until.saturating_sub(now).max(5)))
-        } else if watch.connections() > 0 || self.duties.listener.is_none() {
-            Some(SLOW.min(Duration::from_millis(
-                self.next_pass.saturating_sub(now).max(5),
-            )))
+            Duration::from_millis(until.saturating_sub(now).max(5))
         } else {
-            None
+            SLOW.min(Duration::from_millis(
+                self.next_pass.saturating_sub(now).max(5),
+            ))
         };
         if !active {
             watch.resting.store(true, Ordering::Release);
@@ -417,7 +416,7 @@ impl Round {
             listener.map(AsFd::as_fd),
             watched.iter().map(|(_, caller)| &**caller),
             &mut self.entries,
-            limit,
+            Some(limit),
         );
         watch.resting.store(false, Ordering::Release);
         if arrived {

@@ -28,7 +28,7 @@ const HEAD_BYTES: u64 = 96 * 1024;
 const IDLE_MS: u64 = 75_000;
 
 /// Between two looks while nothing is new.
-const CALM_MS: u64 = 1_000;
+const CALM_MS: u64 = 500;
 
 /// Between two looks while connections come and go or wait.
 const BUSY_MS: u64 = 50;
