@@ -109,9 +109,10 @@ impl Case {
             self.compared += 1;
             match actual {
                 Some(actual) => {
-                    let text = match kind.ends_with(".json") {
-                        true => pretty(actual),
-                        false => actual.to_vec(),
+                    let text = match kind.rsplit('.').next() {
+                        Some("json") => pretty(actual),
+                        Some("txt") => [actual, b"\n"].concat(),
+                        _ => actual.to_vec(),
                     };
                     fs::write(self.path(kind), text).unwrap();
                 }
