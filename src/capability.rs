@@ -530,6 +530,50 @@ mod tests {
         assert!(!gemini("gemini-3.6-flash").sampling && gemini("gemini-3.5-flash").sampling);
         assert!(openai("gpt-5-mini").reasoning && !openai("gpt-4.1").reasoning);
     }
+
+    #[test]
+    fn claude_rows_are_those_of_the_table() {
+        let row = |model: &str| {
+            let row = claude(model);
+            let kinds = [
+                (row.thinking.adaptive, 'A'),
+                (row.thinking.budget, 'E'),
+                (row.thinking.disabled, 'D'),
+                (row.thinking.between_tools, 'B'),
+                (row.thinks_unasked, '!'),
+                (row.sampling, 's'),
+                (row.prefill, 'p'),
+                (row.forced_tools, 'f'),
+                (row.mid_system, 'm'),
+            ];
+            let letters = kinds.iter().filter(|(has, _)| *has);
+            let letters: String = letters.map(|(_, letter)| letter).collect();
+            format!("{letters} {} {}", row.efforts.len(), row.max_output / 1000)
+        };
+        for (model, expected) in [
+            ("claude-fable-5-2", "A!m 5 128"),
+            ("claude-mythos-5", "A!m 5 128"),
+            ("claude-mythos-preview", "A! 5 128"),
+            ("claude-opus-5-5", "A!m 5 128"),
+            ("claude-sonnet-5-5", "AB!m 5 128"),
+            ("claude-haiku-5-5", "AD!fm 5 128"),
+            ("claude-opus-5", "AD!fm 5 128"),
+            ("claude-sonnet-5", "AD!f 5 128"),
+            ("claude-opus-4-8", "ADfm 5 128"),
+            ("claude-opus-4-7", "ADf 5 128"),
+            ("claude-opus-4-6", "AEDsf 4 128"),
+            ("claude-sonnet-4-6", "AEDsf 4 128"),
+            ("claude-opus-4-5", "EDspf 0 64"),
+            ("claude-haiku-4-5-20251001", "EDspf 0 64"),
+            ("claude-opus-4-1", "EDspf 0 32"),
+            ("claude-opus-4-20250514", "EDspf 0 32"),
+            ("claude-3-haiku-20240307", "spf 0 4"),
+            ("claude-zeta-9", "A! 5 128"),
+            ("kimi-k2", "spf 0 8"),
+        ] {
+            assert_eq!(row(model), expected, "{model}");
+        }
+    }
 }
 pub fn may_need_responses(_m: &str) -> bool {
     false
