@@ -231,12 +231,15 @@ fn remote<'a>(
     model: &Gemini,
     param: impl Fn() -> String,
 ) -> Result<Media<'a>, ApiError> {
-    if !model.since_2_5 && !is_uploaded(url) {
+    let uploaded = is_uploaded(url);
+    if !model.since_2_5 && !uploaded {
         return Err(ApiError::unsupported_value(
             param(),
             "this model does not fetch URLs; send the data inline as a data URL",
         ));
     }
+    // The service knows the type of its own files.
+    let fallback = if uploaded { "" } else { fallback };
     let path = url.split(['?', '#']).next().unwrap_or_default();
     Ok(Media {
         mime: by_ending(path).unwrap_or(fallback).to_owned(),

@@ -200,6 +200,15 @@ fn thoughts_can_be_left_out_by_configuration() {
 }
 
 #[test]
+fn switched_off_thoughts_are_never_shown() {
+    let mut options = Options::default();
+    options.gemini.include_thoughts = false;
+    let ask = format!(r#"{{"model":"gemini-4-argon",{HI},"reasoning_effort":"none"}}"#);
+    let body = sent(&ask, &options);
+    assert!(body.contains(r#""includeThoughts":false"#), "{body}");
+}
+
+#[test]
 fn a_configured_voice_speaks() {
     let mut options = Options::default();
     options.gemini.voices = vec![("alloy".into(), "Kore".into())];
@@ -213,6 +222,8 @@ fn a_configured_voice_speaks() {
         let body = sent(&ask("gemini-2.5-flash-preview-tts", voice), &options);
         assert!(body.ends_with(expected), "{body}");
     }
+    let text_model = format!(r#"{{"model":"gemini-2.5-pro",{HI},"audio":{{"voice":"alloy"}}}}"#);
+    assert!(encode(&text_model, &options).is_err());
     let error = encode(&ask("gemini-2.5-flash-preview-tts", r#""ash""#), &options).unwrap_err();
     assert_eq!(error.param.as_deref(), Some("audio"));
 }
@@ -350,6 +361,60 @@ fn output_after_the_token_cannot_be_resumed() {
         decoder.on_end(&mut heard).unwrap_err(),
         Failure::disconnected()
     );
+}
+
+#[test]
+fn answers_with_several_candidates_are_not_resumed() {
+    let mut heard = Heard::default();
+    let mut decoder = decoder();
+    let data = r#"{"candidates":[{"content":{"parts":[{"text":"a"}]},"finishReason":"STOP"},
+        {"index":1,"content":{"parts":[{"text":"b"}]},"continuationToken":"t"}]}"#;
+    event(&mut decoder, data, &mut heard).unwrap();
+    assert_eq!(
+        decoder.on_end(&mut heard).unwrap_err(),
+        Failure::disconnected()
+    );
+}
+
+#[test]
+fn a_call_is_over_when_something_else_begins() {
+    let begin = |name: &str| {
+        format!(
+            r#"{{"functionCall":{{"name":"{name}","partialArgs":[{{"jsonPath":"$.a","boolValue":true}}],"willContinue":true}}}}"#
+        )
+    };
+    for next in [begin("g"), r#"{"text":"x"}"#.to_owned()] {
+        let mut heard = Heard::default();
+        let mut decoder = decoder();
+        let data = format!(
+            r#"{{"candidates":[{{"content":{{"parts":[{},{next}]}}}}]}}"#,
+            begin("f")
+        );
+        event(&mut decoder, &data, &mut heard).unwrap();
+        let first = &heard.candidates[0].calls[0];
+        assert_eq!(
+            (&*first.name, &*first.args),
+            ("f", r#"{"a":true}"#),
+            "{next}"
+        );
+        event(
+            &mut decoder,
+            r#"{"candidates":[{"finishReason":"STOP"}]}"#,
+            &mut heard,
+        )
+        .unwrap();
+        decoder.on_end(&mut heard).unwrap();
+        assert_eq!(heard.candidates[0].finish, Some(FinishReason::ToolCalls));
+    }
+}
+
+#[test]
+fn empty_pieces_are_no_deltas() {
+    let mut heard = Heard::default();
+    let data = r#"{"candidates":[{"content":{"parts":[{"text":"","thought":true},{"text":""},{"functionCall":{}},{}]},
+        "logprobsResult":{},"groundingMetadata":{},"finishReason":""}]}"#;
+    event(&mut decoder(), data, &mut heard).unwrap();
+    assert_eq!(heard, Heard::default());
 }
 
 #[test]
