@@ -17,6 +17,8 @@ mod decode;
 mod encode;
 mod fence;
 mod generation;
+#[cfg(test)]
+mod heard;
 mod logprobs;
 mod media;
 mod merge;
@@ -25,6 +27,7 @@ mod partial;
 mod property_tests;
 #[cfg(test)]
 mod replay;
+mod schema;
 mod spoken;
 #[cfg(test)]
 mod tests;
