@@ -8,8 +8,9 @@ use std::cell::RefCell;
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 /// Why an exchange was ended from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +43,8 @@ impl Cause {
 
 /// Something a thread can be blocked on, which another thread can end.
 pub trait Wait: Send + Sync {
-    /// Ends the wait at once. May be called more than once, and after the wait is over.
+    /// Ends the wait at once. May be called more than once, and after the wait is over. Must not
+    /// block, nor call back into the `Cancel`, whose lock is held.
     fn end(&self);
 }
 
@@ -50,6 +52,19 @@ impl Wait for TcpStream {
     fn end(&self) {
         // Fails only when the socket is already closed, which is what was wanted.
         let _ = self.shutdown(Shutdown::Both);
+    }
+}
+
+#[derive(Default)]
+struct Pause {
+    ended: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Wait for Pause {
+    fn end(&self) {
+        *self.ended.lock() = true;
+        self.changed.notify_all();
     }
 }
 
@@ -67,8 +82,9 @@ impl Cancel {
         let _ = self
             .cause
             .compare_exchange(0, cause as u8, Ordering::AcqRel, Ordering::Acquire);
-        let waiting_on = self.waiting_on.lock().clone();
-        if let Some(wait) = waiting_on {
+        // Ended under the lock: once `let_go` is back, nobody can end that wait any more, and a
+        // connection that went back to its pool cannot be cut by an exchange of the past.
+        if let Some(wait) = &*self.waiting_on.lock() {
             wait.end();
         }
     }
@@ -87,15 +103,36 @@ impl Cancel {
 
     /// From here on, `wait` is what `pull` ends. Ended at once if the pull came first.
     pub fn hang_on(&self, wait: Arc<dyn Wait>) {
-        *self.waiting_on.lock() = Some(Arc::clone(&wait));
+        let mut waiting_on = self.waiting_on.lock();
         if self.cause().is_some() {
             wait.end();
         }
+        *waiting_on = Some(wait);
+    }
+
+    /// Waits for `limit` without anything to wait for. False if it was ended.
+    pub fn pause(&self, limit: Duration) -> bool {
+        let pause = Arc::new(Pause::default());
+        self.hang_on(pause.clone());
+        let until = Instant::now() + limit;
+        let mut ended = pause.ended.lock();
+        while !*ended && !pause.changed.wait_until(&mut ended, until).timed_out() {}
+        drop(ended);
+        self.let_go();
+        self.cause().is_none()
     }
 
     /// Nothing is waited on any more.
     pub fn let_go(&self) {
         *self.waiting_on.lock() = None;
+    }
+
+    /// `wait` is not waited on any more; another wait that has taken its place stays.
+    pub fn let_go_of(&self, wait: &Arc<dyn Wait>) {
+        let mut waiting_on = self.waiting_on.lock();
+        if waiting_on.as_ref().is_some_and(|on| Arc::ptr_eq(on, wait)) {
+            *waiting_on = None;
+        }
     }
 }
 
@@ -157,6 +194,38 @@ mod tests {
         assert_eq!(cancel.cause(), Some(Cause::Idle));
         cancel.forgive(Cause::Idle);
         assert_eq!(cancel.cause(), None);
+    }
+
+    #[test]
+    fn a_pause_ends_by_itself_or_by_a_pull() {
+        let cancel = Arc::new(Cancel::default());
+        assert!(cancel.pause(Duration::from_millis(1)));
+        let other = Arc::clone(&cancel);
+        let pulling = std::thread::spawn(move || {
+            while other.waiting_on.lock().is_none() {
+                std::thread::yield_now();
+            }
+            other.pull(Cause::CallerGone);
+        });
+        assert!(!cancel.pause(Duration::from_secs(60)));
+        pulling.join().unwrap();
+        assert!(!cancel.pause(Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn letting_go_of_an_old_wait_keeps_the_new_one() {
+        let cancel = Cancel::default();
+        let old: Arc<dyn Wait> = Arc::new(Counted::default());
+        let new = Arc::new(Counted::default());
+        cancel.hang_on(Arc::clone(&old));
+        cancel.hang_on(new.clone());
+        cancel.let_go_of(&old);
+        cancel.pull(Cause::Idle);
+        assert_eq!(new.0.load(Ordering::Relaxed), 1);
+        let new: Arc<dyn Wait> = new;
+        cancel.let_go_of(&new);
+        cancel.pull(Cause::Idle);
+        assert_eq!(Arc::strong_count(&new), 1);
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub struct Claude {
     pub thinking: Thinking,
     /// Accepted `output_config.effort` values, weakest first; empty where effort is not sent.
     pub efforts: &'static [&'static str],
+    /// Thinks when `thinking` is left out.
+    pub thinks_unasked: bool,
     /// `disabled` is refused together with `xhigh` and `max`.
     pub disabled_up_to_high: bool,
     /// temperature, top_p and top_k, under version 2023-06-01.
@@ -76,6 +78,7 @@ const NO_THINKING: Thinking = Thinking {
 const NEWEST: Claude = Claude {
     thinking: A,
     efforts: UP_TO_XHIGH,
+    thinks_unasked: true,
     disabled_up_to_high: false,
     sampling: false,
     both_samplings: false,
@@ -92,6 +95,7 @@ const NEWEST: Claude = Claude {
 const CLASSIC: Claude = Claude {
     thinking: ED,
     efforts: &[],
+    thinks_unasked: false,
     disabled_up_to_high: false,
     sampling: true,
     both_samplings: false,
@@ -153,6 +157,7 @@ const CLAUDE: &[(&str, Claude)] = &[
         "claude-opus-4-8",
         Claude {
             thinking: AD,
+            thinks_unasked: false,
             forced_tools: true,
             ..NEWEST
         },
@@ -161,6 +166,7 @@ const CLAUDE: &[(&str, Claude)] = &[
         "claude-opus-4-7",
         Claude {
             thinking: AD,
+            thinks_unasked: false,
             forced_tools: true,
             mid_system: false,
             ..NEWEST
@@ -236,6 +242,7 @@ const CLAUDE: &[(&str, Claude)] = &[
 
 const CLAUDE_4_6: Claude = Claude {
     thinking: AED,
+    thinks_unasked: false,
     efforts: UP_TO_MAX,
     sampling: true,
     forced_tools: true,
@@ -523,4 +530,10 @@ mod tests {
         assert!(!gemini("gemini-3.6-flash").sampling && gemini("gemini-3.5-flash").sampling);
         assert!(openai("gpt-5-mini").reasoning && !openai("gpt-4.1").reasoning);
     }
+}
+pub fn may_need_responses(_m: &str) -> bool {
+    false
+}
+pub fn needs_responses(_m: &str, _f: bool, _e: Option<&str>) -> bool {
+    false
 }

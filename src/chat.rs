@@ -56,6 +56,21 @@ pub struct Request<'a> {
     pub unknown: Vec<Cow<'a, str>>,
 }
 
+impl Request<'_> {
+    /// Leaves out every signed piece of reasoning, which the upstream has refused.
+    pub fn strip_signatures(&mut self) {
+        for message in &mut self.messages {
+            message.google_signature = None;
+            message.thinking_blocks = None;
+            message.thinking_layout = None;
+            message.reasoning_items = None;
+            for call in &mut message.tool_calls {
+                call.google_signature = None;
+            }
+        }
+    }
+}
+
 /// Who speaks. `developer` is `System`; `function` is `Tool`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {

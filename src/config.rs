@@ -1,10 +1,35 @@
 //! The JSON config file; every value is checked while it is parsed.
+//!
+//! Here are the types that the rest of weir reads. `config/table.rs` lists every key once, with
+//! its default and bounds; `config/build.rs` makes a `Config` of a file by that table;
+//! `config/sources.rs` decides where a configuration comes from when no file is named. Nothing
+//! here opens a connection or resolves a name.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::models;
 use crate::provider::{Format, Options};
+use crate::route;
+
+mod base_url;
+mod build;
+mod findings;
+mod listen;
+mod read;
+mod secret;
+mod show;
+mod sources;
+mod table;
+mod tree;
+
+pub use findings::Findings;
+pub use secret::Secret;
+pub use show::{banner, check};
+pub use sources::{Loaded, Sources, Surroundings};
+pub use table::{example, reference};
 
 /// Everything that a running weir is told from outside.
 #[derive(Debug, Clone)]
@@ -37,6 +62,15 @@ pub struct Config {
     pub max_waiting: usize,
     /// The longest upstream event, and the longest whole upstream answer.
     pub max_answer_bytes: usize,
+    pub log_format: LogFormat,
+    /// `/metrics` is answered without a client key.
+    pub metrics_open: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,8 +80,17 @@ pub enum Listen {
     Unix(PathBuf),
 }
 
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Listen::Tcp(address) => f.write_str(address),
+            Listen::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
 /// A key that callers may use.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ClientKey {
     pub name: String,
     /// SHA-256 of the key.
@@ -56,7 +99,37 @@ pub struct ClientKey {
     pub models: Vec<String>,
 }
 
-#[derive(Debug, Clone)]
+impl ClientKey {
+    /// Whether a caller with this key may ask for `model`, under the name it asks with.
+    pub fn allows(&self, model: &str) -> bool {
+        self.models.is_empty()
+            || self
+                .models
+                .iter()
+                .any(|pattern| route::matches(pattern, model))
+    }
+}
+
+// The digest of a short key can be turned back into the key, so it is a secret as well.
+impl fmt::Debug for ClientKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientKey")
+            .field("name", &self.name)
+            .field("digest", &"***")
+            .field("models", &self.models)
+            .finish()
+    }
+}
+
+/// SHA-256 of a client key, the form in which keys are kept and compared.
+pub fn digest(key: &str) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    let digest = ring::digest::digest(&ring::digest::SHA256, key.as_bytes());
+    bytes.copy_from_slice(digest.as_ref());
+    bytes
+}
+
+#[derive(Clone)]
 pub struct Upstream {
     pub name: String,
     pub format: Format,
@@ -71,10 +144,64 @@ pub struct Upstream {
     pub headers: Vec<(String, String)>,
     pub connect: Duration,
     pub first_byte: Duration,
+    /// `first_byte` was asked for rather than the default: then it holds for answers that are not
+    /// streamed as well, which otherwise may stay silent until the deadline.
+    pub first_byte_set: bool,
     pub idle: Duration,
     /// Proxy URL; `None`: as the environment says.
     pub proxy: Option<String>,
+    /// A PEM file of authorities that are trusted instead of the built-in ones.
+    pub ca_file: Option<PathBuf>,
     pub options: Options,
+}
+
+impl Upstream {
+    /// An upstream at the vendor's own address, with the defaults of the table and without a key.
+    pub fn new(name: impl Into<String>, format: Format) -> Self {
+        use table::Place::{Top, Upstream as Here};
+        Upstream {
+            name: name.into(),
+            format,
+            base_url: format.default_base().to_owned(),
+            keys: vec![Key {
+                name: "none".into(),
+                secret: None,
+            }],
+            slots: table::count_of(Here, "slots"),
+            models: owned(format.default_models()),
+            headers: Vec::new(),
+            connect: table::duration(Top, "connect_ms"),
+            first_byte: table::duration(Top, "first_byte_ms"),
+            first_byte_set: false,
+            idle: table::duration(Top, "idle_ms"),
+            proxy: None,
+            ca_file: None,
+            options: Options::default(),
+        }
+    }
+}
+
+// Header values and a proxy's URL can hold credentials.
+impl fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let headers: Vec<_> = self.headers.iter().map(|(name, _)| (name, "***")).collect();
+        f.debug_struct("Upstream")
+            .field("name", &self.name)
+            .field("format", &self.format)
+            .field("base_url", &self.base_url)
+            .field("keys", &self.keys)
+            .field("slots", &self.slots)
+            .field("models", &self.models)
+            .field("headers", &headers)
+            .field("connect", &self.connect)
+            .field("first_byte", &self.first_byte)
+            .field("first_byte_set", &self.first_byte_set)
+            .field("idle", &self.idle)
+            .field("proxy", &self.proxy.as_ref().map(|_| "***"))
+            .field("ca_file", &self.ca_file)
+            .field("options", &self.options)
+            .finish()
+    }
 }
 
 /// One credential of an upstream.
@@ -85,23 +212,72 @@ pub struct Key {
     pub secret: Option<Secret>,
 }
 
-/// A text that no log may show.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    pub fn new(text: impl Into<String>) -> Self {
-        Secret(text.into())
-    }
-
-    /// The text itself, for the one header it belongs into.
-    pub fn reveal(&self) -> &str {
-        &self.0
+impl Default for Config {
+    /// The defaults of the table, without any upstream.
+    fn default() -> Self {
+        use table::Place::Top;
+        Config {
+            listen: Listen::Tcp(table::text(Top, "listen").to_owned()),
+            client_keys: Vec::new(),
+            upstreams: Vec::new(),
+            aliases: Vec::new(),
+            workers: table::count_of(Top, "workers"),
+            retries: u32::try_from(table::number(Top, "retries")).unwrap_or(u32::MAX),
+            quota_switch: table::flag(Top, "quota_switch"),
+            deadline: table::duration(Top, "deadline_ms"),
+            lease_wait: table::duration(Top, "lease_wait_ms"),
+            keepalive: table::duration(Top, "keepalive_ms"),
+            write_timeout: table::duration(Top, "write_timeout_ms"),
+            body_wait: table::duration(Top, "body_wait_ms"),
+            drain: table::duration(Top, "drain_ms"),
+            backoff: table::duration(Top, "backoff_ms"),
+            cool_down_max: table::duration(Top, "cool_down_max_ms"),
+            max_body_bytes: table::count_of(Top, "max_body_bytes"),
+            max_connections: table::count_of(Top, "max_connections"),
+            max_waiting: table::count_of(Top, "max_waiting"),
+            max_answer_bytes: table::count_of(Top, "max_answer_bytes"),
+            log_format: LogFormat::Text,
+            metrics_open: table::flag(Top, "metrics_open"),
+        }
     }
 }
 
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
+impl Config {
+    /// The catalogue served by the built-in demo at `addr`, in each of the three vendors' formats.
+    pub fn demo(addr: SocketAddr) -> Self {
+        let upstreams = [Format::Gemini, Format::OpenAi, Format::Anthropic]
+            .into_iter()
+            .map(|format| demo_upstream(&format!("demo-{}", format.name()), format, addr))
+            .collect();
+        Config {
+            upstreams,
+            ..Config::default()
+        }
+    }
+
+    /// Puts the demo at `addr` beside the real upstreams, as `demo/gpt-5` and so on.
+    pub fn add_demo(&mut self, addr: SocketAddr) {
+        let mut upstream = demo_upstream("demo", Format::OpenAi, addr);
+        // Exact names, so that they are listed and no pattern leads a real model here.
+        upstream.models = models::ids().map(|id| format!("demo/{id}")).collect();
+        self.upstreams.push(upstream);
     }
 }
+
+fn demo_upstream(name: &str, format: Format, addr: SocketAddr) -> Upstream {
+    let mut upstream = Upstream::new(name, format);
+    upstream.base_url = base_url::normal(format, &format!("http://{addr}"));
+    upstream.keys = vec![Key {
+        name: "demo".into(),
+        secret: None,
+    }];
+    upstream.options.official = false;
+    upstream
+}
+
+fn owned(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests;

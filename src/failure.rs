@@ -26,6 +26,8 @@ pub enum Class {
     Server,
     /// No answer came: DNS, connect, TLS, reset, timeout.
     Transport,
+    /// Our own end came first: the deadline, or the end of the program.
+    Ended,
     /// The caller left. Nobody is told.
     CallerGone,
 }
@@ -73,7 +75,7 @@ impl Class {
     /// The table of behaviour section 3, K3.
     pub fn verdict(self) -> Verdict {
         match self {
-            Class::RequestFault => Verdict::Forward,
+            Class::RequestFault | Class::Ended => Verdict::Forward,
             Class::ModelMissing => Verdict::NextTarget,
             Class::KeyBad | Class::RateLimit => Verdict::SwitchKey,
             Class::Server | Class::Transport => Verdict::Retry,
@@ -83,7 +85,7 @@ impl Class {
 
     pub fn cool_down(self) -> CoolDown {
         match self {
-            Class::RequestFault | Class::CallerGone => CoolDown::None,
+            Class::RequestFault | Class::Ended | Class::CallerGone => CoolDown::None,
             Class::ModelMissing => CoolDown::Model(MISSING_MODEL_REST),
             Class::KeyBad => CoolDown::Key(BAD_KEY_REST),
             Class::RateLimit => CoolDown::RateLimit,
@@ -99,6 +101,7 @@ impl Class {
             Class::RateLimit => "rate limit",
             Class::Server => "server error",
             Class::Transport => "transport error",
+            Class::Ended => "ended",
             Class::CallerGone => "caller gone",
         }
     }
@@ -187,6 +190,31 @@ impl Failure {
         failure
     }
 
+    /// The request's whole time is over; there is none left for another attempt.
+    pub fn deadline() -> Self {
+        let mut failure = Failure::plain(
+            Class::Ended,
+            504,
+            "deadline_exceeded",
+            "the request took longer than deadline_ms allows".into(),
+        );
+        failure.kind = Cow::Borrowed("timeout_error");
+        failure
+    }
+
+    /// weir stops and does not wait for this request any longer.
+    pub fn stopping() -> Self {
+        Failure::plain(
+            Class::Ended,
+            503,
+            "shutting_down",
+            "the gateway is shutting down".into(),
+        )
+    }
+
+    pub fn wants_responses(&self) -> bool {
+        false
+    }
     pub fn caller_gone() -> Self {
         Failure::plain(
             Class::CallerGone,

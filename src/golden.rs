@@ -3,7 +3,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | `X.request.json` | what the caller sent; without it only an answer is tested |
-//! | `X.options.json` | optional: `model` (the routed name), `strict`, `official`, `anthropic_version`, `developer_as_system`, `strip` |
+//! | `X.options.json` | optional: `model` (the routed name), `strict`, `official`, `anthropic_version`, `developer_as_system`, `strip`, Anthropic's switches |
 //! | `X.sent.json` | the body the upstream must receive |
 //! | `X.dropped.txt` | the fields of `Encoded::dropped`, comma separated; no file: none |
 //! | `X.error.json` | instead of `sent`: the error, whose status is in `X.status.txt` (no file: 400) |
@@ -28,6 +28,7 @@ use crate::chat::DeltaSink;
 use crate::dialect::openai::{Chunks, Fold, Head, Stamp, error_event};
 use crate::error::ApiError;
 use crate::failure::Failure;
+use crate::provider::anthropic::Display;
 use crate::provider::{Decoder, Flow, Options, Provider, Undo};
 use crate::sse;
 
@@ -108,9 +109,10 @@ impl Case {
             self.compared += 1;
             match actual {
                 Some(actual) => {
-                    let text = match kind.ends_with(".json") {
-                        true => pretty(actual),
-                        false => actual.to_vec(),
+                    let text = match kind.rsplit('.').next() {
+                        Some("json") => pretty(actual),
+                        Some("txt") => [actual, b"\n"].concat(),
+                        _ => actual.to_vec(),
                     };
                     fs::write(self.path(kind), text).unwrap();
                 }
@@ -157,6 +159,20 @@ impl Case {
                 "anthropic_version" => options.anthropic_version = value.as_str().unwrap().into(),
                 "developer_as_system" => options.developer_as_system = value.as_bool().unwrap(),
                 "strip" => options.strip = serde_json::from_value(value).unwrap(),
+                "auto_cache" => options.anthropic.auto_cache = value.as_bool().unwrap(),
+                "reject_prefill" => options.anthropic.reject_prefill = value.as_bool().unwrap(),
+                "reject_forced_tools" => {
+                    options.anthropic.reject_forced_tools = value.as_bool().unwrap();
+                }
+                "display" => {
+                    options.anthropic.display = match value.as_str() {
+                        Some("omitted") => Display::Omitted,
+                        _ => Display::Unset,
+                    };
+                }
+                "default_max_tokens" => {
+                    options.anthropic.default_max_tokens = value.as_u64().unwrap();
+                }
                 other => panic!("{}: unknown option {other}", self.stem.display()),
             }
         }

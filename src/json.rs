@@ -162,11 +162,39 @@ const ESCAPED: [bool; 256] = {
 pub fn push_one_line(out: &mut Vec<u8>, json: &[u8]) {
     let start = out.len();
     out.extend_from_slice(json);
+    if !json.contains(&b'\n') && !json.contains(&b'\r') {
+        return;
+    }
     for byte in &mut out[start..] {
         if matches!(byte, b'\n' | b'\r') {
             *byte = b' ';
         }
     }
+}
+
+/// `json`, which is valid, on what everyone takes for one line: see `push_escaped`.
+pub fn push_carried(out: &mut Vec<u8>, json: &str) {
+    const ENDS: [char; 5] = ['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}'];
+    for piece in json.split_inclusive(ENDS) {
+        let text = piece.trim_end_matches(ENDS);
+        out.extend_from_slice(text.as_bytes());
+        // One of them at most; the last three can only stand in a string.
+        match &piece[text.len()..] {
+            "" => {}
+            "\u{85}" => out.extend_from_slice(b"\\u0085"),
+            "\u{2028}" => out.extend_from_slice(b"\\u2028"),
+            "\u{2029}" => out.extend_from_slice(b"\\u2029"),
+            _ => out.push(b' '),
+        }
+    }
+}
+
+/// `before`, then `"key":`. For keys of our own, which need no escapes.
+pub fn push_key(out: &mut Vec<u8>, before: u8, key: &str) {
+    out.push(before);
+    out.push(b'"');
+    out.extend_from_slice(key.as_bytes());
+    out.extend_from_slice(b"\":");
 }
 
 /// `number` in decimal, appended to `out`.
@@ -235,5 +263,19 @@ mod tests {
             assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
             assert!(!json.contains(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}']));
         }
+    }
+
+    #[test]
+    fn carried_json_keeps_its_meaning_on_one_line() {
+        let json = "{\"a\":\r\n[\"\u{2028}\u{2029}\u{85}\u{e9}\",\n1.50]\n}";
+        let mut out = Vec::new();
+        push_carried(&mut out, json);
+        let line = String::from_utf8(out).unwrap();
+        assert_eq!(line, "{\"a\":  [\"\\u2028\\u2029\\u0085\u{e9}\", 1.50] }");
+        let value: serde_json::Value = serde_json::from_str(json).unwrap();
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&line).unwrap(),
+            value
+        );
     }
 }

@@ -1,21 +1,230 @@
 //! weir: an OpenAI-compatible gateway for Gemini, Claude, OpenAI and compatible servers.
+//!
+//! Here are the arguments and the exit codes: 0 fine, 1 failed while running, 2 wrong usage or
+//! config.
 #![allow(dead_code)]
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use argh::FromArgs;
+use log::LevelFilter;
+use parking_lot::Mutex;
+use simple_logger::SimpleLogger;
+
+use config::{Findings, Loaded, Sources, Surroundings};
 
 mod cancel;
 mod capability;
 mod chat;
+mod clock;
 mod config;
 mod demo;
+mod desk;
 mod dialect;
 mod error;
+mod exchange;
 mod failure;
 #[cfg(test)]
 mod golden;
+mod inbound;
 mod json;
+mod line;
+mod memory;
+mod models;
+mod pool;
 mod provider;
+mod record;
+mod reply;
 mod route;
 mod schema;
 mod server;
+mod sockets;
 mod sse;
+mod stream;
+mod upstream;
+mod watch;
 
-fn main() {}
+/// Wrong usage or config.
+const WRONG: u8 = 2;
+
+/// An OpenAI-compatible gateway for Gemini, Claude, OpenAI and compatible servers. Without
+/// --config it reads ./weir.json if that is there, else provider keys from the environment
+/// (GEMINI_API_KEY, OPENAI_API_KEY, ANTHROPIC_API_KEY), else it answers by itself as a demo.
+#[derive(FromArgs)]
+struct Args {
+    /// the config file
+    #[argh(option, arg_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// where callers connect, instead of what the config says: host:port (port 0: any free one)
+    /// or unix:/path
+    #[argh(option, arg_name = "ADDR")]
+    listen: Option<String>,
+
+    /// serve the built-in demo beside the real upstreams, as demo/gpt-5 and so on
+    #[argh(switch)]
+    demo: bool,
+
+    /// read everything, print each finding or the resolved routes, and leave
+    #[argh(switch)]
+    check_config: bool,
+
+    /// print something and leave: config (a file to start from) or reference (every key of it)
+    #[argh(option, arg_name = "WHAT")]
+    print: Option<String>,
+
+    /// print the version and leave
+    #[argh(switch)]
+    version: bool,
+
+    /// log more: what is dropped, retried and skipped
+    #[argh(switch)]
+    verbose: bool,
+}
+
+/// Makes what is printed.
+type Text = fn() -> String;
+
+/// What `--print` can print.
+const PRINTS: &[(&str, Text)] = &[
+    ("config", config::example),
+    ("reference", config::reference),
+];
+
+fn main() -> ExitCode {
+    let args = match arguments() {
+        Ok(args) => args,
+        Err(code) => return code,
+    };
+    if args.version {
+        return say(concat!("weir ", env!("CARGO_PKG_VERSION"), "\n"));
+    }
+    if let Some(what) = &args.print {
+        return print(what);
+    }
+    log_to_stderr(args.verbose);
+
+    let sources = Sources {
+        file: args.config,
+        listen: args.listen,
+        demo: args.demo,
+    };
+    if args.check_config {
+        // Nothing is started for a check; port 0 stands for the demo's own.
+        return match load(&sources, &|| Ok(SocketAddr::from(([127, 0, 0, 1], 0)))) {
+            Ok(loaded) => say(&config::check(&loaded)),
+            Err(findings) => refuse(&findings),
+        };
+    }
+
+    let demo = Arc::new(Demo::default());
+    let loaded = match load(&sources, &|| demo.address()) {
+        Ok(loaded) => loaded,
+        Err(findings) => return refuse(&findings),
+    };
+    log::info!("{}", config::banner(&loaded));
+    let reload = move || {
+        let loaded = load(&sources, &|| demo.address()).map_err(|found| found.to_string())?;
+        Ok(loaded.config)
+    };
+    server::run(loaded.config, Box::new(reload))
+}
+
+/// The arguments, or the code to leave with. argh by itself leaves with 1 after a wrong one.
+fn arguments() -> Result<Args, ExitCode> {
+    let mut words = Vec::new();
+    for word in std::env::args_os().skip(1) {
+        match word.into_string() {
+            Ok(word) => words.push(word),
+            Err(word) => {
+                complain(&format!("argument {word:?} is not UTF-8"));
+                return Err(ExitCode::from(WRONG));
+            }
+        }
+    }
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    Args::from_args(&["weir"], &words).map_err(|early| match early.status {
+        Ok(()) => say(&early.output),
+        Err(()) => {
+            complain(&format!("{}; see weir --help", early.output.trim_end()));
+            ExitCode::from(WRONG)
+        }
+    })
+}
+
+fn print(what: &str) -> ExitCode {
+    match PRINTS.iter().find(|(name, _)| *name == what) {
+        Some((_, text)) => say(&text()),
+        None => {
+            let known: Vec<&str> = PRINTS.iter().map(|(name, _)| *name).collect();
+            let known = known.join(", ");
+            complain(&format!(
+                "--print {what}: there is no such thing; known: {known}"
+            ));
+            ExitCode::from(WRONG)
+        }
+    }
+}
+
+fn load(
+    sources: &Sources,
+    demo: &dyn Fn() -> Result<SocketAddr, String>,
+) -> Result<Loaded, Findings> {
+    sources.load(&Surroundings {
+        env: &|name| std::env::var(name).ok(),
+        folder: Path::new(""),
+        demo,
+    })
+}
+
+/// The demo's listener: started when it is first needed and then kept, over reloads too.
+#[derive(Default)]
+struct Demo(Mutex<Option<demo::Demo>>);
+
+impl Demo {
+    fn address(&self) -> Result<SocketAddr, String> {
+        let mut started = self.0.lock();
+        if let Some(demo) = &*started {
+            return Ok(demo.addr);
+        }
+        let demo = demo::start().map_err(|error| format!("cannot start the demo: {error}"))?;
+        Ok(started.insert(demo).addr)
+    }
+}
+
+fn log_to_stderr(verbose: bool) {
+    let level = if verbose {
+        LevelFilter::Debug
+    } else {
+        LevelFilter::Info
+    };
+    let mut logger = SimpleLogger::new().with_level(level);
+    // Prefixes: `ureq` is `ureq_proto` as well.
+    for chatty in ["ureq", "rustls", "tiny_http"] {
+        logger = logger.with_module_level(chatty, LevelFilter::Warn);
+    }
+    logger
+        .init()
+        .expect("no other logger was set before this one");
+}
+
+/// Prints to standard output. A reader who has left (`weir --help | head -1`) is a normal end.
+fn say(text: &str) -> ExitCode {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr(), "weir: {text}");
+}
+
+fn refuse(findings: &Findings) -> ExitCode {
+    for line in findings.lines() {
+        complain(&line);
+    }
+    ExitCode::from(WRONG)
+}

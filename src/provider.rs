@@ -30,6 +30,8 @@ pub struct Options {
     pub developer_as_system: bool,
     /// Compatible servers only: top-level request fields that are not forwarded.
     pub strip: Vec<String>,
+    /// Anthropic's format only.
+    pub anthropic: anthropic::Switches,
     /// Gemini's format only.
     pub gemini: gemini::Switches,
 }
@@ -55,6 +57,7 @@ impl Default for Options {
             official: true,
             developer_as_system: false,
             strip: Vec::new(),
+            anthropic: anthropic::Switches::default(),
             gemini: gemini::Switches::default(),
         }
     }
@@ -83,6 +86,8 @@ pub struct Undo {
     pub strip_fence: bool,
     /// The caller set `service_tier`, so it is told which one served.
     pub wants_tier: bool,
+    /// The upstream may run tools itself and pause: keep the answer's blocks for a continuation.
+    pub keep_blocks: bool,
     /// The caller's own limit of completion tokens, for answers that are continued.
     pub max_tokens: Option<u64>,
 }

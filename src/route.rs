@@ -1,6 +1,11 @@
 //! Model name -> `Route`, an ordered list of targets.
+//!
+//! Four rules, the first that fits decides: an explicit `upstream/model`, an alias of the config,
+//! the name patterns of the upstreams, and `format/model` where one upstream speaks that format.
+//! Knows nothing of which target is well at the moment.
 
-use crate::config::Config;
+use crate::config::{Config, Upstream};
+use crate::provider::Format;
 
 /// One place that can serve a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +17,232 @@ pub struct Target {
 }
 
 /// The targets of `model` in the order to try them, by rules M1 to M3; empty for an unknown model.
-pub fn route(_config: &Config, _model: &str) -> Vec<Target> {
-    Vec::new()
+pub fn route(config: &Config, model: &str) -> Vec<Target> {
+    if let Some(target) = explicit(config, model) {
+        return vec![target];
+    }
+    if let Some((_, targets)) = config.aliases.iter().find(|(name, _)| name == model) {
+        return targets
+            .iter()
+            .filter_map(|target| explicit(config, target))
+            .collect();
+    }
+    let mut targets: Vec<Target> = config
+        .upstreams
+        .iter()
+        .enumerate()
+        .filter_map(|(at, upstream)| {
+            let model = served_as(upstream, model)?;
+            Some(Target {
+                upstream: at,
+                model: model.to_owned(),
+            })
+        })
+        .collect();
+    if targets.is_empty() {
+        targets.extend(by_format(config, model));
+    }
+    targets
+}
+
+/// `upstream/model`. Other slashes belong to the model: `qwen/qwen3` is a name like any other.
+fn explicit(config: &Config, model: &str) -> Option<Target> {
+    let (name, model) = model
+        .split_once('/')
+        .filter(|(_, model)| !model.is_empty())?;
+    let upstream = config
+        .upstreams
+        .iter()
+        .position(|upstream| upstream.name == name)?;
+    Some(Target {
+        upstream,
+        model: model.to_owned(),
+    })
+}
+
+/// `format/model`, where only one upstream speaks the format. It comes last, because behind a
+/// pattern like `*` there may be a server to which `openai/gpt-5` is the name of a model.
+fn by_format(config: &Config, model: &str) -> Option<Target> {
+    let (name, model) = model
+        .split_once('/')
+        .filter(|(_, model)| !model.is_empty())?;
+    let format = Format::from_name(name)?;
+    let mut speaking = config
+        .upstreams
+        .iter()
+        .enumerate()
+        .filter(|(_, upstream)| upstream.format == format);
+    match (speaking.next(), speaking.next()) {
+        (Some((upstream, _)), None) => Some(Target {
+            upstream,
+            model: model.to_owned(),
+        }),
+        _ => None,
+    }
+}
+
+/// The name under which `upstream` serves `model`, if one of its patterns fits. Gemini's clients
+/// may say `models/gemini-...`, as its own API does.
+fn served_as<'a>(upstream: &Upstream, model: &'a str) -> Option<&'a str> {
+    let fits = |name: &str| upstream.models.iter().any(|pattern| matches(pattern, name));
+    if !model.is_empty() && fits(model) {
+        return Some(model);
+    }
+    let bare = model.strip_prefix("models/")?;
+    (upstream.format == Format::Gemini && !bare.is_empty() && fits(bare)).then_some(bare)
+}
+
+/// Whether `name` fits `pattern`, in which `*` stands for any text, also none. Takes time in the
+/// order of both lengths multiplied, whatever the pattern.
+pub fn matches(pattern: &str, name: &str) -> bool {
+    let (pattern, name) = (pattern.as_bytes(), name.as_bytes());
+    let (mut p, mut n) = (0, 0);
+    // Where to go on if the text behind the last star does not fit here.
+    let mut star: Option<(usize, usize)> = None;
+    while n < name.len() {
+        if p < pattern.len() && pattern[p] == b'*' {
+            star = Some((p + 1, n));
+            p += 1;
+        } else if p < pattern.len() && pattern[p] == name[n] {
+            p += 1;
+            n += 1;
+        } else if let Some((behind, taken)) = star {
+            star = Some((behind, taken + 1));
+            p = behind;
+            n = taken + 1;
+        } else {
+            return false;
+        }
+    }
+    pattern[p..].iter().all(|byte| *byte == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> Config {
+        let mut config = Config::default();
+        for (name, format, models) in [
+            ("gemini", Format::Gemini, &["gemini-*"][..]),
+            ("claude", Format::Anthropic, &["claude-*"]),
+            ("openai", Format::OpenAi, &["gpt-*", "o1*"]),
+            ("box", Format::OpenAi, &["qwen/*", "*-local", "gpt-oss*"]),
+        ] {
+            let mut upstream = Upstream::new(name, format);
+            upstream.models = models.iter().map(|model| (*model).to_owned()).collect();
+            config.upstreams.push(upstream);
+        }
+        let alias = |name: &str, targets: &[&str]| {
+            let targets = targets.iter().map(|target| (*target).to_owned()).collect();
+            (name.to_owned(), targets)
+        };
+        config.aliases = vec![
+            alias("best", &["claude/claude-opus-4-1-20250805", "openai/gpt-5"]),
+            alias("gpt-5", &["box/qwen/qwen3"]),
+            alias("gemini/odd", &["box/never"]),
+            alias("team/fast", &["gemini/gemini-2.5-flash"]),
+        ];
+        config
+    }
+
+    fn routed(model: &str) -> Vec<String> {
+        let config = config();
+        route(&config, model)
+            .iter()
+            .map(|target| {
+                format!(
+                    "{}:{}",
+                    config.upstreams[target.upstream].name, target.model
+                )
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_rules_hold_in_their_order() {
+        for (model, targets) in [
+            // Explicit, by name and by a format that is spoken once.
+            ("gemini/gemini-2.5-pro", &["gemini:gemini-2.5-pro"][..]),
+            ("box/qwen/qwen3", &["box:qwen/qwen3"]),
+            ("anthropic/claude-x", &["claude:claude-x"]),
+            // An upstream's name wins over the format of the same name, though two speak it.
+            ("openai/anything", &["openai:anything"]),
+            // Before an alias of the same name.
+            ("gemini/odd", &["gemini:odd"]),
+            // Aliases, before patterns.
+            ("best", &["claude:claude-opus-4-1-20250805", "openai:gpt-5"]),
+            ("gpt-5", &["box:qwen/qwen3"]),
+            ("team/fast", &["gemini:gemini-2.5-flash"]),
+            // Patterns, over all upstreams in their order.
+            ("gpt-oss-120b", &["openai:gpt-oss-120b", "box:gpt-oss-120b"]),
+            ("o1", &["openai:o1"]),
+            ("qwen/qwen3", &["box:qwen/qwen3"]),
+            ("a-local", &["box:a-local"]),
+            ("models/gemini-2.5-pro", &["gemini:gemini-2.5-pro"]),
+            // Unknown.
+            ("llama", &[]),
+            ("responses/gpt-5", &[]),
+            ("gemini/", &[]),
+            ("models/", &[]),
+            ("models/gpt-5", &[]),
+            ("/", &[]),
+            ("", &[]),
+            ("GPT-5", &[]),
+        ] {
+            assert_eq!(routed(model), targets, "{model}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_that_takes_all_comes_before_a_format() {
+        let mut config = config();
+        config.upstreams[2].name = "router".into();
+        config.upstreams[2].models = vec!["*".into()];
+        config.upstreams.remove(3);
+        let targets = route(&config, "openai/gpt-5");
+        assert_eq!(targets.len(), 1);
+        assert_eq!(
+            (targets[0].upstream, targets[0].model.as_str()),
+            (2, "openai/gpt-5")
+        );
+    }
+
+    #[test]
+    fn an_ambiguous_format_leads_nowhere() {
+        let mut config = config();
+        config.upstreams[2].name = "oa".into();
+        assert_eq!(route(&config, "openai/gpt-5"), []);
+        config.upstreams.remove(3);
+        assert_eq!(route(&config, "openai/gpt-5")[0].upstream, 2);
+    }
+
+    #[test]
+    fn a_star_stands_for_any_text() {
+        for (pattern, name, fits) in [
+            ("", "", true),
+            ("", "a", false),
+            ("*", "", true),
+            ("*", "a/b", true),
+            ("gpt-*", "gpt-", true),
+            ("gpt-*", "gpt", false),
+            ("*-pro", "gemini-2.5-pro", true),
+            ("*-pro", "gemini-2.5-pro-exp", false),
+            ("g*-*o", "gemini-2.5-pro", true),
+            ("a*b*c", "abbc", true),
+            ("a*b*c", "acb", false),
+            ("*aab", "aaaab", true),
+            ("*ü*", "grün", true),
+            ("gpt-5", "gpt-5", true),
+            ("gpt-5", "gpt-5-mini", false),
+        ] {
+            assert_eq!(matches(pattern, name), fits, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn a_hostile_name_is_decided_at_once() {
+        let pattern = "*a".repeat(100) + "b";
+        assert!(!matches(&pattern, &"a".repeat(100_000)));
+    }
 }

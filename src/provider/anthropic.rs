@@ -1,4 +1,8 @@
 //! Anthropic's Messages: a chat request out, deltas in.
+//!
+//! `encode` writes the body, `fields` and `format` its small parts; `messages` places the history,
+//! `assistant` and `parts` its content, `tools` what may be called, `thinking` how hard to think. `decode` reads
+//! the stream or the whole message. Works on bytes it is handed and knows no callers.
 
 use std::sync::Arc;
 
@@ -6,19 +10,85 @@ use super::{Decoder, Encoded, Options, Provider, Undo};
 use crate::chat::Request;
 use crate::error::ApiError;
 
+mod assistant;
+mod block;
+mod decode;
+mod encode;
+mod fence;
+mod fields;
+mod format;
+mod kept;
+mod merge;
+mod messages;
+mod names;
+mod parts;
+mod thinking;
+mod tools;
+mod wire;
+
+/// What the config may say about every upstream that speaks this format.
+#[derive(Debug, Clone)]
+pub struct Switches {
+    /// Let the provider place a cache mark at the end of every request.
+    pub auto_cache: bool,
+    /// A trailing assistant message that the model cannot continue is a 400, instead of getting
+    /// a `Continue.` behind it.
+    pub reject_prefill: bool,
+    /// A forced tool choice that the model does not take is a 400, instead of becoming `auto`.
+    pub reject_forced_tools: bool,
+    /// What adaptive thinking shows.
+    pub display: Display,
+    /// `max_tokens` where the caller sets no limit; the model's own limit caps it.
+    pub default_max_tokens: u64,
+}
+
+/// `thinking.display` of adaptive thinking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Display {
+    Summarized,
+    Omitted,
+    /// Not sent: the model's default.
+    Unset,
+}
+
+impl Default for Switches {
+    fn default() -> Self {
+        Switches {
+            auto_cache: false,
+            reject_prefill: false,
+            reject_forced_tools: false,
+            display: Display::Summarized,
+            default_max_tokens: 32_000,
+        }
+    }
+}
+
 pub struct Messages;
 
 impl Provider for Messages {
     fn encode(
         &self,
-        _request: &Request<'_>,
-        _model: &str,
-        _options: &Options,
+        request: &Request<'_>,
+        model: &str,
+        options: &Options,
     ) -> Result<Encoded, ApiError> {
-        Err(ApiError::new(501, "not yet"))
+        encode::encode(request, model, options, &options.claude(model))
     }
 
-    fn decoder(&self, _undo: Arc<Undo>) -> Box<dyn Decoder> {
-        unreachable!()
+    fn decoder(&self, undo: Arc<Undo>) -> Box<dyn Decoder> {
+        Box::new(decode::Messages::new(undo))
     }
+}
+
+#[cfg(test)]
+mod decode_tests;
+#[cfg(test)]
+mod property_tests;
+#[cfg(test)]
+mod recordings_tests;
+
+#[cfg(test)]
+#[test]
+fn golden_cases() {
+    crate::golden::check("anthropic", &Messages);
 }

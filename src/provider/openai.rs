@@ -1,1 +1,211 @@
 //! OpenAI's Chat Completions as an upstream: a relay, since callers speak it too.
+//!
+//! The request goes out with its `model` replaced and as little else changed as the upstream
+//! needs; events come back as they are. What compatible servers get wrong is mended on the way,
+//! and only then is an event looked into further than a scan.
+
+mod edit;
+mod relay;
+mod repair;
+mod scan;
+mod strip;
+mod whole;
+
+// Until the exchange uses them.
+#[allow(unused_imports)]
+pub use {relay::RelayStream, whole::relay_body};
+
+use std::borrow::Cow;
+
+use self::edit::Draft;
+use super::{Encoded, Options};
+use crate::capability;
+use crate::dialect::openai::Head;
+use crate::error::ApiError;
+use crate::json::{Fields, push_string};
+
+/// The request for this upstream: the caller's bytes, but for what has to differ.
+pub fn encode(head: &Head<'_>, model: &str, options: &Options) -> Result<Encoded, ApiError> {
+    let mut draft = Draft::new(head);
+    let mut warnings = Warnings {
+        strict: options.strict,
+        dropped: Vec::new(),
+    };
+    let mut name = Vec::new();
+    push_string(&mut name, model);
+    draft.set("model", String::from_utf8_lossy(&name).into_owned());
+    let extra = head.fields.parse::<Fields>("extra_body");
+    let extra = extra.and_then(Result::ok).unwrap_or_default();
+    if options.official {
+        official(&mut draft, head, model, &mut warnings)?;
+    } else {
+        compatible(&mut draft, &extra, options);
+    }
+    if let Some(Ok(own)) = extra.parse::<Fields>("openai") {
+        for (key, value) in &own.0 {
+            // These two decide where the request goes and how its answer is read.
+            if key != "model" && key != "stream" {
+                draft.merge(key, value.get());
+            }
+        }
+    }
+    if !options.official {
+        for key in &options.strip {
+            draft.remove(key);
+        }
+    }
+    Ok(Encoded {
+        path: "/chat/completions".into(),
+        body: draft.into_bytes(),
+        dropped: warnings.dropped,
+        undo: Default::default(),
+    })
+}
+
+/// Fields that were left out although the answer may differ for it.
+struct Warnings {
+    strict: bool,
+    dropped: Vec<String>,
+}
+
+impl Warnings {
+    fn drop(&mut self, draft: &mut Draft<'_>, key: &str, model: &str) -> Result<(), ApiError> {
+        if self.strict {
+            let message = format!("{key} is not supported by {model}");
+            return Err(ApiError::unsupported_parameter(key, message));
+        }
+        draft.remove(key);
+        self.dropped.push(key.to_owned());
+        Ok(())
+    }
+}
+
+/// OpenAI refuses fields that it does not know, so the extensions are left out.
+fn official(
+    draft: &mut Draft<'_>,
+    head: &Head<'_>,
+    model: &str,
+    warnings: &mut Warnings,
+) -> Result<(), ApiError> {
+    draft.remove("extra_body");
+    draft.remove("cache_control");
+    for key in ["top_k", "thinking", "image_config"] {
+        match draft.get(key) {
+            Some(_) => warnings.drop(draft, key, model)?,
+            None => draft.remove(key),
+        }
+    }
+    for (key, extensions) in [("messages", &strip::MESSAGE), ("tools", &strip::TOOL)] {
+        if let Some(less) = draft.get(key).and_then(|raw| extensions.strip(raw)) {
+            draft.set(key, less);
+        }
+    }
+    if capability::openai(model).reasoning {
+        reasoning_limits(draft, model, warnings)?;
+    }
+    if head.stream && !head.include_usage {
+        draft.merge("stream_options", r#"{"include_usage":true}"#);
+    }
+    Ok(())
+}
+
+/// Reasoning models know one name for the limit, and sampling only by its defaults.
+fn reasoning_limits(
+    draft: &mut Draft<'_>,
+    model: &str,
+    warnings: &mut Warnings,
+) -> Result<(), ApiError> {
+    if draft.get("max_tokens").is_some() {
+        if draft.get("max_completion_tokens").is_some() {
+            draft.remove("max_tokens");
+        } else {
+            draft.remove("max_completion_tokens");
+            draft.rename("max_tokens", "max_completion_tokens");
+        }
+    }
+    let effort = draft.get("reasoning_effort");
+    if effort == Some("\"none\"") && samples_without_effort(model) {
+        return Ok(());
+    }
+    const DEFAULTS: &[(&str, f64)] = &[
+        ("temperature", 1.0),
+        ("top_p", 1.0),
+        ("presence_penalty", 0.0),
+        ("frequency_penalty", 0.0),
+        ("top_logprobs", 0.0),
+    ];
+    for (key, default) in DEFAULTS {
+        let number = draft.get(key).and_then(|raw| raw.parse::<f64>().ok());
+        if number.is_some_and(|number| number != *default) {
+            warnings.drop(draft, key, model)?;
+        }
+    }
+    if draft.get("logprobs") == Some("true") {
+        warnings.drop(draft, "logprobs", model)?;
+    }
+    let bias = draft.get("logit_bias");
+    if bias.is_some_and(|raw| raw.starts_with('{') && !strip::is_empty_object(raw)) {
+        warnings.drop(draft, "logit_bias", model)?;
+    }
+    Ok(())
+}
+
+/// From 5.1 on, `reasoning_effort:"none"` makes a plain model of a reasoning one.
+fn samples_without_effort(model: &str) -> bool {
+    let minor = model.strip_prefix("gpt-5.").and_then(|rest| {
+        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        rest[..digits].parse::<u32>().ok()
+    });
+    minor.is_some_and(|minor| minor >= 1) || model.starts_with("gpt-6")
+}
+
+/// Compatible servers get everything, because each of them has extensions of its own.
+fn compatible(draft: &mut Draft<'_>, extra: &Fields<'_>, options: &Options) {
+    if extra.get("openai").is_some() {
+        // The part that is meant for this request; what is left may be the server's own.
+        let rest = extra.0.iter().filter(|(key, _)| key != "openai");
+        let mut object = Vec::new();
+        edit::push_object(&mut object, rest.map(|(key, raw)| (&**key, raw.get())));
+        match &*String::from_utf8_lossy(&object) {
+            "{}" => draft.remove("extra_body"),
+            rest => draft.set("extra_body", rest.to_owned()),
+        }
+    }
+    if options.developer_as_system {
+        let renamed = draft.get("messages").and_then(developer_as_system);
+        if let Some(messages) = renamed {
+            draft.set("messages", messages);
+        }
+    }
+}
+
+/// `messages` with `developer` turned into `system`; `None` if there is nothing to turn.
+fn developer_as_system(messages: &str) -> Option<String> {
+    if !messages.contains("\"developer\"") {
+        return None;
+    }
+    strip::map_list(messages, |message| {
+        let mut fields: Fields = serde_json::from_str(message).ok()?;
+        let role = fields.parse::<Cow<str>>("role")?.ok()?;
+        if role != "developer" {
+            return None;
+        }
+        let system = serde_json::from_str("\"system\"").expect("it is JSON");
+        for (key, value) in &mut fields.0 {
+            if key == "role" {
+                *value = system;
+            }
+        }
+        let mut object = Vec::new();
+        let members = fields.0.iter().map(|(key, raw)| (&**key, raw.get()));
+        edit::push_object(&mut object, members);
+        String::from_utf8(object).ok()
+    })
+}
+
+#[cfg(test)]
+mod encode_tests;
+#[cfg(test)]
+mod property_tests;
+#[cfg(test)]
+mod relay_tests;

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::Stamp;
 use crate::chat::{FinishReason, ToolKind, Usage};
-use crate::json::{push_number, push_string};
+use crate::json::{push_key, push_number, push_string};
 
 /// More choices than anyone may ask for; deltas for others are dropped.
 pub const MAX_CHOICES: u32 = 128;
@@ -109,14 +109,6 @@ fn push_details(out: &mut Vec<u8>, key: &str, counters: &[(&str, Option<u64>)]) 
         push_number(out, count);
     }
     out.push(b'}');
-}
-
-/// `before`, then `"key":`. Keys are our own and need no escapes.
-pub fn push_key(out: &mut Vec<u8>, before: u8, key: &str) {
-    out.push(before);
-    out.push(b'"');
-    out.extend_from_slice(key.as_bytes());
-    out.extend_from_slice(b"\":");
 }
 
 /// `"id":...,"object":...,"created":...,"model":...`, which every object of an answer begins with.

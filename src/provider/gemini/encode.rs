@@ -85,6 +85,7 @@ pub fn encode(request: &Request<'_>, model: &str, options: &Options) -> Result<E
             wants_tier: request.service_tier.is_some(),
             max_tokens: request.max_tokens,
             names: names.changed,
+            ..Undo::default()
         }),
         dropped: context.dropped,
     })

@@ -1,0 +1,249 @@
+//! One upstream of the file, with what the top of the file sets for all of them.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{Ground, patterns};
+use crate::config::findings::{Findings, element, member};
+use crate::config::read::Object;
+use crate::config::secret::{self, Secret};
+use crate::config::tree::Node;
+use crate::config::{Key, Upstream, base_url};
+use crate::provider::Format;
+
+/// One object of `upstreams`; `None` if not even its format is known.
+pub fn read(
+    object: &Object<'_>,
+    top: &Object<'_>,
+    ground: &Ground<'_>,
+    findings: &mut Findings,
+) -> Option<Upstream> {
+    let models = patterns(object, findings);
+    if object.texts("models").is_some_and(|list| list.is_empty()) {
+        findings.add(
+            &object.path("models"),
+            "is empty; leave it out for the vendor's own names",
+        );
+    }
+    let name = object.text("name").unwrap_or("upstream");
+    let keys = keys(object, name, ground, findings);
+    let headers = headers(object, ground, findings);
+    let both = |key: &str| {
+        object
+            .text(key)
+            .map(|text| (object.path(key), text))
+            .or_else(|| top.text(key).map(|text| (top.path(key), text)))
+    };
+    let proxy = both("proxy").and_then(|(path, text)| proxy(&path, text, ground, findings));
+    let ca_file = both("ca_file").and_then(|(path, text)| ca_file(&path, text, ground, findings));
+    if let Some(version) = object.text("anthropic_version")
+        && !version.bytes().all(|byte| byte.is_ascii_graphic())
+    {
+        findings.add(
+            &object.path("anthropic_version"),
+            "cannot be a header value",
+        );
+    }
+
+    let format = Format::from_name(object.text("format")?)?;
+    let mut upstream = Upstream::new(name, format);
+    if object.has("base_url") {
+        // So that a wrong address is not taken for the vendor's own below.
+        upstream.base_url.clear();
+    }
+    if let Some(text) = object.text("base_url") {
+        match base_url::parse(format, text) {
+            Ok(base) => upstream.base_url = base,
+            Err(fault) => findings.add(&object.path("base_url"), fault),
+        }
+    }
+    let vendors = base_url::is_vendors(format, &upstream.base_url);
+    // A list that could not be read has a finding of its own.
+    let none = object
+        .texts("keys")
+        .map_or(!object.has("keys"), |list| list.is_empty());
+    if vendors && none {
+        findings.add(
+            &object.path("keys"),
+            "the vendor's own address answers no request without a key",
+        );
+    }
+    let (auth, _) = format.auth_header();
+    if !keys.is_empty() {
+        if headers.iter().any(|(name, _)| name == auth) {
+            findings.add(
+                &member(&object.path("headers"), auth),
+                "carries the key already; take one of the two out",
+            );
+        }
+        upstream.keys = keys;
+    }
+    if let Some(models) = models {
+        upstream.models = models;
+    }
+    if let Some(slots) = object.number("slots") {
+        upstream.slots = usize::try_from(slots).unwrap_or(usize::MAX);
+    }
+    let millis = |key: &str| {
+        object
+            .number(key)
+            .or_else(|| top.number(key))
+            .map(Duration::from_millis)
+    };
+    upstream.connect = millis("connect_ms").unwrap_or(upstream.connect);
+    upstream.first_byte_set = millis("first_byte_ms").is_some();
+    upstream.first_byte = millis("first_byte_ms").unwrap_or(upstream.first_byte);
+    upstream.idle = millis("idle_ms").unwrap_or(upstream.idle);
+    upstream.headers = headers;
+    upstream.proxy = proxy;
+    upstream.ca_file = ca_file;
+    let options = &mut upstream.options;
+    let strict = object.flag("strict").or_else(|| top.flag("strict"));
+    options.strict = strict.unwrap_or(options.strict);
+    options.official = object.flag("official").unwrap_or(vendors);
+    options.developer_as_system = object.flag("developer_as_system").unwrap_or_default();
+    if let Some(strip) = object.texts("strip") {
+        options.strip = strip.into_iter().map(str::to_owned).collect();
+    }
+    if let Some(version) = object.text("anthropic_version") {
+        options.anthropic_version = version.to_owned();
+    }
+    Some(upstream)
+}
+
+fn keys(
+    object: &Object<'_>,
+    upstream: &str,
+    ground: &Ground<'_>,
+    findings: &mut Findings,
+) -> Vec<Key> {
+    let mut keys: Vec<Key> = Vec::new();
+    let path = object.path("keys");
+    for (at, written) in object.texts("keys").unwrap_or_default().iter().enumerate() {
+        let secret = match secret::resolve(written, ground.folder, ground.env) {
+            Ok(secret) => secret,
+            Err(fault) => {
+                findings.add(&element(&path, at), fault);
+                continue;
+            }
+        };
+        // Each key is tried once per request, which a second copy of it would defeat.
+        if keys.iter().any(|key| key.secret.as_ref() == Some(&secret)) {
+            findings.add(
+                &element(&path, at),
+                "is the same key as another one before it",
+            );
+        }
+        keys.push(Key {
+            name: match secret::variable(written) {
+                Some(variable) => variable.to_owned(),
+                None => format!("{upstream}#{}", at + 1),
+            },
+            secret: Some(secret),
+        });
+    }
+    keys
+}
+
+/// Headers that describe the message itself; only the HTTP client can set them rightly.
+const FRAMING: &[&str] = &[
+    "accept-encoding",
+    "connection",
+    "content-length",
+    "content-type",
+    "host",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+fn headers(
+    object: &Object<'_>,
+    ground: &Ground<'_>,
+    findings: &mut Findings,
+) -> Vec<(String, String)> {
+    let Some(Node::Object(members)) = object.get("headers") else {
+        return Vec::new();
+    };
+    let mut headers: Vec<(String, String)> = Vec::new();
+    for (name, node) in members {
+        let path = member(&object.path("headers"), name);
+        let Node::Text(written) = node else {
+            continue;
+        };
+        let lower = name.to_ascii_lowercase();
+        let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        if name.is_empty() || !name.bytes().all(token) {
+            findings.add(&path, "is not a name that a header can have");
+        } else if FRAMING.contains(&lower.as_str()) {
+            findings.add(&path, "is set by weir itself");
+        } else if headers.iter().any(|(known, _)| *known == lower) {
+            findings.add(&path, "stands here twice");
+        }
+        match secret::resolve(written, ground.folder, ground.env) {
+            Ok(value) => headers.push((lower, value.reveal().to_owned())),
+            Err(fault) => findings.add(&path, fault),
+        }
+    }
+    headers
+}
+
+fn proxy(path: &str, text: &str, ground: &Ground<'_>, findings: &mut Findings) -> Option<String> {
+    let secret = secret::resolve(text, ground.folder, ground.env);
+    // The URL may hold a password, so no finding shows it.
+    let checked = secret.and_then(|url: Secret| {
+        let lower = url.reveal().to_ascii_lowercase();
+        if !lower.starts_with("http://") && !lower.starts_with("https://") {
+            return Err("must begin with `http://` or `https://`".into());
+        }
+        match ureq::Proxy::new(url.reveal()) {
+            Ok(proxy) if !proxy.host().is_empty() => Ok(url.reveal().to_owned()),
+            _ => Err("is not a valid URL of a proxy".into()),
+        }
+    });
+    // Many upstreams share the key at the top; its finding is needed once.
+    checked.map_err(|fault| findings.add_once(path, fault)).ok()
+}
+
+/// More than any bundle of certificates holds.
+const LONGEST_CA_FILE: u64 = 16 << 20;
+
+fn ca_file(
+    path: &str,
+    text: &str,
+    ground: &Ground<'_>,
+    findings: &mut Findings,
+) -> Option<PathBuf> {
+    let file = ground.folder.join(text);
+    let read = || {
+        let mut bytes = Vec::new();
+        File::open(&file)?
+            .take(LONGEST_CA_FILE)
+            .read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let mark = b"-----BEGIN CERTIFICATE-----";
+    match read() {
+        Err(error) => {
+            let error: std::io::Error = error;
+            let fault = format!(
+                "cannot read file `{}`: {}",
+                file.display(),
+                secret::plain(&error)
+            );
+            findings.add_once(path, fault);
+            None
+        }
+        Ok(bytes) if !bytes.windows(mark.len()).any(|part| part == mark) => {
+            findings.add_once(
+                path,
+                format!("file `{}` holds no certificate", file.display()),
+            );
+            None
+        }
+        Ok(_) => Some(file),
+    }
+}

@@ -1,0 +1,198 @@
+//! One object of the config file, checked against the table: unknown and doubled keys, missing
+//! ones, wrong types, numbers out of bounds. What comes out of it can be used as it is.
+
+use super::findings::{Findings, did_you_mean, member, shown};
+use super::table::{Fallback, Kind, Place, SETTINGS};
+use super::tree::Node;
+
+/// The members of an object that passed the table. A member that did not counts as absent, with
+/// its finding already written down.
+pub struct Object<'n> {
+    place: Place,
+    pub path: String,
+    members: Vec<(&'static str, &'n Node)>,
+    /// Every name that stood there, good or not.
+    seen: Vec<&'n str>,
+}
+
+impl<'n> Object<'n> {
+    /// `None` if `node` is no object at all.
+    pub fn open(place: Place, path: &str, node: &'n Node, findings: &mut Findings) -> Option<Self> {
+        let Node::Object(all) = node else {
+            findings.add(path, format!("expected an object, found {}", node.kind()));
+            return None;
+        };
+        let mut members: Vec<(&'static str, &Node)> = Vec::new();
+        let mut seen: Vec<&'n str> = Vec::new();
+        for (name, value) in all {
+            let here = member(path, name);
+            if seen.contains(&name.as_str()) {
+                findings.add(&here, "stands here twice");
+                continue;
+            }
+            seen.push(name);
+            let Some(setting) = place.find(name) else {
+                findings.add(&here, unknown(place, name));
+                continue;
+            };
+            if fits(setting.kind, &here, value, findings) {
+                members.push((setting.name, value));
+            }
+        }
+        for setting in place.settings() {
+            let required = matches!(setting.default, Fallback::Required(_));
+            if required && !seen.contains(&setting.name) {
+                findings.add(&member(path, setting.name), "is missing");
+            }
+        }
+        Some(Object {
+            place,
+            path: path.to_owned(),
+            members,
+            seen,
+        })
+    }
+
+    pub fn path(&self, name: &str) -> String {
+        member(&self.path, name)
+    }
+
+    /// Whether the key stood there, be it with a value that did not pass.
+    pub fn has(&self, name: &str) -> bool {
+        self.seen.contains(&name)
+    }
+
+    pub fn get(&self, name: &str) -> Option<&'n Node> {
+        debug_assert!(
+            self.place.find(name).is_some(),
+            "{name} is not in the table"
+        );
+        self.members
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, node)| *node)
+    }
+
+    pub fn text(&self, name: &str) -> Option<&'n str> {
+        match self.get(name)? {
+            Node::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    pub fn flag(&self, name: &str) -> Option<bool> {
+        match self.get(name)? {
+            Node::Flag(flag) => Some(*flag),
+            _ => None,
+        }
+    }
+
+    pub fn number(&self, name: &str) -> Option<u64> {
+        match self.get(name)? {
+            Node::Whole(number) => u64::try_from(*number).ok(),
+            _ => None,
+        }
+    }
+
+    /// The texts of a list, each with its index.
+    pub fn texts(&self, name: &str) -> Option<Vec<&'n str>> {
+        match self.get(name)? {
+            Node::List(list) => Some(
+                list.iter()
+                    .filter_map(|node| match node {
+                        Node::Text(text) => Some(text.as_str()),
+                        _ => None,
+                    })
+                    .collect(),
+            ),
+            _ => None,
+        }
+    }
+}
+
+/// What is said about a key that the table does not have.
+fn unknown(place: Place, name: &str) -> String {
+    if name.starts_with(['_', '/', '#']) || name.to_lowercase().contains("comment") {
+        return "unknown key; a comment is a line of its own that begins with `//`".into();
+    }
+    let hint = did_you_mean(name, place.settings().map(|setting| setting.name));
+    if !hint.is_empty() {
+        return format!("unknown key{hint}");
+    }
+    match SETTINGS.iter().find(|setting| setting.name == name) {
+        Some(other) => format!("unknown key here; it belongs {}", belongs(other.place)),
+        None => "unknown key".into(),
+    }
+}
+
+fn belongs(place: Place) -> &'static str {
+    match place {
+        Place::Top => "to the top",
+        Place::Upstream => "into one of `upstreams`",
+        Place::ClientKey => "into an object of `client_keys`",
+    }
+}
+
+/// Whether `value` is of the kind, as far as the table can tell.
+fn fits(kind: Kind, path: &str, value: &Node, findings: &mut Findings) -> bool {
+    let expected = match (kind, value) {
+        (Kind::Text, Node::Text(text)) => {
+            if text.trim().is_empty() {
+                findings.add(path, "is empty");
+                return false;
+            }
+            return true;
+        }
+        (Kind::Flag, Node::Flag(_)) => return true,
+        (Kind::Number(unit, min, max), Node::Whole(number)) => {
+            if *number < i128::from(min) || *number > i128::from(max) {
+                findings.add(
+                    path,
+                    format!("{number} is out of bounds: {min} to {max}{}", unit.name()),
+                );
+                return false;
+            }
+            return true;
+        }
+        (Kind::Choice(words), Node::Text(text)) => {
+            if words.contains(&text.as_str()) {
+                return true;
+            }
+            findings.add(
+                path,
+                format!(
+                    "{} is not one of `{}`{}",
+                    shown(text),
+                    words.join("`, `"),
+                    did_you_mean(text, words.iter().copied())
+                ),
+            );
+            return false;
+        }
+        (Kind::Texts, Node::List(list)) => {
+            let mut fine = true;
+            for (at, node) in list.iter().enumerate() {
+                fine &= fits(Kind::Text, &format!("{path}[{at}]"), node, findings);
+            }
+            return fine;
+        }
+        (Kind::Headers, Node::Object(members)) => {
+            let mut fine = true;
+            for (name, node) in members {
+                fine &= fits(Kind::Text, &member(path, name), node, findings);
+            }
+            return fine;
+        }
+        (Kind::Aliases, Node::Object(_)) => return true,
+        (Kind::Upstreams | Kind::ClientKeys, Node::List(_)) => return true,
+        (Kind::Text | Kind::Choice(_), _) => "a string",
+        (Kind::Flag, _) => "true or false",
+        (Kind::Number(..), _) => "a whole number",
+        (Kind::Texts, _) => "a list of strings",
+        (Kind::Headers, _) => "an object of strings",
+        (Kind::Aliases, _) => "an object",
+        (Kind::Upstreams | Kind::ClientKeys, _) => "a list",
+    };
+    findings.add(path, format!("expected {expected}, found {}", value.kind()));
+    false
+}

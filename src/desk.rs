@@ -1,0 +1,194 @@
+//! `Desk` and `Job`: what each worker is working on, where the timer thread can see it.
+//!
+//! A worker puts a job on its desk when a request begins and a guard takes it off. The timer
+//! thread goes round the desks; nothing is sent between the two, so a request that is over before
+//! the next round costs two uncontended locks.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::cancel::{Cancel, Cause};
+use crate::clock;
+use crate::sockets::Caller;
+use crate::stream::Stream;
+use crate::watch::Watch;
+
+/// A moment that does not come.
+const NEVER: u64 = u64::MAX;
+
+/// Milliseconds after which a request's connection is looked for among the descriptors. The
+/// search costs 35 to 75 us, so quick requests never pay for it; a hang-up must be seen within a
+/// second.
+const LOOK_AFTER: u64 = 150;
+
+/// What a job is waiting for, as far as a timer of its own goes with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Nothing that has a timer.
+    Plain,
+    /// The caller's request body.
+    Body,
+    /// The upstream's first byte.
+    FirstByte,
+    /// The upstream's next byte.
+    Between,
+}
+
+/// One request in the works.
+pub struct Job {
+    pub began: u64,
+    /// `None` for a caller on a unix socket, whom nobody can watch.
+    pub peer: Option<SocketAddr>,
+    pub cancel: Arc<Cancel>,
+    /// `clock::now` when the whole request must be over.
+    deadline: AtomicU64,
+    /// The phase and when it must be over. The timer thread pulls under this lock, so that a
+    /// phase that was left can no longer end the next one.
+    phase: Mutex<(Phase, u64)>,
+    stream: Mutex<Option<Arc<Stream>>>,
+    /// The caller's connection, once the timer thread has found it.
+    pub caller: Mutex<Option<Arc<Caller>>>,
+    /// The caller's connection is closed on our side for reading, so a poll would always wake:
+    /// it is looked at on every round instead.
+    pub look_only: AtomicBool,
+    /// The body did not come in time.
+    pub body_late: AtomicBool,
+    /// The caller's connection is to be closed as soon as it is found.
+    pub shut: AtomicBool,
+}
+
+impl Job {
+    pub fn new(peer: Option<SocketAddr>, deadline: Duration) -> Job {
+        let began = clock::now();
+        Job {
+            began,
+            peer,
+            cancel: Arc::default(),
+            deadline: AtomicU64::new(began.saturating_add(clock::millis(deadline))),
+            phase: Mutex::new((Phase::Plain, NEVER)),
+            stream: Mutex::new(None),
+            caller: Mutex::new(None),
+            look_only: AtomicBool::new(false),
+            body_late: AtomicBool::new(false),
+            shut: AtomicBool::new(false),
+        }
+    }
+
+    /// Begins a phase that may last for `limit`.
+    pub fn enter(&self, phase: Phase, limit: Duration) {
+        let until = clock::now().saturating_add(clock::millis(limit));
+        *self.phase.lock() = (phase, until);
+    }
+
+    /// The same phase goes on: its time begins anew.
+    pub fn extend(&self, limit: Duration) {
+        self.phase.lock().1 = clock::now().saturating_add(clock::millis(limit));
+    }
+
+    pub fn leave(&self) {
+        *self.phase.lock() = (Phase::Plain, NEVER);
+    }
+
+    /// Ends what has taken too long at `now`. For the timer thread.
+    pub fn pull_overdue(&self, now: u64) {
+        if self.deadline() <= now {
+            self.cancel.pull(Cause::Deadline);
+        }
+        let phase = self.phase.lock();
+        if phase.1 > now {
+            return;
+        }
+        match phase.0 {
+            Phase::Plain => {}
+            Phase::Body => self.body_late.store(true, Ordering::Relaxed),
+            Phase::FirstByte => self.cancel.pull(Cause::FirstByte),
+            Phase::Between => self.cancel.pull(Cause::Idle),
+        }
+    }
+
+    /// The caller's connection has to be found soon.
+    pub fn wants_caller(&self, now: u64) -> bool {
+        let waits = self.shut.load(Ordering::Relaxed)
+            || self.body_late.load(Ordering::Relaxed)
+            || now.saturating_sub(self.began) >= LOOK_AFTER;
+        waits && self.peer.is_some() && self.caller.lock().is_none()
+    }
+
+    pub fn deadline(&self) -> u64 {
+        self.deadline.load(Ordering::Relaxed)
+    }
+
+    /// How much of the request's time is left.
+    pub fn left(&self) -> Duration {
+        Duration::from_millis(self.deadline().saturating_sub(clock::now()))
+    }
+
+    /// The next moment at which the timer thread has something to do here.
+    pub fn due(&self) -> u64 {
+        let quiet = self.stream().map_or(NEVER, |stream| stream.quiet_until());
+        self.deadline().min(self.phase.lock().1).min(quiet)
+    }
+
+    pub fn set_stream(&self, stream: &Arc<Stream>) {
+        *self.stream.lock() = Some(Arc::clone(stream));
+    }
+
+    pub fn stream(&self) -> Option<Arc<Stream>> {
+        self.stream.lock().clone()
+    }
+
+    pub fn is_gone(&self) -> bool {
+        self.cancel.cause() == Some(Cause::CallerGone)
+    }
+}
+
+/// Where one worker keeps its job.
+#[derive(Default)]
+pub struct Desk {
+    job: Mutex<Option<Arc<Job>>>,
+}
+
+impl Desk {
+    pub fn job(&self) -> Option<Arc<Job>> {
+        self.job.lock().clone()
+    }
+}
+
+/// A job on a desk. Dropping it clears the desk.
+pub struct AtWork<'a> {
+    desk: &'a Desk,
+    pub job: Arc<Job>,
+}
+
+impl<'a> AtWork<'a> {
+    pub fn begin(desk: &'a Desk, watch: &Watch, job: Job) -> AtWork<'a> {
+        let job = Arc::new(job);
+        *desk.job.lock() = Some(Arc::clone(&job));
+        watch.rouse();
+        AtWork { desk, job }
+    }
+}
+
+impl Drop for AtWork<'_> {
+    fn drop(&mut self) {
+        *self.desk.job.lock() = None;
+    }
+}
+
+/// When a request began, for durations in logs and headers.
+#[derive(Debug, Clone, Copy)]
+pub struct Stopwatch(pub Instant);
+
+impl Stopwatch {
+    pub fn start() -> Stopwatch {
+        Stopwatch(Instant::now())
+    }
+
+    pub fn millis(self) -> f64 {
+        self.0.elapsed().as_secs_f64() * 1e3
+    }
+}

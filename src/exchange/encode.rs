@@ -1,0 +1,172 @@
+//! The request as each target takes it, made when the target's turn comes.
+
+use std::cell::OnceCell;
+use std::sync::Arc;
+
+use super::answer::Speaker;
+use crate::capability;
+use crate::chat::{Request, Tool};
+use crate::config::Upstream;
+use crate::dialect::openai::{Chunks, Fold, Head, Stamp};
+use crate::error::ApiError;
+use crate::failure::Failure;
+use crate::memory::{Memory, Recalled};
+use crate::provider::{Encoded, Format, Provider, openai, responses};
+
+/// Encodes one request for one target after the other.
+pub struct Encoder<'e, 'b> {
+    head: &'e Head<'b>,
+    /// The middle form, parsed when the first target needs it.
+    request: OnceCell<Request<'e>>,
+    memory: &'e Memory,
+    /// What the memory has of this history; lent to `request`.
+    recalled: &'e OnceCell<Recalled>,
+    /// Who translates for the target of the last `encode`; `None`: a relay.
+    translator: Option<&'static dyn Provider>,
+    /// Signatures were refused and are left out from here on.
+    without_signatures: bool,
+    /// The target said that it wants the Responses format.
+    by_responses: bool,
+    /// The target of the last `encode` is the vendor's own.
+    official: bool,
+}
+
+impl<'e, 'b> Encoder<'e, 'b> {
+    pub fn new(
+        head: &'e Head<'b>,
+        memory: &'e Memory,
+        recalled: &'e OnceCell<Recalled>,
+    ) -> Encoder<'e, 'b> {
+        Encoder {
+            head,
+            request: OnceCell::new(),
+            memory,
+            recalled,
+            translator: None,
+            without_signatures: false,
+            by_responses: false,
+            official: false,
+        }
+    }
+
+    /// The last target speaks another format than the caller.
+    pub fn translates(&self) -> bool {
+        self.translator.is_some()
+    }
+
+    pub fn encode(&mut self, upstream: &Upstream, model: &str) -> Result<Encoded, ApiError> {
+        self.by_responses = false;
+        self.official = upstream.options.official;
+        self.translator = upstream.format.translator();
+        if self.translator.is_none() && upstream.options.official && self.needs_responses(model)? {
+            self.by_responses = true;
+            self.translator = Some(&responses::Responses);
+        }
+        self.encode_again(upstream, model)
+    }
+
+    fn encode_again(&mut self, upstream: &Upstream, model: &str) -> Result<Encoded, ApiError> {
+        match self.translator {
+            Some(translator) => {
+                self.recall(&upstream.name)?;
+                translator.encode(self.request()?, model, &upstream.options)
+            }
+            None => openai::encode(self.head, model, &upstream.options),
+        }
+    }
+
+    /// A second version of the request, where the failure says that one may pass: without
+    /// signatures that were refused, or in the format that the model wants. Once each.
+    pub fn mend(
+        &mut self,
+        upstream: &Upstream,
+        model: &str,
+        failure: &Failure,
+    ) -> Option<Result<Encoded, ApiError>> {
+        if failure.signature_refused && !self.without_signatures && self.translates() {
+            self.without_signatures = true;
+            match self.request() {
+                Ok(_) => {}
+                Err(error) => return Some(Err(error)),
+            }
+            if let Some(request) = self.request.get_mut() {
+                request.strip_signatures();
+            }
+            return Some(self.encode_again(upstream, model));
+        }
+        let relays = upstream.format == Format::OpenAi && !self.by_responses;
+        if relays && failure.wants_responses() {
+            self.by_responses = true;
+            self.translator = Some(&responses::Responses);
+            return Some(self.encode_again(upstream, model));
+        }
+        None
+    }
+
+    /// Gives the history back what the caller's program lost of it.
+    fn recall(&mut self, upstream: &str) -> Result<(), ApiError> {
+        if self.without_signatures {
+            return Ok(());
+        }
+        let request = self.request()?;
+        let recalled = self
+            .recalled
+            .get_or_init(|| self.memory.recall_all(&request.messages));
+        if let Some(request) = self.request.get_mut() {
+            recalled.fill(&mut request.messages, upstream);
+        }
+        Ok(())
+    }
+
+    /// The key that made what the history holds, if one of `upstream` did.
+    pub fn preferred_key(&self, upstream: &str) -> Option<usize> {
+        self.recalled.get()?.key(upstream)
+    }
+
+    fn request(&self) -> Result<&Request<'e>, ApiError> {
+        if let Some(request) = self.request.get() {
+            return Ok(request);
+        }
+        let request = self.head.parse()?;
+        Ok(self.request.get_or_init(|| request))
+    }
+
+    fn needs_responses(&self, model: &str) -> Result<bool, ApiError> {
+        // Looked up by name first: most models never need it, and their requests stay unread.
+        if !capability::may_need_responses(model) {
+            return Ok(false);
+        }
+        let request = self.request()?;
+        let has_functions = request
+            .tools
+            .iter()
+            .any(|tool| matches!(tool, Tool::Function { .. }));
+        Ok(capability::needs_responses(
+            model,
+            has_functions,
+            request.reasoning_effort.as_deref(),
+        ))
+    }
+
+    /// Who turns the target's answer into what the caller reads.
+    pub fn speaker(&self, encoded: &Encoded, stamp: &Stamp, streams: bool) -> Speaker {
+        let Some(translator) = self.translator else {
+            return if streams {
+                Speaker::Relay(openai::RelayStream::new(stamp.clone(), self.official))
+            } else {
+                Speaker::Whole
+            };
+        };
+        let mut stamp = stamp.clone();
+        stamp.legacy_functions = self
+            .request
+            .get()
+            .is_some_and(|request| request.legacy_functions);
+        let decoder = translator.decoder(Arc::clone(&encoded.undo));
+        if streams {
+            Speaker::Chunks(decoder, Box::new(Chunks::new(stamp)))
+        } else {
+            Speaker::Fold(decoder, Box::new(Fold::new(stamp)))
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! One HTTP request in: its framing, its body within limits, who sends it, and the way to answer.
+//!
+//! The HTTP server believes what a request says of its own length and drains what was not read
+//! into memory when a request is dropped. So everything about framing is checked here before
+//! anything else touches a request, and a request whose body is over the limit is never dropped.
+
+use std::io::{self, Read, Write};
+use std::mem;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use log::warn;
+use tiny_http::{Method, Request};
+
+use crate::desk::{Job, Phase};
+use crate::error::ApiError;
+use crate::reply::{Reply, push_header};
+use crate::watch::Watch;
+
+mod framing;
+
+pub use framing::Length;
+
+/// Bytes of all headers together, and of the URL.
+const MAX_HEAD: usize = 32 * 1024;
+
+/// A request's own id is taken over up to this length.
+const MAX_ID: usize = 128;
+
+/// An unread body up to this length keeps its connection.
+const DRAINED: u64 = 64 * 1024;
+
+/// A request that has not been answered yet. Dropping it answers with an error.
+pub struct Call<'w> {
+    request: Option<Request>,
+    watch: &'w Watch,
+    pub id: String,
+    pub method: Method,
+    pub path: String,
+    pub query: String,
+    pub peer: Option<SocketAddr>,
+    pub length: Length,
+    /// The caller speaks HTTP/1.0, which has no chunked framing.
+    pub old: bool,
+    /// The connection must not be used any further.
+    close: bool,
+    /// Headers that go into every answer to this caller.
+    common: String,
+}
+
+/// Why there is no body.
+#[derive(Debug, PartialEq, Eq)]
+pub enum NoBody {
+    TooLong,
+    Late,
+    /// The caller closed or broke its framing.
+    Cut,
+}
+
+impl<'w> Call<'w> {
+    /// Takes a request over. An error is a framing that cannot be trusted: it has been answered,
+    /// and the connection will be closed.
+    pub fn take(request: Request, watch: &'w Watch, max_body: usize) -> Result<Call<'w>, u16> {
+        let checked = framing::check(&request);
+        let (path, query) = split(request.url());
+        let id = own_id(&request).unwrap_or_else(new_id);
+        let mut call = Call {
+            watch,
+            id,
+            method: request.method().clone(),
+            path,
+            query,
+            peer: request.remote_addr().copied(),
+            length: *checked.as_ref().unwrap_or(&Length::None),
+            old: *request.http_version() < (1, 1),
+            close: false,
+            common: String::new(),
+            request: Some(request),
+        };
+        push_header(&mut call.common, "x-request-id", &call.id);
+        let fault = match checked {
+            Ok(Length::Known(length)) if length > max_body as u64 => {
+                call.refuse_unread(max_body);
+                return Err(413);
+            }
+            Ok(_) => return Ok(call),
+            Err(fault) => fault,
+        };
+        let declared = call.request.as_ref().and_then(Request::body_length);
+        if declared.is_some_and(|length| length > max_body) {
+            // Two lengths, and the one that the server believes is absurd.
+            call.refuse_unread(max_body);
+            return Err(413);
+        }
+        call.close = true;
+        call.answer(Reply::error(&ApiError::new(fault.status, fault.message)));
+        Err(fault.status)
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let request = self.request.as_ref()?;
+        framing::header(request, name)
+    }
+
+    /// Adds a header to whatever the answer will be.
+    pub fn add_common(&mut self, name: &str, value: &str) {
+        push_header(&mut self.common, name, value);
+    }
+
+    /// Reads the whole body, as long as it comes within `wait`.
+    pub fn read_body(&mut self, max: usize, job: &Job, wait: Duration) -> Result<Vec<u8>, NoBody> {
+        let Some(request) = self.request.as_mut() else {
+            return Ok(Vec::new());
+        };
+        let length = match self.length {
+            Length::None => return Ok(Vec::new()),
+            Length::Known(length) => usize::try_from(length).unwrap_or(usize::MAX),
+            Length::Chunked => 0,
+        };
+        // What is declared is only believed for so much before it has come.
+        const BELIEVED: usize = 64 * 1024;
+        let mut body = Vec::with_capacity(length.min(BELIEVED));
+        job.enter(Phase::Body, wait);
+        let mut reader = request.as_reader();
+        let outcome = read_all(&mut reader, &mut body, max, job);
+        job.leave();
+        if outcome.is_err() || (matches!(self.length, Length::Known(_)) && body.len() < length) {
+            self.close = true;
+        }
+        outcome?;
+        if matches!(self.length, Length::Known(_)) && body.len() < length {
+            let late = job.body_late.load(Ordering::Relaxed);
+            return Err(if late { NoBody::Late } else { NoBody::Cut });
+        }
+        // Read to its end, so nothing is left for the server to drain.
+        self.length = Length::None;
+        Ok(body)
+    }
+
+    /// Answers.
+    pub fn reply(mut self, reply: Reply) {
+        self.answer(reply);
+    }
+
+    /// Hands the raw writer out for a stream: from here on the answer is its holder's affair.
+    /// `None` only if the call was answered before.
+    pub fn into_writer(mut self) -> Option<(Box<dyn Write + Send>, String)> {
+        let request = self.request.take()?;
+        Some((request.into_writer(), mem::take(&mut self.common)))
+    }
+
+    fn answer(&mut self, mut reply: Reply) {
+        let Some(request) = self.request.take() else {
+            return;
+        };
+        reply.headers.push_str(&self.common);
+        reply.head_only |= self.method == Method::Head;
+        // A short body that nobody read is drained by the server, within the job's time for it. A
+        // long one is not worth waiting for, and of a chunked one the server drains nothing.
+        let unread = match self.length {
+            Length::None => false,
+            Length::Known(length) => length > DRAINED,
+            Length::Chunked => true,
+        };
+        let close = self.close || unread;
+        if close {
+            reply = reply.with("Connection", "close");
+        }
+        // The writer must leave the request before it is dropped, and what is left of the body is
+        // drained when it is: so the reply goes out first, on a connection that was told to end.
+        if close && let Some(peer) = self.peer {
+            if let Some(caller) = self.watch.find(peer) {
+                caller.write(&reply.to_bytes());
+                self.watch.close_now(caller);
+            }
+            drop(request.into_writer());
+            return;
+        }
+        let mut writer = request.into_writer();
+        // A caller who has gone is a normal end.
+        let _ = reply.write(&mut writer);
+    }
+
+    /// 413 for a body that must not be touched: the server would reserve its declared length.
+    fn refuse_unread(&mut self, max_body: usize) {
+        static LEAKED: AtomicU64 = AtomicU64::new(0);
+        let Some(request) = self.request.take() else {
+            return;
+        };
+        let error = ApiError::new(
+            413,
+            format!("the request body is longer than {max_body} bytes"),
+        )
+        .with_code("request_too_large");
+        let mut reply = Reply::error(&error).with("Connection", "close");
+        reply.headers.push_str(&self.common);
+        match self.peer.and_then(|peer| self.watch.find(peer)) {
+            Some(caller) => {
+                caller.write(&reply.to_bytes());
+                self.watch.close_leaked(caller);
+                // The one deliberate leak: dropping the request would drain its declared length
+                // into memory, and a length of some terabytes ends the process.
+                mem::forget(request);
+            }
+            None => {
+                // On a unix socket the only writer is the server's own, behind an "upgrade", which
+                // hands reader and writer out together.
+                let body = io::Cursor::new(reply.body);
+                let response = tiny_http::Response::new(
+                    tiny_http::StatusCode(413),
+                    Vec::new(),
+                    body,
+                    None,
+                    None,
+                );
+                mem::forget(request.upgrade("close", response));
+            }
+        }
+        let count = LEAKED.fetch_add(1, Ordering::Relaxed) + 1;
+        warn!(
+            "{}: 413, body over the limit ({count} such requests so far)",
+            self.id
+        );
+    }
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        if self.request.is_some() {
+            let error = ApiError::new(500, "the gateway failed to answer this request");
+            self.answer(Reply::error(&error.with_code("internal_error")));
+        }
+    }
+}
+
+/// Reads to the end, at most `max` bytes, and stops when the job's time for it is over.
+fn read_all(
+    reader: &mut dyn Read,
+    body: &mut Vec<u8>,
+    max: usize,
+    job: &Job,
+) -> Result<(), NoBody> {
+    const PIECE: usize = 16 * 1024;
+    loop {
+        if job.body_late.load(Ordering::Relaxed) {
+            return Err(NoBody::Late);
+        }
+        let filled = body.len();
+        if filled > max {
+            return Err(NoBody::TooLong);
+        }
+        let room = (body.capacity() - filled).max(PIECE);
+        body.resize(filled + room, 0);
+        let count = match reader.read(&mut body[filled..]) {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                body.truncate(filled);
+                continue;
+            }
+            Err(_) => {
+                body.truncate(filled);
+                return Err(NoBody::Cut);
+            }
+        };
+        body.truncate(filled + count);
+        if count == 0 {
+            return Ok(());
+        }
+    }
+}
+
+fn split(url: &str) -> (String, String) {
+    match url.split_once('?') {
+        Some((path, query)) => (path.to_owned(), query.to_owned()),
+        None => (url.to_owned(), String::new()),
+    }
+}
+
+/// The id that the caller gave, if it can stand in a log and in a header.
+fn own_id(request: &Request) -> Option<String> {
+    let id = framing::header(request, "x-request-id")?;
+    let sane = !id.is_empty()
+        && id.len() <= MAX_ID
+        && id
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte));
+    sane.then(|| id.to_owned())
+}
+
+/// A new request id: unique, not secret.
+fn new_id() -> String {
+    format!("req_{:016x}", unique())
+}
+
+/// A number that no other call of this process gives, and hardly one of another process.
+pub fn unique() -> u64 {
+    use std::collections::hash_map::RandomState;
+    use std::hash::{BuildHasher, Hasher};
+    use std::sync::OnceLock;
+    static SEED: OnceLock<u64> = OnceLock::new();
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let seed = *SEED.get_or_init(|| RandomState::new().build_hasher().finish());
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    // A bijection of the counter (an odd factor and a shifted xor), so it never repeats.
+    let mixed = count.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(seed);
+    mixed ^ (mixed >> 31)
+}

@@ -1,0 +1,161 @@
+//! Where a request ends, told so strictly that no proxy in front can think otherwise.
+//!
+//! The HTTP server takes any Transfer-Encoding for chunked, the first of two Content-Lengths, and
+//! a length that is no number for none. Each of these lets two programs disagree on where a
+//! request ends (request smuggling), so all of them are refused and the connection is closed.
+
+use tiny_http::Request;
+
+use super::MAX_HEAD;
+
+/// How long the body is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Length {
+    None,
+    Known(u64),
+    Chunked,
+}
+
+/// Why a request cannot be taken.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Fault {
+    pub status: u16,
+    pub message: &'static str,
+}
+
+const fn bad(message: &'static str) -> Fault {
+    Fault {
+        status: 400,
+        message,
+    }
+}
+
+pub fn header<'r>(request: &'r Request, name: &str) -> Option<&'r str> {
+    request
+        .headers()
+        .iter()
+        .find(|header| header.field.as_str().as_str().eq_ignore_ascii_case(name))
+        .map(|header| header.value.as_str())
+}
+
+pub fn check(request: &Request) -> Result<Length, Fault> {
+    let headers = request
+        .headers()
+        .iter()
+        .map(|header| (header.field.as_str().as_str(), header.value.as_str()));
+    check_parts(request.url(), headers)
+}
+
+fn check_parts<'a>(
+    url: &str,
+    headers: impl Iterator<Item = (&'a str, &'a str)>,
+) -> Result<Length, Fault> {
+    let mut size = url.len();
+    let mut lengths = 0;
+    let mut length = Length::None;
+    let mut encodings = 0;
+    if url.bytes().any(|byte| byte < 0x21 || byte == 0x7f) {
+        return Err(bad("the request target has a control character"));
+    }
+    for (name, value) in headers {
+        size += name.len() + value.len() + 4;
+        // A bare LF or CR ends a header for some programs and not for others.
+        if value
+            .bytes()
+            .any(|byte| byte < 0x20 && byte != b'\t' || byte == 0x7f)
+        {
+            return Err(bad("a header has a control character"));
+        }
+        if name.eq_ignore_ascii_case("content-length") {
+            lengths += 1;
+            let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+            length = match value.parse() {
+                Ok(number) if digits => Length::Known(number),
+                // Digits that fit no number are a length all the same, and too long.
+                _ if digits => Length::Known(u64::MAX),
+                _ => return Err(bad("Content-Length is not a number")),
+            };
+        } else if name.eq_ignore_ascii_case("transfer-encoding") {
+            encodings += 1;
+            if !value.eq_ignore_ascii_case("chunked") {
+                return Err(bad("the only Transfer-Encoding taken is chunked"));
+            }
+        } else if name.eq_ignore_ascii_case("connection")
+            && value.to_ascii_lowercase().contains("upgrade")
+        {
+            return Err(bad("upgrades are not supported"));
+        }
+    }
+    if lengths > 1 || encodings > 1 || (lengths > 0 && encodings > 0) {
+        return Err(bad("the body's length is given more than once"));
+    }
+    if size > MAX_HEAD {
+        return Err(Fault {
+            status: 431,
+            message: "the request's head is too long",
+        });
+    }
+    Ok(match length {
+        Length::Known(0) => Length::None,
+        _ if encodings > 0 => Length::Chunked,
+        length => length,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_all(headers: &[(&str, &str)]) -> Result<Length, Fault> {
+        check_parts("/", headers.iter().copied())
+    }
+
+    #[test]
+    fn plain_lengths_pass() {
+        assert_eq!(check_all(&[]), Ok(Length::None));
+        assert_eq!(check_all(&[("content-length", "0")]), Ok(Length::None));
+        assert_eq!(
+            check_all(&[("Content-Length", "12")]),
+            Ok(Length::Known(12))
+        );
+        assert_eq!(
+            check_all(&[("Content-Length", "99999999999999999999999")]),
+            Ok(Length::Known(u64::MAX))
+        );
+        assert_eq!(
+            check_all(&[("Transfer-Encoding", "Chunked")]),
+            Ok(Length::Chunked)
+        );
+    }
+
+    #[test]
+    fn whatever_two_programs_can_read_differently_is_refused() {
+        for headers in [
+            &[("Content-Length", "1"), ("Transfer-Encoding", "chunked")][..],
+            &[("Content-Length", "1"), ("Content-Length", "1")],
+            &[("Content-Length", "1, 1")],
+            &[("Content-Length", "+1")],
+            &[("Content-Length", "-1")],
+            &[("Content-Length", "")],
+            &[("Content-Length", "0x10")],
+            &[("Transfer-Encoding", "gzip, chunked")],
+            &[("Transfer-Encoding", "identity")],
+            &[
+                ("Transfer-Encoding", "chunked"),
+                ("Transfer-Encoding", "chunked"),
+            ],
+            &[("Connection", "keep-alive, Upgrade")],
+            &[("X", "a\nContent-Length: 5")],
+            &[("X", "a\0")],
+        ] {
+            assert_eq!(check_all(headers).unwrap_err().status, 400, "{headers:?}");
+        }
+        assert!(check_parts("/\0", [].into_iter()).is_err());
+    }
+
+    #[test]
+    fn a_huge_head_is_told_so() {
+        let value = "x".repeat(MAX_HEAD);
+        assert_eq!(check_all(&[("X", &value)]).unwrap_err().status, 431);
+    }
+}

@@ -1,0 +1,471 @@
+//! `Pool`: an upstream's clients, who has which, and which keys rest.
+//!
+//! A client is one slot of one key. Free clients wait in a channel per key; a request leases one
+//! and the lease's guard brings it back. Whoever finds none free stands in one line, first come
+//! first served, and gets a client handed over directly. Time is handed in; the timer thread calls
+//! `tick` so that keys whose rest is over reach those who wait. Knows no HTTP.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::Mutex;
+
+use crate::cancel::{Cancel, Wait};
+use crate::config;
+use crate::failure::{Class, Failure};
+
+mod health;
+
+use health::Health;
+pub use health::Rest;
+
+/// One slot of one key.
+#[derive(Debug)]
+pub struct Client {
+    /// Index into the upstream's keys.
+    pub key: usize,
+    state: Mutex<ClientState>,
+}
+
+/// What a client is doing and has done.
+#[derive(Debug, Default, Clone)]
+pub struct ClientState {
+    /// The model and the begin of the request that has it now.
+    pub busy: Option<(String, Instant)>,
+    pub requests: u64,
+}
+
+/// All clients of one upstream.
+#[derive(Debug)]
+pub struct Pool {
+    keys: Vec<PoolKey>,
+    desk: Mutex<Desk>,
+    max_waiting: usize,
+    cool_down_max: Duration,
+}
+
+#[derive(Debug)]
+struct PoolKey {
+    name: String,
+    slots: usize,
+    put: Sender<Arc<Client>>,
+    take: Receiver<Arc<Client>>,
+    /// Every client, leased or not.
+    clients: Vec<Arc<Client>>,
+}
+
+#[derive(Debug)]
+struct Desk {
+    health: Vec<Health>,
+    /// Whose turn it is among the keys.
+    next: usize,
+    line: VecDeque<Waiter>,
+    last_ticket: u64,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    ticket: u64,
+    wanted: Wanted,
+    hand: Sender<Arc<Client>>,
+}
+
+/// What a request asks a pool for.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    pub model: String,
+    /// Keys that this request has done with.
+    pub barred: Vec<usize>,
+    /// The key to begin with, if it is free.
+    pub preferred: Option<usize>,
+}
+
+/// Why there is no lease.
+#[derive(Debug, Clone, PartialEq)]
+pub enum NoLease {
+    /// No key serves the model now. `soonest` is when the first one will, if it can be known.
+    Resting {
+        class: Class,
+        soonest: Option<Duration>,
+        why: String,
+    },
+    /// This request has tried every key.
+    Spent,
+    /// All slots stayed taken for as long as a request may wait.
+    Busy,
+    /// Too many wait already.
+    LineFull,
+    /// The wait was ended from outside.
+    Cancelled,
+}
+
+/// A client on loan. Dropping it returns the client, on every way out, panics included.
+#[derive(Debug)]
+pub struct Lease {
+    client: Arc<Client>,
+    pool: Arc<Pool>,
+    since: Instant,
+    model: String,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.client.state.lock().busy = None;
+        self.pool.give_back(Arc::clone(&self.client));
+    }
+}
+
+impl Lease {
+    pub fn key(&self) -> usize {
+        self.client.key
+    }
+
+    pub fn key_name(&self) -> &str {
+        &self.pool.keys[self.client.key].name
+    }
+
+    /// The attempt gave an answer: what this key was blamed for before is forgotten.
+    pub fn succeeded(&self) {
+        let mut desk = self.pool.desk.lock();
+        desk.health[self.client.key].succeeded(&self.model, self.since);
+    }
+
+    /// The attempt failed: the key rests as the failure's class says.
+    pub fn failed(&self, failure: &Failure, now: Instant) {
+        let mut desk = self.pool.desk.lock();
+        desk.health[self.client.key].failed(&self.model, failure, self.pool.cool_down_max, now);
+    }
+}
+
+/// How a key stands, for `/status`.
+#[derive(Debug)]
+pub struct KeyView {
+    pub name: String,
+    pub slots: usize,
+    pub free: usize,
+    pub requests: u64,
+    pub rests: Vec<RestView>,
+    pub last_error: Option<String>,
+}
+
+#[derive(Debug)]
+pub struct RestView {
+    /// `None`: the whole key.
+    pub model: Option<String>,
+    pub left: Duration,
+    pub why: String,
+}
+
+impl Pool {
+    pub fn new(upstream: &config::Upstream, max_waiting: usize, cool_down_max: Duration) -> Pool {
+        let keys: Vec<PoolKey> = upstream
+            .keys
+            .iter()
+            .enumerate()
+            .map(|(index, key)| {
+                let (put, take) = bounded(upstream.slots);
+                let clients: Vec<_> = (0..upstream.slots)
+                    .map(|_| {
+                        Arc::new(Client {
+                            key: index,
+                            state: Mutex::default(),
+                        })
+                    })
+                    .collect();
+                for client in &clients {
+                    // The channel has room for every client of the key.
+                    let _ = put.try_send(Arc::clone(client));
+                }
+                PoolKey {
+                    name: key.name.clone(),
+                    slots: upstream.slots,
+                    put,
+                    take,
+                    clients,
+                }
+            })
+            .collect();
+        let desk = Desk {
+            health: keys.iter().map(|_| Health::default()).collect(),
+            next: 0,
+            line: VecDeque::new(),
+            last_ticket: 0,
+        };
+        Pool {
+            keys,
+            desk: Mutex::new(desk),
+            max_waiting,
+            cool_down_max,
+        }
+    }
+
+    /// Leases a client, waiting for one up to `limit` and until `cancel` is pulled.
+    pub fn lease(
+        self: &Arc<Pool>,
+        wanted: &Wanted,
+        limit: Duration,
+        cancel: &Arc<Cancel>,
+    ) -> Result<Lease, NoLease> {
+        let now = Instant::now();
+        let (ticket, hand) = {
+            let mut desk = self.desk.lock();
+            if let Some(client) = self.pick(&mut desk, wanted, now) {
+                drop(desk);
+                return Ok(self.lend(client, wanted));
+            }
+            self.any_usable(&desk, wanted, now)?;
+            if desk.line.len() >= self.max_waiting {
+                return Err(NoLease::LineFull);
+            }
+            let (put, take) = bounded(1);
+            desk.last_ticket += 1;
+            let ticket = desk.last_ticket;
+            desk.line.push_back(Waiter {
+                ticket,
+                wanted: wanted.clone(),
+                hand: put,
+            });
+            (ticket, take)
+        };
+        let place = Arc::new(Place {
+            pool: Arc::clone(self),
+            ticket,
+        });
+        cancel.hang_on(place.clone());
+        // A hand-over that comes while the wait ends is taken all the same: the place in the line
+        // is given up first, and after that nobody can hand anything over.
+        let handed = hand.recv_deadline(now + limit);
+        cancel.let_go();
+        place.leave();
+        match handed.or_else(|_| hand.try_recv()) {
+            Ok(client) => {
+                let lease = self.lend(client, wanted);
+                match cancel.cause() {
+                    Some(_) => Err(NoLease::Cancelled),
+                    None => Ok(lease),
+                }
+            }
+            Err(_) if cancel.cause().is_some() => Err(NoLease::Cancelled),
+            Err(_) => {
+                // All keys may have gone to rest meanwhile, which is the better reason.
+                let desk = self.desk.lock();
+                self.any_usable(&desk, wanted, Instant::now())?;
+                Err(NoLease::Busy)
+            }
+        }
+    }
+
+    fn lend(self: &Arc<Pool>, client: Arc<Client>, wanted: &Wanted) -> Lease {
+        let since = Instant::now();
+        {
+            let mut state = client.state.lock();
+            state.busy = Some((wanted.model.clone(), since));
+            state.requests += 1;
+        }
+        Lease {
+            client,
+            pool: Arc::clone(self),
+            since,
+            model: wanted.model.clone(),
+        }
+    }
+
+    /// A free client of a key that serves the request, keys in turn, those in trouble last.
+    fn pick(&self, desk: &mut Desk, wanted: &Wanted, now: Instant) -> Option<Arc<Client>> {
+        let count = self.keys.len();
+        let first = wanted.preferred.filter(|key| *key < count);
+        for in_trouble in [false, true] {
+            for step in 0..count {
+                let key = (first.unwrap_or(desk.next) + step) % count;
+                let health = &desk.health[key];
+                if wanted.barred.contains(&key)
+                    || health.resting(&wanted.model, now).is_some()
+                    || health.is_avoided(now) != in_trouble
+                {
+                    continue;
+                }
+                if let Ok(client) = self.keys[key].take.try_recv() {
+                    desk.next = (key + 1) % count;
+                    return Some(client);
+                }
+            }
+        }
+        None
+    }
+
+    /// Whether waiting can help: some key would serve the request if it had a free slot.
+    fn any_usable(&self, desk: &Desk, wanted: &Wanted, now: Instant) -> Result<(), NoLease> {
+        let mut rests: Vec<&Rest> = Vec::new();
+        for (key, health) in desk.health.iter().enumerate() {
+            if wanted.barred.contains(&key) {
+                continue;
+            }
+            match health.resting(&wanted.model, now) {
+                None => return Ok(()),
+                Some(rest) => rests.push(rest),
+            }
+        }
+        // One that is only out of quota says more to the caller than one that is refused.
+        let told = rests
+            .iter()
+            .filter(|rest| rest.class == Class::RateLimit)
+            .min_by_key(|rest| rest.until)
+            .or_else(|| rests.iter().min_by_key(|rest| rest.until));
+        Err(match told {
+            None => NoLease::Spent,
+            Some(rest) => NoLease::Resting {
+                class: rest.class,
+                soonest: rest.until.checked_duration_since(now),
+                why: rest.why.clone(),
+            },
+        })
+    }
+
+    /// When the first of these keys that rests for want of quota will be back.
+    pub fn soonest_quota(&self, model: &str, now: Instant) -> Option<Duration> {
+        let desk = self.desk.lock();
+        desk.health
+            .iter()
+            .filter_map(|health| health.resting(model, now))
+            .filter(|rest| rest.class == Class::RateLimit)
+            .map(|rest| rest.until.saturating_duration_since(now))
+            .min()
+    }
+
+    fn give_back(&self, client: Arc<Client>) {
+        let mut desk = self.desk.lock();
+        self.offer(&mut desk, client, Instant::now());
+    }
+
+    /// To the first in the line whom it serves, else to the free ones.
+    fn offer(&self, desk: &mut Desk, client: Arc<Client>, now: Instant) {
+        let mut client = client;
+        let mut at = 0;
+        while at < desk.line.len() {
+            let wanted = &desk.line[at].wanted;
+            let serves = !wanted.barred.contains(&client.key)
+                && desk.health[client.key]
+                    .resting(&wanted.model, now)
+                    .is_none();
+            if !serves {
+                at += 1;
+                continue;
+            }
+            let Some(waiter) = desk.line.remove(at) else {
+                break;
+            };
+            match waiter.hand.try_send(client) {
+                Ok(()) => return,
+                // The waiter is gone; the next one, then.
+                Err(refused) => client = refused.into_inner(),
+            }
+        }
+        // The channel has room for every client of the key.
+        let _ = self.keys[client.key].put.try_send(client);
+    }
+
+    /// Hands the clients of keys whose rest is over to those who wait. For the timer thread.
+    pub fn tick(&self, now: Instant) {
+        let mut desk = self.desk.lock();
+        if desk.line.is_empty() {
+            return;
+        }
+        for key in &self.keys {
+            for _ in 0..key.take.len() {
+                if let Ok(client) = key.take.try_recv() {
+                    self.offer(&mut desk, client, now);
+                }
+            }
+        }
+        // Those whom no key serves any more need not wait for the end of their time.
+        let hopeless: Vec<u64> = desk
+            .line
+            .iter()
+            .filter(|waiter| self.any_usable(&desk, &waiter.wanted, now).is_err())
+            .map(|waiter| waiter.ticket)
+            .collect();
+        desk.line
+            .retain(|waiter| !hopeless.contains(&waiter.ticket));
+    }
+
+    /// Some key would take a request for `model` now.
+    pub fn is_usable(&self, model: &str, now: Instant) -> bool {
+        let wanted = Wanted {
+            model: model.to_owned(),
+            ..Wanted::default()
+        };
+        self.any_usable(&self.desk.lock(), &wanted, now).is_ok()
+    }
+
+    pub fn waiting(&self) -> usize {
+        self.desk.lock().line.len()
+    }
+
+    pub fn view(&self, now: Instant) -> Vec<KeyView> {
+        let desk = self.desk.lock();
+        self.keys
+            .iter()
+            .zip(&desk.health)
+            .map(|(key, health)| KeyView {
+                name: key.name.clone(),
+                slots: key.slots,
+                free: key.take.len(),
+                requests: key
+                    .clients
+                    .iter()
+                    .map(|client| client.state.lock().requests)
+                    .sum(),
+                rests: health
+                    .rests(now)
+                    .map(|(model, rest)| RestView {
+                        model: model.map(str::to_owned),
+                        left: rest.until.saturating_duration_since(now),
+                        why: rest.why.clone(),
+                    })
+                    .collect(),
+                last_error: health.last_error.clone(),
+            })
+            .collect()
+    }
+
+    /// Ends every rest.
+    pub fn reset(&self) {
+        let mut desk = self.desk.lock();
+        for health in &mut desk.health {
+            *health = Health::default();
+        }
+        drop(desk);
+        self.tick(Instant::now());
+    }
+
+    /// Takes over what is known of a key of the pool before a reload.
+    pub fn inherit(&self, key: usize, from: &Pool, from_key: usize) {
+        let known = from.desk.lock().health[from_key].clone();
+        self.desk.lock().health[key] = known;
+    }
+}
+
+/// A place in the line.
+struct Place {
+    pool: Arc<Pool>,
+    ticket: u64,
+}
+
+impl Place {
+    fn leave(&self) {
+        let mut desk = self.pool.desk.lock();
+        // Dropping the waiter closes its channel, which ends the wait.
+        desk.line.retain(|waiter| waiter.ticket != self.ticket);
+    }
+}
+
+impl Wait for Place {
+    fn end(&self) {
+        self.leave();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,279 @@
+//! A chat completion stream on its way from an upstream to the caller.
+
+use super::scan::{Choice, Seen, scan};
+use super::whole::usage_of;
+use crate::chat::Usage;
+use crate::dialect::openai::{Stamp, completion_id, push_usage};
+use crate::failure::Failure;
+use crate::json::{push_key, push_number, push_one_line, push_string};
+use crate::provider::Flow;
+use crate::sse;
+
+/// The relay of one stream.
+///
+/// Between two events: every choice below `choices.len()` has had its role, and what was written
+/// so far is a well-formed beginning of a stream.
+pub struct RelayStream {
+    pub(super) stamp: Stamp,
+    /// Nothing is mended: the vendor's own events are what callers expect.
+    official: bool,
+    pub(super) choices: Vec<ChoiceState>,
+    /// What the first chunk says of itself, as the beginning of an object: for our own chunks.
+    head: Vec<u8>,
+    pub(super) usage: Usage,
+    pub(super) usage_sent: bool,
+    /// `[DONE]` was written.
+    done: bool,
+}
+
+/// What was seen of one choice.
+#[derive(Debug, Default)]
+pub(super) struct ChoiceState {
+    pub has_role: bool,
+    pub finished: bool,
+    /// The ids of its tool calls, empty where an upstream names none.
+    pub calls: Vec<String>,
+}
+
+/// The words that callers know.
+pub(super) const FINISH_WORDS: [&str; 5] = [
+    "stop",
+    "length",
+    "tool_calls",
+    "content_filter",
+    "function_call",
+];
+
+/// More choices than anyone may ask for.
+pub(super) const MAX_CHOICES: usize = 128;
+
+/// More tool calls in one answer than are told apart.
+pub(super) const MAX_CALLS: usize = 1024;
+
+impl RelayStream {
+    /// `stamp` serves where an upstream names no id, model or time; its `include_usage` says
+    /// whether the caller asked for usage. Without that, no chunk speaks of it, although an
+    /// official upstream was asked.
+    pub fn new(stamp: Stamp, official: bool) -> Self {
+        RelayStream {
+            stamp,
+            official,
+            choices: Vec::new(),
+            head: Vec::new(),
+            usage: Usage::default(),
+            usage_sent: false,
+            done: false,
+        }
+    }
+
+    /// Takes one event and appends what the caller shall see of it, possibly nothing.
+    pub fn on_event(&mut self, event: sse::Event<'_>, out: &mut Vec<u8>) -> Result<Flow, Failure> {
+        if self.done {
+            return Ok(Flow::Done);
+        }
+        let data = event.data.trim_ascii();
+        if data.is_empty() {
+            return Ok(Flow::More);
+        }
+        if data == b"[DONE]" {
+            if self.choices.is_empty() {
+                return Err(Failure::empty());
+            }
+            self.end(out);
+            return Ok(Flow::Done);
+        }
+        if event.bare {
+            // No event at all: an error, or an answer from a server that does not stream.
+            self.on_body(data, out)?;
+            return Ok(Flow::Done);
+        }
+        // Nearly every chunk has one choice, so the list stays without memory.
+        let (mut first, mut rest) = (None, Vec::new());
+        let seen = scan(data, |choice| match first {
+            None => first = Some(choice),
+            Some(_) => rest.push(choice),
+        });
+        if let Some(seen) = seen {
+            if seen.has_error {
+                return Err(Failure::from_event(data));
+            }
+            if self.head.is_empty() && first.is_some() {
+                self.head = self.head_of(&seen);
+            }
+            let choices = || first.iter().chain(&rest);
+            let in_order = rest.is_empty() || choices().is_sorted_by(|a, b| a.index < b.index);
+            let fits = in_order && self.fits(&seen) && choices().all(|choice| self.suits(choice));
+            if self.official || fits {
+                for (position, choice) in choices().enumerate() {
+                    self.note(choice, position);
+                }
+                self.pass(data, &seen, out);
+                return Ok(Flow::More);
+            }
+        }
+        self.mend(data, out)?;
+        Ok(Flow::More)
+    }
+
+    /// The upstream closed. Without `[DONE]` the answer is complete if each choice is.
+    pub fn on_end(&mut self, out: &mut Vec<u8>) -> Result<(), Failure> {
+        if self.done {
+            return Ok(());
+        }
+        if self.choices.is_empty() {
+            return Err(Failure::empty());
+        }
+        if !self.choices.iter().all(|choice| choice.finished) {
+            return Err(Failure::disconnected());
+        }
+        self.end(out);
+        Ok(())
+    }
+
+    /// What was counted so far.
+    pub fn usage(&self) -> Usage {
+        self.usage
+    }
+
+    /// Whether a choice can be passed on as it is.
+    fn suits(&self, choice: &Choice<'_>) -> bool {
+        let Some(index) = choice.index.map(|index| index as usize) else {
+            return false;
+        };
+        let known = self.choices.get(index);
+        let has_role = known.is_some_and(|known| known.has_role);
+        let called = choice.calls > 0 || known.is_some_and(|known| !known.calls.is_empty());
+        let finish_fits = match choice.finish {
+            None => true,
+            // The reason is told once.
+            Some(_) if known.is_some_and(|known| known.finished) => false,
+            // An answer that holds a call ended with it: agents go by this word.
+            Some(b"stop") => !called,
+            Some(word) => FINISH_WORDS.iter().any(|known| known.as_bytes() == word),
+        };
+        index <= self.choices.len()
+            && index < MAX_CHOICES
+            && choice.has_delta
+            && choice.has_role != has_role
+            && finish_fits
+            && !choice.lacks_call_index
+            && choice.calls as usize <= MAX_CALLS
+    }
+
+    /// Takes note of a choice that is passed on.
+    fn note(&mut self, choice: &Choice<'_>, position: usize) {
+        let index = choice.index.map_or(position, |index| index as usize);
+        let index = index.min(MAX_CHOICES - 1);
+        if index >= self.choices.len() {
+            self.choices.resize_with(index + 1, ChoiceState::default);
+        }
+        let state = &mut self.choices[index];
+        state.has_role |= choice.has_role;
+        state.finished |= choice.finish.is_some();
+        let calls = (choice.calls as usize).min(MAX_CALLS);
+        if state.calls.len() < calls {
+            state.calls.resize_with(calls, String::new);
+        }
+    }
+
+    /// Whether a chunk can be passed on, as far as its top says.
+    fn fits(&self, seen: &Seen<'_>) -> bool {
+        let is_chunk = seen.choices.is_some();
+        let has_id = seen.id.is_some_and(|id| id.len() > 2 && id[0] == b'"');
+        // Usage beside choices is counted twice by callers who add up.
+        let usage_alone = seen.usage.is_none() || seen.choices == Some(0);
+        is_chunk && has_id && usage_alone
+    }
+
+    /// Passes an event on, its payload as it is.
+    fn pass(&mut self, data: &[u8], seen: &Seen<'_>, out: &mut Vec<u8>) {
+        if let Some(usage) = seen.usage {
+            if let Ok(usage) = serde_json::from_slice(usage) {
+                self.usage.merge(usage_of(&usage));
+            }
+            if seen.choices == Some(0) {
+                if !self.stamp.include_usage {
+                    return;
+                }
+                self.usage_sent = true;
+            }
+        }
+        out.reserve(data.len() + 8);
+        out.extend_from_slice(b"data: ");
+        match &seen.null_usage {
+            Some(range) if !self.stamp.include_usage => {
+                push_one_line(out, &data[..range.start]);
+                push_one_line(out, &data[range.end..]);
+            }
+            _ => push_one_line(out, data),
+        }
+        out.extend_from_slice(b"\n\n");
+    }
+
+    /// `{"id":...,"object":...,"created":...,"model":...`, from the first chunk where it has them.
+    fn head_of(&self, seen: &Seen<'_>) -> Vec<u8> {
+        let mut head = b"{\"id\":".to_vec();
+        match seen.id {
+            Some(id) if id.len() > 2 && id[0] == b'"' => head.extend_from_slice(id),
+            _ => push_string(&mut head, &completion_id("", self.stamp.seed)),
+        }
+        head.extend_from_slice(b",\"object\":\"chat.completion.chunk\",\"created\":");
+        match seen.created {
+            Some(created) if created[0].is_ascii_digit() => head.extend_from_slice(created),
+            _ => push_number(&mut head, self.stamp.created),
+        }
+        push_key(&mut head, b',', "model");
+        match seen.model {
+            Some(model) if model[0] == b'"' => head.extend_from_slice(model),
+            _ => push_string(&mut head, &self.stamp.model),
+        }
+        head
+    }
+
+    /// Appends a chunk of our own with the one choice `choice`, or none.
+    pub(super) fn push_chunk(&mut self, choice: &[u8], usage: Option<Usage>, out: &mut Vec<u8>) {
+        if self.head.is_empty() {
+            self.head = self.head_of(&Seen::default());
+        }
+        out.extend_from_slice(b"data: ");
+        out.extend_from_slice(&self.head);
+        out.extend_from_slice(b",\"choices\":[");
+        out.extend_from_slice(choice);
+        out.push(b']');
+        if self.stamp.include_usage {
+            push_key(out, b',', "usage");
+            match usage {
+                Some(usage) => push_usage(out, &usage),
+                None => out.extend_from_slice(b"null"),
+            }
+        }
+        out.extend_from_slice(b"}\n\n");
+    }
+
+    /// The id of our own chunks, as JSON text.
+    pub(super) fn own_id(&self) -> String {
+        completion_id("", self.stamp.seed).into_owned()
+    }
+
+    /// Finish chunks that the upstream owed, usage if it is known and was not told in a chunk of
+    /// its own, `[DONE]`.
+    pub(super) fn end(&mut self, out: &mut Vec<u8>) {
+        for index in 0..self.choices.len() {
+            if self.choices[index].finished {
+                continue;
+            }
+            let word = match self.choices[index].calls.is_empty() {
+                true => "stop",
+                false => "tool_calls",
+            };
+            let choice = format!(r#"{{"index":{index},"delta":{{}},"finish_reason":"{word}"}}"#);
+            self.push_chunk(choice.as_bytes(), None, out);
+        }
+        if self.stamp.include_usage && !self.usage_sent && self.usage != Usage::default() {
+            let usage = self.usage;
+            self.push_chunk(b"", Some(usage), out);
+        }
+        out.extend_from_slice(b"data: [DONE]\n\n");
+        self.done = true;
+    }
+}

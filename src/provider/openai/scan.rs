@@ -1,0 +1,290 @@
+//! One pass over a chunk: what it holds, without building anything.
+//!
+//! Looks only where chunks have what the relay must know. It takes some text for JSON that is
+//! none; what it does not take is parsed properly, which then says what is wrong.
+
+use std::ops::Range;
+
+/// What a chunk holds at its top.
+#[derive(Debug, Default)]
+pub struct Seen<'a> {
+    /// An `error` that is not null.
+    pub has_error: bool,
+    /// The JSON text of `id`, `model` and `created`.
+    pub id: Option<&'a [u8]>,
+    pub model: Option<&'a [u8]>,
+    pub created: Option<&'a [u8]>,
+    /// How many choices; `None` if there is no such list.
+    pub choices: Option<usize>,
+    /// A `usage` that is not null.
+    pub usage: Option<&'a [u8]>,
+    /// Where a `usage` of null stands, with the comma that goes with it.
+    pub null_usage: Option<Range<usize>>,
+}
+
+/// What one choice of a chunk holds.
+#[derive(Debug, Default)]
+pub struct Choice<'a> {
+    pub index: Option<u32>,
+    /// There is a delta, and it is an object.
+    pub has_delta: bool,
+    pub has_role: bool,
+    /// The word, without its quotes; `None` for null.
+    pub finish: Option<&'a [u8]>,
+    /// One more than the largest index of a tool call; 0 without calls.
+    pub calls: u32,
+    /// A tool call has no index.
+    pub lacks_call_index: bool,
+}
+
+/// Looks at a chunk; `each` is told of its choices in turn. `None`: better parse it.
+pub fn scan<'a>(data: &'a [u8], mut each: impl FnMut(Choice<'a>)) -> Option<Seen<'a>> {
+    // What is passed on as it is must be text.
+    std::str::from_utf8(data).ok()?;
+    let mut seen = Seen::default();
+    let mut scan = Scan { data, at: 0 };
+    scan.object(|scan, key, member| {
+        match key {
+            b"error" => seen.has_error = scan.value()? != b"null",
+            b"id" => seen.id = Some(scan.value()?),
+            b"model" => seen.model = Some(scan.value()?),
+            b"created" => seen.created = Some(scan.value()?),
+            b"choices" if scan.peek() == Some(b'[') => {
+                let mut count = 0;
+                scan.array(|scan| {
+                    each(scan.choice()?);
+                    count += 1;
+                    Some(())
+                })?;
+                seen.choices = Some(count);
+            }
+            b"usage" => match scan.value()? {
+                b"null" => seen.null_usage = Some(scan.with_comma(member, scan.at)),
+                usage => seen.usage = Some(usage),
+            },
+            _ => {
+                scan.value()?;
+            }
+        }
+        Some(())
+    })?;
+    scan.blanks();
+    (scan.at == data.len()).then_some(seen)
+}
+
+struct Scan<'a> {
+    data: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Scan<'a> {
+    fn choice(&mut self) -> Option<Choice<'a>> {
+        let mut choice = Choice::default();
+        self.object(|scan, key, _| {
+            match key {
+                b"index" => choice.index = number(scan.value()?),
+                b"finish_reason" => match scan.value()? {
+                    b"null" => {}
+                    [b'"', word @ .., b'"'] => choice.finish = Some(word),
+                    _ => return None,
+                },
+                b"delta" if scan.peek() == Some(b'{') => {
+                    choice.has_delta = true;
+                    scan.delta(&mut choice)?;
+                }
+                _ => {
+                    scan.value()?;
+                }
+            }
+            Some(())
+        })?;
+        Some(choice)
+    }
+
+    fn delta(&mut self, choice: &mut Choice<'a>) -> Option<()> {
+        self.object(|scan, key, _| {
+            match key {
+                b"role" => match scan.value()? {
+                    b"null" | b"\"\"" => {}
+                    b"\"assistant\"" => choice.has_role = true,
+                    _ => return None,
+                },
+                b"tool_calls" if scan.peek() == Some(b'[') => scan.array(|scan| {
+                    let mut index = None;
+                    scan.object(|scan, key, _| {
+                        match key {
+                            b"index" => index = number(scan.value()?),
+                            _ => {
+                                scan.value()?;
+                            }
+                        }
+                        Some(())
+                    })?;
+                    match index {
+                        Some(index) => choice.calls = choice.calls.max(index.checked_add(1)?),
+                        None => choice.lacks_call_index = true,
+                    }
+                    Some(())
+                })?,
+                _ => {
+                    scan.value()?;
+                }
+            }
+            Some(())
+        })
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.data.get(self.at).copied()
+    }
+
+    fn blanks(&mut self) {
+        while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+            self.at += 1;
+        }
+    }
+
+    fn take(&mut self, byte: u8) -> Option<()> {
+        if self.peek()? != byte {
+            return None;
+        }
+        self.at += 1;
+        Some(())
+    }
+
+    /// Walks an object. `member` is called before each value with its key and where the key
+    /// begins, and takes the value.
+    fn object(
+        &mut self,
+        mut member: impl FnMut(&mut Self, &'a [u8], usize) -> Option<()>,
+    ) -> Option<()> {
+        self.blanks();
+        self.take(b'{')?;
+        self.blanks();
+        if self.peek()? == b'}' {
+            self.at += 1;
+            return Some(());
+        }
+        loop {
+            self.blanks();
+            let begin = self.at;
+            let key = self.string()?;
+            // A key with escapes may be any key.
+            if key.contains(&b'\\') {
+                return None;
+            }
+            self.blanks();
+            self.take(b':')?;
+            self.blanks();
+            member(self, key, begin)?;
+            self.blanks();
+            match self.peek()? {
+                b',' => self.at += 1,
+                b'}' => {
+                    self.at += 1;
+                    return Some(());
+                }
+                _ => return None,
+            }
+        }
+    }
+
+    fn array(&mut self, mut entry: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
+        self.take(b'[')?;
+        self.blanks();
+        if self.peek()? == b']' {
+            self.at += 1;
+            return Some(());
+        }
+        loop {
+            self.blanks();
+            entry(self)?;
+            self.blanks();
+            match self.peek()? {
+                b',' => self.at += 1,
+                b']' => {
+                    self.at += 1;
+                    return Some(());
+                }
+                _ => return None,
+            }
+        }
+    }
+
+    /// A string's inside, escapes as they are written.
+    fn string(&mut self) -> Option<&'a [u8]> {
+        self.take(b'"')?;
+        let begin = self.at;
+        loop {
+            let rest = self.data.get(self.at..)?;
+            let found = rest
+                .iter()
+                .position(|&byte| byte == b'"' || byte == b'\\' || byte < 0x20)?;
+            self.at += found;
+            match rest[found] {
+                b'"' => {
+                    let inside = &self.data[begin..self.at];
+                    self.at += 1;
+                    return Some(inside);
+                }
+                b'\\' => self.at += 2,
+                _ => return None,
+            }
+        }
+    }
+
+    /// Any value, as its text.
+    fn value(&mut self) -> Option<&'a [u8]> {
+        let begin = self.at;
+        match self.peek()? {
+            b'"' => {
+                self.string()?;
+            }
+            b'{' | b'[' => {
+                let mut depth = 0usize;
+                loop {
+                    match self.peek()? {
+                        b'"' => {
+                            self.string()?;
+                            continue;
+                        }
+                        b'{' | b'[' => depth += 1,
+                        b'}' | b']' => depth -= 1,
+                        _ => {}
+                    }
+                    self.at += 1;
+                    if depth == 0 {
+                        break;
+                    }
+                }
+            }
+            b'-' | b'0'..=b'9' | b't' | b'f' | b'n' => {
+                let rest = &self.data[self.at..];
+                let length = rest
+                    .iter()
+                    .position(|byte| !matches!(byte, b'0'..=b'9' | b'a'..=b'z' | b'E' | b'+' | b'-' | b'.'))
+                    .unwrap_or(rest.len());
+                self.at += length;
+            }
+            _ => return None,
+        }
+        Some(&self.data[begin..self.at])
+    }
+
+    /// A member from `begin` to `end`, with the comma before it, or else the one behind it.
+    fn with_comma(&self, begin: usize, end: usize) -> Range<usize> {
+        let before = self.data[..begin].trim_ascii_end();
+        if before.last() == Some(&b',') {
+            return before.len() - 1..end;
+        }
+        let behind = self.data[end..].trim_ascii_start();
+        match behind.first() {
+            Some(b',') => begin..self.data.len() - behind.len() + 1,
+            _ => begin..end,
+        }
+    }
+}
+
+fn number(text: &[u8]) -> Option<u32> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}

@@ -1,0 +1,117 @@
+//! Leaving out extension fields, where there are any.
+
+use serde_json::value::RawValue;
+
+use super::edit::push_object;
+use crate::json::Fields;
+
+/// The extensions of one kind of object.
+pub struct Extensions {
+    /// Members to leave out.
+    keys: &'static [&'static str],
+    /// Members with objects, or one, that have extensions themselves.
+    inner: &'static [(&'static str, &'static Extensions)],
+}
+
+pub static MESSAGE: Extensions = Extensions {
+    keys: &[
+        "cache_control",
+        "extra_content",
+        "images",
+        "reasoning",
+        "reasoning_content",
+        "thinking_blocks",
+    ],
+    inner: &[("content", &PART), ("tool_calls", &CALL)],
+};
+
+pub static TOOL: Extensions = Extensions {
+    keys: &["cache_control"],
+    inner: &[("function", &PART)],
+};
+
+static PART: Extensions = Extensions {
+    keys: &["cache_control"],
+    inner: &[],
+};
+
+static CALL: Extensions = Extensions {
+    keys: &["extra_content"],
+    inner: &[],
+};
+
+impl Extensions {
+    /// A list of such objects, or one, without its extensions; `None` if it has none.
+    pub fn strip(&self, json: &str) -> Option<String> {
+        // Most requests have none, and a search costs far less than parsing.
+        if !self.are_named_in(json) {
+            return None;
+        }
+        if json.starts_with('[') {
+            return map_list(json, |object| self.strip_object(object));
+        }
+        self.strip_object(json)
+    }
+
+    fn are_named_in(&self, json: &str) -> bool {
+        // With both quotes: inside of a string they would be escaped.
+        let named = |key: &&str| json.contains(&format!("\"{key}\""));
+        let mut inner = self.inner.iter();
+        self.keys.iter().any(named) || inner.any(|(_, inner)| inner.are_named_in(json))
+    }
+
+    fn strip_object(&self, json: &str) -> Option<String> {
+        if !json.starts_with('{') || !self.are_named_in(json) {
+            return None;
+        }
+        let fields: Fields = serde_json::from_str(json).ok()?;
+        let mut changed = false;
+        let mut members = Vec::with_capacity(fields.0.len());
+        for (key, value) in &fields.0 {
+            if self.keys.contains(&&**key) {
+                changed = true;
+                continue;
+            }
+            let mut inner = self.inner.iter();
+            let less = inner
+                .find(|(name, _)| name == key)
+                .and_then(|(_, inner)| inner.strip(value.get()));
+            changed |= less.is_some();
+            members.push((&**key, less.unwrap_or_else(|| value.get().to_owned())));
+        }
+        if !changed {
+            return None;
+        }
+        let mut out = Vec::new();
+        let members = members.iter().map(|(key, value)| (*key, &**value));
+        push_object(&mut out, members);
+        String::from_utf8(out).ok()
+    }
+}
+
+/// A list with the entries replaced for which `map` has something; `None` if it has nothing.
+pub fn map_list(json: &str, map: impl Fn(&str) -> Option<String>) -> Option<String> {
+    let entries: Vec<&RawValue> = serde_json::from_str(json).ok()?;
+    let mut changed = false;
+    let mut out = String::with_capacity(json.len());
+    out.push('[');
+    for (i, entry) in entries.into_iter().enumerate() {
+        if i > 0 {
+            out.push(',');
+        }
+        match map(entry.get()) {
+            Some(new) => {
+                changed = true;
+                out.push_str(&new);
+            }
+            None => out.push_str(entry.get()),
+        }
+    }
+    out.push(']');
+    changed.then_some(out)
+}
+
+pub fn is_empty_object(json: &str) -> bool {
+    json.strip_prefix('{')
+        .is_some_and(|rest| rest.trim_start().starts_with('}'))
+}

@@ -1,0 +1,157 @@
+//! Whole chat completions: for callers who do not stream, and from servers that do not.
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::relay::RelayStream;
+use crate::chat::Usage;
+use crate::failure::Failure;
+use crate::json::push_one_line;
+
+/// Judges a body that came with status 200; one that is an answer is the caller's as it is.
+pub fn relay_body(body: &[u8]) -> Result<Usage, Failure> {
+    /// What tells an answer from an error.
+    #[derive(Deserialize)]
+    struct Whole<'a> {
+        #[serde(borrow)]
+        error: Option<&'a RawValue>,
+        choices: Option<Vec<IgnoredAny>>,
+        #[serde(borrow)]
+        usage: Option<&'a RawValue>,
+        #[serde(borrow)]
+        object: Option<&'a RawValue>,
+        #[serde(borrow, rename = "type")]
+        kind: Option<&'a RawValue>,
+    }
+    let text = body.trim_ascii();
+    if text.is_empty() {
+        return Err(Failure::empty());
+    }
+    let whole: Whole = match serde_json::from_slice(text) {
+        Ok(whole) => whole,
+        // Gemini's layer wraps its errors in an array.
+        Err(_) if text.starts_with(b"[{\"error\"") => return Err(Failure::from_event(text)),
+        Err(_) => {
+            let page = text.starts_with(b"<");
+            let what = if page {
+                "an HTML page"
+            } else {
+                "no completion"
+            };
+            return Err(Failure::malformed(format!(
+                "the upstream answered 200 with {what}"
+            )));
+        }
+    };
+    let says_error = |word: Option<&RawValue>| word.is_some_and(|word| word.get() == "\"error\"");
+    match whole.choices {
+        _ if whole.error.is_some_and(|error| error.get() != "null") => {
+            Err(Failure::from_event(text))
+        }
+        None if says_error(whole.object) || says_error(whole.kind) => {
+            Err(Failure::from_event(text))
+        }
+        None => Err(Failure::malformed(
+            "the upstream answered 200 with something that has no choices",
+        )),
+        Some(choices) if choices.is_empty() => Err(Failure::empty()),
+        Some(_) => {
+            let usage = whole
+                .usage
+                .map(|raw| serde_json::from_str::<Value>(raw.get()));
+            Ok(match usage {
+                Some(Ok(usage)) => usage_of(&usage),
+                _ => Usage::default(),
+            })
+        }
+    }
+}
+
+/// The counters of a usage object, those that it has.
+pub fn usage_of(usage: &Value) -> Usage {
+    let detail = |details: &str, key: &str| usage.get(details)?.get(key)?.as_u64();
+    let prompt = |key: &str| detail("prompt_tokens_details", key);
+    Usage {
+        prompt: usage.get("prompt_tokens").and_then(Value::as_u64),
+        completion: usage.get("completion_tokens").and_then(Value::as_u64),
+        cached: prompt("cached_tokens"),
+        cache_write: prompt("cache_write_tokens"),
+        reasoning: detail("completion_tokens_details", "reasoning_tokens"),
+        prompt_audio: prompt("audio_tokens"),
+        prompt_image: prompt("image_tokens"),
+    }
+}
+
+impl RelayStream {
+    /// Takes a whole answer where a stream was asked for, and writes the stream that says the
+    /// same, up to its end.
+    pub fn on_body(&mut self, body: &[u8], out: &mut Vec<u8>) -> Result<(), Failure> {
+        relay_body(body)?;
+        let whole: Value = serde_json::from_slice(body)
+            .map_err(|_| Failure::malformed("the upstream's answer is nested too deeply"))?;
+        let mut finishes = Vec::new();
+        let choices = whole.get("choices").and_then(Value::as_array);
+        for (position, choice) in choices.into_iter().flatten().enumerate() {
+            let index = choice.get("index").cloned().unwrap_or(position.into());
+            let mut delta = choice.get("message").cloned().unwrap_or(json!({}));
+            if let Some(Value::Array(calls)) = delta.get_mut("tool_calls") {
+                for (n, call) in calls.iter_mut().enumerate() {
+                    call.as_object_mut()
+                        .map(|call| call.insert("index".into(), n.into()));
+                }
+            }
+            let mut first = json!({"index": index, "delta": delta, "finish_reason": null});
+            if let Some(logprobs) = choice.get("logprobs").filter(|value| !value.is_null()) {
+                first["logprobs"] = logprobs.clone();
+            }
+            self.mend(&self.chunk_of(&whole, first), out)?;
+            let finish = choice
+                .get("finish_reason")
+                .cloned()
+                .unwrap_or("stop".into());
+            finishes.push(json!({"index": index, "delta": {}, "finish_reason": finish}));
+        }
+        for finish in finishes {
+            self.mend(&self.chunk_of(&whole, finish), out)?;
+        }
+        if let Some(usage) = whole.get("usage").filter(|usage| usage.is_object()) {
+            let mut chunk = whole_head(&whole);
+            chunk["choices"] = json!([]);
+            chunk["usage"] = usage.clone();
+            self.mend(&one_line(&chunk), out)?;
+        }
+        self.end(out);
+        Ok(())
+    }
+
+    fn chunk_of(&self, whole: &Value, choice: Value) -> Vec<u8> {
+        let mut chunk = whole_head(whole);
+        chunk["choices"] = json!([choice]);
+        one_line(&chunk)
+    }
+}
+
+/// What every chunk of an answer says of itself.
+fn whole_head(whole: &Value) -> Value {
+    let mut head = json!({"id": null, "object": "chat.completion.chunk"});
+    for key in [
+        "id",
+        "created",
+        "model",
+        "service_tier",
+        "system_fingerprint",
+    ] {
+        if let Some(value) = whole.get(key) {
+            head[key] = value.clone();
+        }
+    }
+    head
+}
+
+fn one_line(chunk: &Value) -> Vec<u8> {
+    let mut line = Vec::new();
+    push_one_line(&mut line, chunk.to_string().as_bytes());
+    line
+}

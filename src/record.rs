@@ -1,0 +1,194 @@
+//! `Record`: what one request came to, and the log line that says so.
+
+use std::fmt::Write as _;
+
+use log::info;
+
+use crate::chat::Usage;
+use crate::config::LogFormat;
+use crate::desk::Stopwatch;
+
+/// Filled in on the way; written once, when the request has ended.
+#[derive(Debug)]
+pub struct Record {
+    pub id: String,
+    pub begun: Stopwatch,
+    pub endpoint: &'static str,
+    pub model: String,
+    pub upstream: String,
+    pub key: String,
+    /// What the caller was told; 499 when it had left.
+    pub status: u16,
+    pub attempts: u32,
+    pub switches: u32,
+    pub streamed: bool,
+    /// Milliseconds until the first byte of the answer left.
+    pub first_byte: Option<f64>,
+    /// Milliseconds spent waiting for upstreams.
+    pub upstream_ms: f64,
+    pub usage: Usage,
+    pub heartbeats: u32,
+    /// Why it failed, in the words the caller got.
+    pub error: Option<String>,
+}
+
+impl Record {
+    pub fn new(id: String, endpoint: &'static str) -> Record {
+        Record {
+            id,
+            begun: Stopwatch::start(),
+            endpoint,
+            model: String::new(),
+            upstream: String::new(),
+            key: String::new(),
+            status: 0,
+            attempts: 0,
+            switches: 0,
+            streamed: false,
+            first_byte: None,
+            upstream_ms: 0.0,
+            usage: Usage::default(),
+            heartbeats: 0,
+            error: None,
+        }
+    }
+
+    /// Milliseconds that weir itself took so far.
+    pub fn own_ms(&self) -> f64 {
+        (self.begun.millis() - self.upstream_ms).max(0.0)
+    }
+
+    /// Writes the line.
+    pub fn log(&self, format: LogFormat) {
+        if log::log_enabled!(log::Level::Info) {
+            info!("{}", self.line(format));
+        }
+    }
+
+    fn fields(&self) -> Vec<(&'static str, Value)> {
+        let mut fields = vec![
+            ("id", Value::Text(self.id.clone())),
+            ("endpoint", Value::Text(self.endpoint.into())),
+        ];
+        let mut text = |name, value: &str| {
+            if !value.is_empty() {
+                fields.push((name, Value::Text(printable(value))));
+            }
+        };
+        text("model", &self.model);
+        text("upstream", &self.upstream);
+        text("key", &self.key);
+        fields.push(("status", Value::Whole(u64::from(self.status))));
+        if self.attempts > 0 {
+            fields.push(("attempts", Value::Whole(u64::from(self.attempts))));
+        }
+        fields.push(("ms", Value::Millis(self.begun.millis())));
+        if self.attempts > 0 {
+            fields.push(("upstream_ms", Value::Millis(self.upstream_ms)));
+        }
+        if let Some(ms) = self.first_byte {
+            fields.push(("first_byte_ms", Value::Millis(ms)));
+        }
+        let counters = [
+            ("prompt_tokens", self.usage.prompt),
+            ("completion_tokens", self.usage.completion),
+            ("cached_tokens", self.usage.cached),
+            ("reasoning_tokens", self.usage.reasoning),
+        ];
+        for (name, count) in counters {
+            if let Some(count) = count {
+                fields.push((name, Value::Whole(count)));
+            }
+        }
+        if self.heartbeats > 0 {
+            fields.push(("heartbeats", Value::Whole(u64::from(self.heartbeats))));
+        }
+        if let Some(error) = &self.error {
+            fields.push(("error", Value::Text(printable(error))));
+        }
+        fields
+    }
+
+    fn line(&self, format: LogFormat) -> String {
+        let fields = self.fields();
+        match format {
+            LogFormat::Json => {
+                let object: serde_json::Map<_, _> = fields
+                    .into_iter()
+                    .map(|(name, value)| (name.to_owned(), value.into_json()))
+                    .collect();
+                serde_json::Value::Object(object).to_string()
+            }
+            LogFormat::Text => {
+                let mut line = String::with_capacity(160);
+                for (name, value) in fields {
+                    if !line.is_empty() {
+                        line.push(' ');
+                    }
+                    let _ = match value {
+                        Value::Text(text) if text.contains([' ', '"', '=']) => {
+                            write!(line, "{name}={text:?}")
+                        }
+                        Value::Text(text) => write!(line, "{name}={text}"),
+                        Value::Whole(number) => write!(line, "{name}={number}"),
+                        Value::Millis(number) => write!(line, "{name}={number:.1}"),
+                    };
+                }
+                line
+            }
+        }
+    }
+}
+
+enum Value {
+    Text(String),
+    Whole(u64),
+    Millis(f64),
+}
+
+impl Value {
+    fn into_json(self) -> serde_json::Value {
+        match self {
+            Value::Text(text) => text.into(),
+            Value::Whole(number) => number.into(),
+            Value::Millis(number) => ((number * 10.0).round() / 10.0).into(),
+        }
+    }
+}
+
+/// How much of a foreign text a log line holds.
+const SHOWN: usize = 300;
+
+/// A foreign text on one line, within bounds.
+fn printable(text: &str) -> String {
+    text.chars()
+        .take(SHOWN)
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_one_line_in_both_forms() {
+        let mut record = Record::new("r1".into(), "chat");
+        record.model = "m\nx y".into();
+        record.status = 200;
+        record.usage.prompt = Some(3);
+        record.error = Some("a \"b\"".into());
+        let text = record.line(LogFormat::Text);
+        assert!(
+            text.starts_with("id=r1 endpoint=chat model=\"m x y\" status=200 ms="),
+            "{text}"
+        );
+        assert!(
+            text.ends_with(r#"prompt_tokens=3 error="a \"b\"""#),
+            "{text}"
+        );
+        let json: serde_json::Value = serde_json::from_str(&record.line(LogFormat::Json)).unwrap();
+        assert_eq!(json["model"], "m x y");
+        assert_eq!(json["prompt_tokens"], 3);
+    }
+}

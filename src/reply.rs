@@ -1,0 +1,165 @@
+//! One HTTP reply out: status, headers and body in one write.
+//!
+//! The HTTP server's own `respond` copies through a buffer, ignores some headers and can panic on
+//! odd requests, so replies are written here, through its raw writer.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+
+use crate::error::ApiError;
+
+/// A reply that is known whole.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    /// Lines with their ends.
+    pub headers: String,
+    pub content_type: &'static str,
+    pub body: Vec<u8>,
+    /// The answer to HEAD: everything but the body.
+    pub head_only: bool,
+}
+
+pub const JSON: &str = "application/json";
+
+impl Reply {
+    pub fn new(status: u16) -> Reply {
+        Reply {
+            status,
+            headers: String::new(),
+            content_type: JSON,
+            body: Vec::new(),
+            head_only: false,
+        }
+    }
+
+    pub fn json(status: u16, body: Vec<u8>) -> Reply {
+        Reply {
+            body,
+            ..Reply::new(status)
+        }
+    }
+
+    pub fn text(status: u16, body: impl Into<Vec<u8>>) -> Reply {
+        Reply {
+            content_type: "text/plain; charset=utf-8",
+            body: body.into(),
+            ..Reply::new(status)
+        }
+    }
+
+    /// An error in its JSON shape, with the waiting time it names.
+    pub fn error(error: &ApiError) -> Reply {
+        let mut reply = Reply::json(error.status, error.to_json());
+        if let Some(seconds) = error.retry_after_seconds() {
+            reply = reply.with("Retry-After", seconds);
+        }
+        reply
+    }
+
+    /// Adds a header. The value must hold no line ends; those who pass foreign text check it.
+    pub fn with(mut self, name: &str, value: impl std::fmt::Display) -> Reply {
+        push_header(&mut self.headers, name, value);
+        self
+    }
+
+    /// The whole reply as it goes over the wire.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut head = String::with_capacity(160 + self.headers.len());
+        let _ = write!(
+            head,
+            "HTTP/1.1 {} {}\r\n{}",
+            self.status,
+            reason(self.status),
+            self.headers
+        );
+        if self.status != 204 {
+            let _ = write!(
+                head,
+                "Content-Type: {}\r\nContent-Length: {}\r\n",
+                self.content_type,
+                self.body.len()
+            );
+        }
+        head.push_str("\r\n");
+        let mut bytes = head.into_bytes();
+        if !self.head_only {
+            bytes.extend_from_slice(&self.body);
+        }
+        bytes
+    }
+
+    pub fn write(&self, writer: &mut dyn Write) -> io::Result<()> {
+        writer.write_all(&self.to_bytes())?;
+        writer.flush()
+    }
+}
+
+/// One header line, appended.
+pub fn push_header(lines: &mut String, name: &str, value: impl std::fmt::Display) {
+    let _ = write!(lines, "{name}: {value}\r\n");
+}
+
+/// The reason phrase. Nobody acts on it; people read it.
+fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        204 => "No Content",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        402 => "Payment Required",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        411 => "Length Required",
+        413 => "Content Too Large",
+        415 => "Unsupported Media Type",
+        422 => "Unprocessable Content",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        400..=499 => "Client Error",
+        _ => "Server Error",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn an_error_is_one_json_object_with_its_waiting_time() {
+        let error =
+            ApiError::new(429, "slow\r\ndown").with_retry_after(Duration::from_millis(1500));
+        let bytes = Reply::error(&error).with("x-request-id", "r").to_bytes();
+        let text = String::from_utf8(bytes).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert_eq!(
+            head,
+            format!(
+                "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 2\r\nx-request-id: r\r\nContent-Type: application/json\r\nContent-Length: {}",
+                body.len()
+            )
+        );
+        assert!(body.contains(r#""message":"slow\r\ndown""#));
+    }
+
+    #[test]
+    fn no_content_and_head_have_no_body() {
+        assert_eq!(
+            Reply::new(204).to_bytes(),
+            b"HTTP/1.1 204 No Content\r\n\r\n"
+        );
+        let mut reply = Reply::text(200, "ok");
+        reply.head_only = true;
+        let text = String::from_utf8(reply.to_bytes()).unwrap();
+        assert!(text.ends_with("Content-Length: 2\r\n\r\n"));
+    }
+}

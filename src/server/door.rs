@@ -1,0 +1,301 @@
+//! `Door`: the listening socket and the HTTP server on it, which is built anew when it gives up.
+//!
+//! The HTTP server's accept thread ends for good at its first error (out of descriptors, say), and
+//! silently when it panics. A clone of the listener survives it, and a new server takes over on
+//! that. The old one's connections still bring requests, so a keeper answers those.
+
+use std::io;
+use std::mem;
+use std::net::{TcpListener, ToSocketAddrs};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use log::{error, info, warn};
+use parking_lot::Mutex;
+use tiny_http::{Listener, Request, Server};
+
+use super::{Gateway, STACK, take};
+use crate::sockets;
+
+/// How long to wait before the listener is tried again, when it failed right after it was.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// How long the keeper of a server that was given up waits for another request: longer than an
+/// idle connection is kept.
+const KEEP: Duration = Duration::from_secs(90);
+
+/// Requests that one keeper answers at once.
+const KEPT: usize = 64;
+
+/// A listening socket as it was opened.
+pub struct Opened {
+    socket: Socket,
+    /// As told on standard output.
+    pub address: String,
+    /// 0 for a unix socket.
+    pub port: u16,
+    pub for_timer: Option<TcpListener>,
+    file: Option<PathBuf>,
+}
+
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Socket {
+    fn try_clone(&self) -> io::Result<Socket> {
+        Ok(match self {
+            Socket::Tcp(listener) => Socket::Tcp(listener.try_clone()?),
+            Socket::Unix(listener) => Socket::Unix(listener.try_clone()?),
+        })
+    }
+
+    fn into_server(self) -> io::Result<Server> {
+        let listener = match self {
+            Socket::Tcp(listener) => Listener::Tcp(listener),
+            Socket::Unix(listener) => Listener::Unix(listener),
+        };
+        Server::from_listener(listener, None).map_err(io::Error::other)
+    }
+}
+
+impl Opened {
+    pub fn tcp(address: &str, write_timeout: Duration) -> io::Result<Opened> {
+        let mut last = None;
+        for address in address.to_socket_addrs()? {
+            match sockets::bind(address) {
+                Ok(listener) => {
+                    sockets::prepare_listener(&listener, write_timeout)?;
+                    let local = listener.local_addr()?;
+                    return Ok(Opened {
+                        for_timer: Some(listener.try_clone()?),
+                        socket: Socket::Tcp(listener),
+                        address: format!("http://{local}"),
+                        port: local.port(),
+                        file: None,
+                    });
+                }
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| io::Error::other("the name has no address")))
+    }
+
+    pub fn unix(listener: UnixListener, path: &Path) -> io::Result<Opened> {
+        Ok(Opened {
+            socket: Socket::Unix(listener),
+            address: format!("unix:{}", path.display()),
+            port: 0,
+            for_timer: None,
+            file: Some(path.to_owned()),
+        })
+    }
+}
+
+/// One HTTP server, with the number of those before it.
+#[derive(Clone)]
+pub struct Generation {
+    number: u64,
+    server: Arc<Server>,
+}
+
+/// Why a server gave no request.
+pub enum Fault {
+    /// `accept` failed.
+    Accept(io::Error),
+    /// Somebody woke the worker: there is a newer server.
+    Woken,
+}
+
+impl Generation {
+    pub fn receive(&self) -> Result<Request, Fault> {
+        self.server.recv().map_err(|error| {
+            // The server tells both in the same way; its own error has no number of the system.
+            match error.raw_os_error() {
+                Some(_) => Fault::Accept(error),
+                None => Fault::Woken,
+            }
+        })
+    }
+}
+
+pub struct Door {
+    state: Mutex<State>,
+    file: Option<PathBuf>,
+}
+
+struct State {
+    current: Generation,
+    /// For the next server.
+    socket: Socket,
+    opened: Instant,
+    closed: bool,
+}
+
+impl Door {
+    pub fn new(opened: Opened) -> io::Result<Door> {
+        let server = opened.socket.try_clone()?.into_server()?;
+        Ok(Door {
+            state: Mutex::new(State {
+                current: Generation {
+                    number: 0,
+                    server: Arc::new(server),
+                },
+                socket: opened.socket,
+                opened: Instant::now(),
+                closed: false,
+            }),
+            file: opened.file,
+        })
+    }
+
+    pub fn current(&self) -> Generation {
+        self.state.lock().current.clone()
+    }
+
+    /// The server to go on with after `seen` had a fault.
+    pub fn after(&self, seen: Generation, fault: Fault, gateway: &Arc<Gateway>) -> Generation {
+        let mut state = self.state.lock();
+        if state.closed || state.current.number != seen.number {
+            // While stopping, the old server still brings the requests of open connections.
+            return state.current.clone();
+        }
+        let Fault::Accept(error) = fault else {
+            return seen;
+        };
+        warn!("accepting connections failed ({error}); the listener is opened anew");
+        state.reopen(gateway);
+        state.current.clone()
+    }
+
+    /// Builds a new server because connections wait and the old one does not take them.
+    pub fn reopen_stuck(&self, gateway: &Arc<Gateway>) {
+        let mut state = self.state.lock();
+        if !state.closed {
+            warn!("connections are not accepted; the listener is opened anew");
+            state.reopen(gateway);
+        }
+    }
+
+    /// Refuses new connections. Requests on open ones still come.
+    pub fn close(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        match &state.socket {
+            Socket::Tcp(listener) => sockets::stop_listening(listener),
+            Socket::Unix(listener) => sockets::stop_listening(listener),
+        }
+    }
+
+    /// Takes the file of a unix socket away.
+    pub fn remove_file(&self) {
+        if let Some(file) = &self.file {
+            let _ = std::fs::remove_file(file);
+        }
+    }
+}
+
+impl State {
+    fn reopen(&mut self, gateway: &Arc<Gateway>) {
+        // Out of descriptors, the next server fails as quickly as the last.
+        let since = self.opened.elapsed();
+        if since < PAUSE {
+            thread::sleep(PAUSE - since);
+        }
+        let server = loop {
+            match self.socket.try_clone().and_then(Socket::into_server) {
+                Ok(server) => break server,
+                Err(error) => {
+                    error!("the listener cannot be opened: {error}");
+                    thread::sleep(PAUSE);
+                }
+            }
+        };
+        self.opened = Instant::now();
+        let number = self.current.number + 1;
+        let next = Generation {
+            number,
+            server: Arc::new(server),
+        };
+        let old = mem::replace(&mut self.current, next);
+        info!("listener {number} is open");
+        // Every worker that waits at the old server, or comes back to it, moves on.
+        for _ in 0..gateway.max_chats + super::SPARE {
+            old.server.unblock();
+        }
+        keep(old.server, gateway);
+    }
+}
+
+/// Starts the keeper of a server that was given up.
+fn keep(server: Arc<Server>, gateway: &Arc<Gateway>) {
+    let gateway = Arc::clone(gateway);
+    let spawned = thread::Builder::new()
+        .name("keeper".into())
+        .stack_size(STACK)
+        .spawn(move || {
+            let mut until = Instant::now() + KEEP;
+            let busy = Arc::new(());
+            while Instant::now() < until {
+                let begun = Instant::now();
+                match server.recv_timeout(Duration::from_secs(1)) {
+                    Ok(Some(request)) => {
+                        until = Instant::now() + KEEP;
+                        answer_apart(&gateway, request, &busy);
+                    }
+                    // Meant for a worker that has not moved on yet.
+                    Ok(None) if begun.elapsed() < Duration::from_millis(900) => {
+                        server.unblock();
+                        thread::sleep(Duration::from_millis(5));
+                    }
+                    Ok(None) | Err(_) => {}
+                }
+            }
+            // Its end would take the file of a unix socket away, which the next server needs.
+            mem::forget(server);
+        });
+    if let Err(error) = spawned {
+        error!("no keeper for the old connections: {error}");
+    }
+}
+
+/// Answers a request on a thread of its own, and closes its connection afterwards.
+fn answer_apart(gateway: &Arc<Gateway>, request: Request, busy: &Arc<()>) {
+    let peer = request.remote_addr().copied();
+    let run = {
+        let gateway = Arc::clone(gateway);
+        let busy = Arc::clone(busy);
+        move || {
+            let desk = gateway.watch.add_desk();
+            take(&gateway, request, &desk);
+            gateway.watch.remove_desk(&desk);
+            if let Some(peer) = peer {
+                gateway.watch.close_soon(peer);
+            }
+            drop(busy);
+        }
+    };
+    if Arc::strong_count(busy) > KEPT {
+        // Better late than unbounded.
+        run();
+        return;
+    }
+    let spawned = thread::Builder::new().stack_size(STACK).spawn(run);
+    if let Err(error) = spawned {
+        error!("a request on an old connection was lost: {error}");
+    }
+}
+
+impl From<Socket> for OwnedFd {
+    fn from(socket: Socket) -> OwnedFd {
+        match socket {
+            Socket::Tcp(listener) => listener.into(),
+            Socket::Unix(listener) => listener.into(),
+        }
+    }
+}

@@ -1,0 +1,435 @@
+//! Path and method -> what is answered, and who may ask.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tiny_http::Method;
+
+use super::{Gateway, State};
+use crate::config::{self, ClientKey, Config};
+use crate::desk::Job;
+use crate::error::ApiError;
+use crate::exchange;
+use crate::inbound::Call;
+use crate::models;
+use crate::record::Record;
+use crate::reply::Reply;
+
+/// What a request asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Endpoint {
+    Chat,
+    Models,
+    Model,
+    Health,
+    Ready,
+    Status,
+    Reset,
+    Preflight,
+    /// The path is known, the method is another one; these are the right ones.
+    WrongMethod(&'static str),
+    Unknown,
+}
+
+const MODEL: &str = "/v1/models/";
+
+/// The paths without a variable part, with the one method of each.
+const PATHS: &[(&str, &str, Endpoint)] = &[
+    ("/v1/chat/completions", "POST", Endpoint::Chat),
+    ("/v1/models", "GET", Endpoint::Models),
+    ("/healthz", "GET", Endpoint::Health),
+    ("/readyz", "GET", Endpoint::Ready),
+    ("/status", "GET", Endpoint::Status),
+    ("/status/reset", "POST", Endpoint::Reset),
+];
+
+impl Endpoint {
+    pub fn name(self) -> &'static str {
+        match self {
+            Endpoint::Chat => "chat",
+            Endpoint::Models => "models",
+            Endpoint::Model => "model",
+            Endpoint::Health => "healthz",
+            Endpoint::Ready => "readyz",
+            Endpoint::Status => "status",
+            Endpoint::Reset => "reset",
+            Endpoint::Preflight => "preflight",
+            Endpoint::WrongMethod(_) | Endpoint::Unknown => "none",
+        }
+    }
+
+    /// Probes come every few seconds and say nothing.
+    pub fn is_logged(self) -> bool {
+        !matches!(
+            self,
+            Endpoint::Health | Endpoint::Ready | Endpoint::Status | Endpoint::Preflight
+        )
+    }
+
+    fn needs_key(self) -> bool {
+        matches!(
+            self,
+            Endpoint::Chat
+                | Endpoint::Models
+                | Endpoint::Model
+                | Endpoint::Status
+                | Endpoint::Reset
+        )
+    }
+}
+
+pub fn endpoint(call: &Call<'_>) -> Endpoint {
+    if call.method == Method::Options {
+        return Endpoint::Preflight;
+    }
+    let method = call.method.as_str();
+    let fits = |wanted: &str| method == wanted || (method == "HEAD" && wanted == "GET");
+    let known = PATHS.iter().find(|(path, ..)| *path == call.path);
+    match known {
+        Some((_, wanted, endpoint)) if fits(wanted) => *endpoint,
+        Some((_, "GET", _)) => Endpoint::WrongMethod("GET, HEAD, OPTIONS"),
+        Some(_) => Endpoint::WrongMethod("POST, OPTIONS"),
+        None if call
+            .path
+            .strip_prefix(MODEL)
+            .is_some_and(|id| !id.is_empty()) =>
+        {
+            if fits("GET") {
+                Endpoint::Model
+            } else {
+                Endpoint::WrongMethod("GET, HEAD, OPTIONS")
+            }
+        }
+        None => Endpoint::Unknown,
+    }
+}
+
+/// Answers the request and notes in the record what came of it.
+pub fn answer(
+    gateway: &Gateway,
+    state: &State,
+    endpoint: Endpoint,
+    mut call: Call<'_>,
+    job: &Arc<Job>,
+    record: &mut Record,
+) {
+    let config = &state.config;
+    allow_origin(config, &mut call);
+    let key = match client_key(config, endpoint, &call) {
+        Ok(key) => key,
+        Err(error) => return refuse(call, &error, record),
+    };
+    let reply = match endpoint {
+        Endpoint::Chat => {
+            if gateway.draining.load(Ordering::Acquire) {
+                let error = ApiError::new(503, "the gateway is shutting down")
+                    .with_code("shutting_down")
+                    .with_retry_after(Duration::from_secs(1));
+                return refuse(call, &error, record);
+            }
+            let Some(_seat) = Seat::take(&gateway.chats, gateway.max_chats) else {
+                let error = ApiError::new(503, "all workers of the gateway are busy")
+                    .with_code("overloaded")
+                    .with_retry_after(Duration::from_secs(1));
+                return refuse(call, &error, record);
+            };
+            return exchange::chat(state, call, job, key, record);
+        }
+        Endpoint::Models => Reply::json(200, models::list(config, &usable(state), key, 0)),
+        Endpoint::Model => {
+            let id = decode_percent(&call.path[MODEL.len()..]);
+            match models::one(config, &id, &usable(state), key, 0) {
+                Some(model) => Reply::json(200, model),
+                None => {
+                    let error = ApiError::new(404, format!("there is no model `{id}`"))
+                        .with_code("model_not_found")
+                        .with_param("model");
+                    return refuse(call, &error, record);
+                }
+            }
+        }
+        Endpoint::Health => Reply::text(200, "ok\n"),
+        Endpoint::Ready => ready(gateway, state),
+        Endpoint::Status => Reply::json(200, status(gateway, state)),
+        Endpoint::Reset => {
+            for pool in &state.pools {
+                pool.reset();
+            }
+            Reply::json(200, br#"{"reset":true}"#.to_vec())
+        }
+        Endpoint::Preflight => preflight(),
+        Endpoint::WrongMethod(right) => {
+            let error = ApiError::new(
+                405,
+                format!("{} is not for this path, but {right}", call.method),
+            )
+            .with_code("method_not_allowed");
+            note(&error, record);
+            call.reply(Reply::error(&error).with("Allow", right));
+            return;
+        }
+        Endpoint::Unknown => {
+            let error = ApiError::new(404, format!("there is nothing at {}", shown(&call.path)))
+                .with_code("not_found");
+            return refuse(call, &error, record);
+        }
+    };
+    record.status = reply.status;
+    call.reply(reply);
+}
+
+/// A place among the chats that may run at once.
+struct Seat<'a>(&'a AtomicUsize);
+
+impl<'a> Seat<'a> {
+    fn take(taken: &'a AtomicUsize, most: usize) -> Option<Seat<'a>> {
+        let seat = Seat(taken);
+        // Counted first; the guard takes it back if it was one too many.
+        (taken.fetch_add(1, Ordering::AcqRel) < most).then_some(seat)
+    }
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+fn note(error: &ApiError, record: &mut Record) {
+    record.status = error.status;
+    record.error = Some(error.message.clone());
+}
+
+fn refuse(call: Call<'_>, error: &ApiError, record: &mut Record) {
+    note(error, record);
+    let mut reply = Reply::error(error);
+    if error.status == 401 {
+        reply = reply.with("WWW-Authenticate", "Bearer");
+    }
+    call.reply(reply);
+}
+
+/// Who asks. Without client keys in the config everybody may.
+fn client_key<'c>(
+    config: &'c Config,
+    endpoint: Endpoint,
+    call: &Call<'_>,
+) -> Result<Option<&'c ClientKey>, ApiError> {
+    if config.client_keys.is_empty() || !endpoint.needs_key() {
+        return Ok(None);
+    }
+    let refused = |message: &str| Err(ApiError::new(401, message).with_code("invalid_api_key"));
+    let bearer = call.header("authorization").and_then(|value| {
+        let (scheme, key) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+    });
+    let Some(given) = bearer.or_else(|| call.header("x-api-key")) else {
+        return refused("this gateway needs a key: send it as `Authorization: Bearer KEY`");
+    };
+    let digest = config::digest(given);
+    // Over all keys and all bytes, so that the time it takes tells nothing.
+    let mut found = None;
+    for key in &config.client_keys {
+        let differing = key
+            .digest
+            .iter()
+            .zip(&digest)
+            .fold(0, |sum, (a, b)| sum | (a ^ b));
+        if std::hint::black_box(differing) == 0 {
+            found = Some(key);
+        }
+    }
+    match found {
+        Some(key) => Ok(Some(key)),
+        None => refused("the key is not one of this gateway's"),
+    }
+}
+
+/// Lets web pages read the answer: every page where a key is needed, and where none is only pages
+/// from this very machine, since any other could spend the owner's quota.
+fn allow_origin(config: &Config, call: &mut Call<'_>) {
+    let Some(origin) = call.header("origin") else {
+        return;
+    };
+    let allowed = if !config.client_keys.is_empty() {
+        "*".to_owned()
+    } else if is_local_origin(origin) {
+        origin.to_owned()
+    } else {
+        return;
+    };
+    call.add_common("Access-Control-Allow-Origin", &allowed);
+    call.add_common(
+        "Access-Control-Expose-Headers",
+        "x-request-id, x-weir-upstream, x-weir-attempts, x-weir-dropped, Retry-After",
+    );
+}
+
+fn is_local_origin(origin: &str) -> bool {
+    let Some(host) = origin
+        .strip_prefix("http://")
+        .or_else(|| origin.strip_prefix("https://"))
+    else {
+        return false;
+    };
+    let host = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        // No port, or the colons of an IPv6 address.
+        _ => host,
+    };
+    matches!(host, "localhost" | "127.0.0.1" | "[::1]")
+}
+
+fn preflight() -> Reply {
+    Reply::new(204)
+        .with("Access-Control-Allow-Methods", "GET, POST, OPTIONS")
+        .with(
+            "Access-Control-Allow-Headers",
+            "Authorization, Content-Type, x-api-key, x-request-id",
+        )
+        .with("Access-Control-Max-Age", 600)
+}
+
+/// Whether an upstream can serve anything now.
+fn usable(state: &State) -> impl Fn(usize) -> bool {
+    let now = Instant::now();
+    let usable: Vec<bool> = state
+        .pools
+        .iter()
+        .map(|pool| pool.is_usable("", now))
+        .collect();
+    move |upstream| usable.get(upstream).copied().unwrap_or(false)
+}
+
+fn ready(gateway: &Gateway, state: &State) -> Reply {
+    let problem = if gateway.draining.load(Ordering::Acquire) {
+        Some("shutting down\n")
+    } else if !(0..state.pools.len()).any(usable(state)) {
+        Some("no upstream is usable\n")
+    } else {
+        None
+    };
+    match problem {
+        None => Reply::text(200, "ready\n"),
+        Some(problem) => Reply::text(503, problem).with("Retry-After", 1),
+    }
+}
+
+fn status(gateway: &Gateway, state: &State) -> Vec<u8> {
+    let now = Instant::now();
+    let upstreams: Vec<_> = state
+        .config
+        .upstreams
+        .iter()
+        .zip(&state.pools)
+        .map(|(upstream, pool)| {
+            let keys: Vec<_> = pool
+                .view(now)
+                .into_iter()
+                .map(|key| {
+                    let rests: Vec<_> = key
+                        .rests
+                        .iter()
+                        .map(|rest| {
+                            json!({
+                                "model": rest.model,
+                                "seconds": rest.left.as_secs_f64(),
+                                "why": rest.why,
+                            })
+                        })
+                        .collect();
+                    json!({
+                        "name": key.name,
+                        "slots": key.slots,
+                        "free": key.free,
+                        "requests": key.requests,
+                        "cooling": rests,
+                        "last_error": key.last_error,
+                    })
+                })
+                .collect();
+            json!({
+                "name": upstream.name,
+                "format": upstream.format.name(),
+                "waiting": pool.waiting(),
+                "keys": keys,
+            })
+        })
+        .collect();
+    let waiting: usize = state.pools.iter().map(|pool| pool.waiting()).sum();
+    let whole = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime_seconds": gateway.begun.elapsed().as_secs(),
+        "exchanges": gateway.chats.load(Ordering::Relaxed),
+        "waiting": waiting,
+        "connections": gateway.watch.connections(),
+        "upstreams": upstreams,
+    });
+    whole.to_string().into_bytes()
+}
+
+/// A path or a name from a caller, within bounds.
+fn shown(text: &str) -> String {
+    const SHOWN: usize = 200;
+    text.chars().take(SHOWN).collect()
+}
+
+fn decode_percent(text: &str) -> String {
+    let mut out = Vec::with_capacity(text.len());
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    while at < bytes.len() {
+        let decoded = (bytes[at] == b'%')
+            .then(|| bytes.get(at + 1..at + 3))
+            .flatten()
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match decoded {
+            Some(byte) => {
+                out.push(byte);
+                at += 3;
+            }
+            None => {
+                out.push(bytes[at]);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_pages_of_this_machine_are_local() {
+        for origin in [
+            "http://localhost",
+            "http://localhost:3000",
+            "https://127.0.0.1:8443",
+            "http://[::1]:1",
+            "http://[::1]",
+        ] {
+            assert!(is_local_origin(origin), "{origin}");
+        }
+        for origin in [
+            "null",
+            "http://localhost.example",
+            "http://example:127.0.0.1",
+            "http://evil.example",
+            "file://",
+            "http://a:b",
+        ] {
+            assert!(!is_local_origin(origin), "{origin}");
+        }
+    }
+
+    #[test]
+    fn percent_encoding_is_undone_and_broken_one_left() {
+        assert_eq!(decode_percent("a%2Fb%20%"), "a/b %");
+        assert_eq!(decode_percent("%ff%zz"), "\u{fffd}%zz");
+    }
+}

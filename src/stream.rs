@@ -1,0 +1,353 @@
+//! `Stream`: the caller's event stream, written by the worker and kept alive by the timer thread.
+//!
+//! Whole events go in; head and first event leave in one write, each later event in one write of
+//! its own. A heartbeat goes out between events only: it takes the same lock, and where the worker
+//! holds it the stream is not quiet. Until the head is out the stream can still become a plain
+//! answer with its own status. Knows no dialect but the error event it is handed.
+
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::clock;
+use crate::reply::Reply;
+
+/// What the timer thread sends into a silent stream. A comment alone is safe: the official SDKs
+/// dispatch nothing for it.
+const HEARTBEAT: &[u8] = b": keep-alive\n\n";
+
+/// The caller has gone: a write failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gone;
+
+pub struct Stream {
+    out: Mutex<Out>,
+    /// `clock::now` of the last write, or of the begin.
+    last: AtomicU64,
+    /// `clock::now` of the begin of the write that is going on; 0 for none.
+    writing_since: AtomicU64,
+    keepalive: u64,
+}
+
+struct Out {
+    writer: Box<dyn Write + Send>,
+    state: State,
+    /// Chunked framing; without it (HTTP/1.0) the end of the connection ends the stream.
+    chunked: bool,
+    head: Head,
+    /// The bytes of one write, kept for its room.
+    frame: Vec<u8>,
+    heartbeats: u32,
+}
+
+/// What goes into the head besides what every stream says.
+#[derive(Default)]
+pub struct Head {
+    pub content_type: &'static str,
+    /// Lines with their ends.
+    pub fixed: String,
+    /// Lines about the attempt that is being made; the last one before the head leaves counts.
+    pub attempt: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Nothing is written yet.
+    Fresh,
+    /// The head is out.
+    Open,
+    /// The last byte is out, or can never be.
+    Ended,
+}
+
+impl Stream {
+    pub fn new(
+        writer: Box<dyn Write + Send>,
+        chunked: bool,
+        head: Head,
+        keepalive: Duration,
+    ) -> Stream {
+        Stream {
+            out: Mutex::new(Out {
+                writer,
+                state: State::Fresh,
+                chunked,
+                head,
+                frame: Vec::new(),
+                heartbeats: 0,
+            }),
+            last: AtomicU64::new(clock::now()),
+            writing_since: AtomicU64::new(0),
+            keepalive: clock::millis(keepalive).max(1),
+        }
+    }
+
+    /// The head is out: from here on a failure is an event.
+    pub fn has_begun(&self) -> bool {
+        self.out.lock().state != State::Fresh
+    }
+
+    pub fn heartbeats(&self) -> u32 {
+        self.out.lock().heartbeats
+    }
+
+    /// Says what the head will tell about the attempt, unless it is out.
+    pub fn announce(&self, lines: String) {
+        let mut out = self.out.lock();
+        if out.state == State::Fresh {
+            out.head.attempt = lines;
+        }
+    }
+
+    /// Sends whole events.
+    pub fn send(&self, events: &[u8]) -> Result<(), Gone> {
+        self.write(&mut self.out.lock(), events, false)
+    }
+
+    /// Sends the last events, possibly none, and ends the stream.
+    pub fn end(&self, events: &[u8]) -> Result<(), Gone> {
+        self.write(&mut self.out.lock(), events, true)
+    }
+
+    /// Ends the stream because of an error: as a plain answer if nothing is out yet, else with
+    /// `event` as its last one. True if it became the plain answer.
+    pub fn fail(&self, reply: Reply, event: &[u8]) -> Result<bool, Gone> {
+        let mut out = self.out.lock();
+        if out.state != State::Fresh {
+            return self.write(&mut out, event, true).map(|()| false);
+        }
+        out.state = State::Ended;
+        let written = {
+            let _writing = self.writing();
+            reply.write(&mut out.writer)
+        };
+        written.map(|()| true).map_err(|_| Gone)
+    }
+
+    /// A heartbeat, if the stream has been silent for long enough. For the timer thread, which
+    /// has seen that a small write will not block.
+    pub fn beat(&self) {
+        if !self.is_quiet() {
+            return;
+        }
+        // A stream that is being written is not quiet.
+        if let Some(mut out) = self.out.try_lock()
+            && self.is_quiet()
+            && self.write(&mut out, HEARTBEAT, false).is_ok()
+        {
+            out.heartbeats += 1;
+        }
+    }
+
+    /// Nothing was written for the time after which a heartbeat is due.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet_until() <= clock::now()
+    }
+
+    /// `clock::now` of the next heartbeat, if nothing is written before.
+    pub fn quiet_until(&self) -> u64 {
+        self.last.load(Ordering::Relaxed) + self.keepalive
+    }
+
+    /// How many milliseconds the write that is going on has taken so far.
+    pub fn blocked_for(&self) -> Option<u64> {
+        match self.writing_since.load(Ordering::Relaxed) {
+            0 => None,
+            since => Some(clock::now().saturating_sub(since)),
+        }
+    }
+
+    fn writing(&self) -> Writing<'_> {
+        self.writing_since.store(clock::now(), Ordering::Relaxed);
+        Writing(self)
+    }
+
+    fn write(&self, out: &mut Out, events: &[u8], last: bool) -> Result<(), Gone> {
+        if out.state == State::Ended {
+            return Err(Gone);
+        }
+        let _writing = self.writing();
+        out.frame(events, last);
+        let written = out.write_frame();
+        out.state = match written {
+            Ok(()) if !last => State::Open,
+            // After a failed write the framing is broken, so nothing may follow.
+            _ => State::Ended,
+        };
+        written.map_err(|_| Gone)
+    }
+}
+
+/// While it lives, the stream is being written.
+struct Writing<'a>(&'a Stream);
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        self.0.writing_since.store(0, Ordering::Relaxed);
+        self.0.last.store(clock::now(), Ordering::Relaxed);
+    }
+}
+
+impl Out {
+    /// Puts together what one write sends.
+    fn frame(&mut self, events: &[u8], last: bool) {
+        self.frame.clear();
+        if self.state == State::Fresh {
+            self.frame
+                .extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Type: ");
+            self.frame
+                .extend_from_slice(self.head.content_type.as_bytes());
+            self.frame
+                .extend_from_slice(b"\r\nCache-Control: no-cache\r\nX-Accel-Buffering: no\r\n");
+            self.frame.extend_from_slice(self.head.fixed.as_bytes());
+            self.frame.extend_from_slice(self.head.attempt.as_bytes());
+            self.frame.extend_from_slice(if self.chunked {
+                b"Transfer-Encoding: chunked\r\n\r\n"
+            } else {
+                b"Connection: close\r\n\r\n"
+            });
+        }
+        if !self.chunked {
+            self.frame.extend_from_slice(events);
+            return;
+        }
+        if !events.is_empty() {
+            push_hex(&mut self.frame, events.len());
+            self.frame.extend_from_slice(b"\r\n");
+            self.frame.extend_from_slice(events);
+            self.frame.extend_from_slice(b"\r\n");
+        }
+        if last {
+            self.frame.extend_from_slice(b"0\r\n\r\n");
+        }
+    }
+
+    fn write_frame(&mut self) -> io::Result<()> {
+        self.writer.write_all(&self.frame)?;
+        self.writer.flush()?;
+        // An event of many megabytes should not keep its room for the rest of the stream.
+        const KEPT: usize = 64 * 1024;
+        if self.frame.capacity() > KEPT {
+            self.frame = Vec::new();
+        }
+        Ok(())
+    }
+}
+
+fn push_hex(out: &mut Vec<u8>, number: usize) {
+    let digits = (usize::BITS - number.leading_zeros()).div_ceil(4).max(1);
+    for place in (0..digits).rev() {
+        out.push(b"0123456789abcdef"[number >> (4 * place) & 15]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    /// Takes what is written, one entry a flush.
+    #[derive(Clone, Default)]
+    struct Wire(Arc<Mutex<(Vec<u8>, Vec<String>)>>);
+
+    impl Write for Wire {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().0.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            let mut wire = self.0.lock();
+            let flushed = String::from_utf8(std::mem::take(&mut wire.0)).unwrap();
+            wire.1.push(flushed);
+            Ok(())
+        }
+    }
+
+    fn stream(chunked: bool, keepalive: Duration) -> (Stream, Wire) {
+        let wire = Wire::default();
+        let head = Head {
+            content_type: "text/event-stream",
+            fixed: "x-request-id: r\r\n".into(),
+            attempt: String::new(),
+        };
+        (
+            Stream::new(Box::new(wire.clone()), chunked, head, keepalive),
+            wire,
+        )
+    }
+
+    const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\nX-Accel-Buffering: no\r\nx-request-id: r\r\n";
+
+    #[test]
+    fn head_and_first_event_leave_together_and_the_end_with_the_last() {
+        let (stream, wire) = stream(true, Duration::from_secs(10));
+        stream.announce("x-weir-attempts: 1\r\n".into());
+        assert!(!stream.has_begun());
+        stream.send(b"data: 0123456789\n\n").unwrap();
+        stream.announce("too late".into());
+        stream.beat();
+        stream.end(b"data: [DONE]\n\n").unwrap();
+        assert_eq!(stream.send(b"data: x\n\n"), Err(Gone));
+        assert_eq!(
+            wire.0.lock().1,
+            [
+                format!(
+                    "{HEAD}x-weir-attempts: 1\r\nTransfer-Encoding: chunked\r\n\r\n12\r\ndata: 0123456789\n\n\r\n"
+                ),
+                "e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n".to_owned(),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_silent_stream_beats_and_a_failure_then_is_an_event() {
+        let (stream, wire) = stream(false, Duration::ZERO);
+        stream.last.store(0, Ordering::Relaxed);
+        stream.beat();
+        assert!(stream.has_begun());
+        let became_plain = stream
+            .fail(Reply::new(503), b"data: {\"error\":{}}\n\n")
+            .unwrap();
+        assert!(!became_plain);
+        stream.last.store(0, Ordering::Relaxed);
+        stream.beat();
+        assert_eq!(
+            wire.0.lock().1,
+            [
+                format!("{HEAD}Connection: close\r\n\r\n: keep-alive\n\n"),
+                "data: {\"error\":{}}\n\n".to_owned(),
+            ]
+        );
+        assert_eq!(stream.heartbeats(), 1);
+    }
+
+    #[test]
+    fn a_failure_before_the_head_keeps_its_status() {
+        let (stream, wire) = stream(true, Duration::from_secs(10));
+        assert!(stream.fail(Reply::new(503), b"unused").unwrap());
+        assert!(wire.0.lock().1[0].starts_with("HTTP/1.1 503 Service Unavailable\r\n"));
+        assert_eq!(stream.send(b"x"), Err(Gone));
+    }
+
+    #[test]
+    fn a_stream_that_is_being_written_is_left_alone() {
+        let (stream, wire) = stream(true, Duration::ZERO);
+        stream.last.store(0, Ordering::Relaxed);
+        let out = stream.out.lock();
+        stream.beat();
+        drop(out);
+        assert!(wire.0.lock().1.is_empty());
+    }
+
+    #[test]
+    fn hex_lengths() {
+        for number in [0, 1, 15, 16, 255, 256, 0x0dea_dbee] {
+            let mut out = Vec::new();
+            push_hex(&mut out, number);
+            assert_eq!(String::from_utf8(out).unwrap(), format!("{number:x}"));
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! One attempt: a leased client and a body go out, the head of an answer or a `Failure` comes back.
+//!
+//! Knows the HTTP around a request (address, key, status, hints to wait) and nothing of what the
+//! bodies say beyond an error. Retries are the exchange's affair.
+
+use std::io::{self, Read};
+use std::time::{Duration, SystemTime};
+
+use crate::cancel::{Cancel, Cause};
+use crate::config::{Key, Upstream};
+use crate::desk::{Job, Phase};
+use crate::failure::{Failure, seconds};
+use crate::line::{Answer, Line};
+use crate::provider::Format;
+
+/// How much of an error's body is read; the rest says nothing new.
+const ERROR_BODY: u64 = 64 * 1024;
+
+/// One request as it goes to one key.
+pub struct Attempt<'a> {
+    pub upstream: &'a Upstream,
+    pub key: &'a Key,
+    pub line: &'a Line,
+    pub path: &'a str,
+    pub body: &'a [u8],
+    /// The request's id, for the provider's own log.
+    pub id: &'a str,
+    /// How long the first byte of the answer may take.
+    pub first_byte: Duration,
+    /// The answer is asked for as an event stream.
+    pub streams: bool,
+}
+
+impl Attempt<'_> {
+    /// Sends the request and waits for a success status. The thread has entered the exchange's
+    /// `Cancel`, which is what ends the wait.
+    pub fn send(&self, job: &Job) -> Result<Answer, Failure> {
+        job.enter(Phase::FirstByte, self.first_byte);
+        let sent = self.post();
+        job.leave();
+        let mut answer = match sent {
+            Ok(answer) => answer,
+            Err(broken) => {
+                return Err(self.ended(&job.cancel).unwrap_or_else(|| {
+                    let what = format!("upstream {}: {}", self.upstream.name, broken.message);
+                    if broken.timeout {
+                        Failure::timeout(what)
+                    } else {
+                        Failure::unreachable(what)
+                    }
+                }));
+            }
+        };
+        let status = answer.status;
+        if status != 200 {
+            let retry_after = hint(&answer, status, SystemTime::now());
+            let mut body = Vec::new();
+            job.enter(Phase::Between, self.upstream.idle);
+            // A body that breaks off is still the best that is known.
+            let _ = answer.body.by_ref().take(ERROR_BODY).read_to_end(&mut body);
+            job.leave();
+            if let Some(failure) = self.ended(&job.cancel) {
+                return Err(failure);
+            }
+            if (300..400).contains(&status) {
+                return Err(Failure::malformed(format!(
+                    "upstream {} answered with a redirect ({status}); check its base_url",
+                    self.upstream.name
+                )));
+            }
+            return Err(match status {
+                200..=299 => Failure::empty(),
+                _ => Failure::from_status(status, &body, retry_after),
+            });
+        }
+        if answer.is_compressed() {
+            return Err(Failure::malformed(format!(
+                "upstream {} answered in an encoding that was not asked for",
+                self.upstream.name
+            )));
+        }
+        Ok(answer)
+    }
+
+    fn post(&self) -> Result<Answer, crate::line::Broken> {
+        let url = format!("{}{}", self.upstream.base_url, self.path);
+        let mut headers: Vec<(&str, &str)> = Vec::with_capacity(8);
+        headers.push(("content-type", "application/json"));
+        let accept = if self.streams {
+            "text/event-stream"
+        } else {
+            "application/json"
+        };
+        headers.push(("accept", accept));
+        headers.push(("x-request-id", self.id));
+        let (name, prefix) = self.upstream.format.auth_header();
+        let bearer;
+        if let Some(secret) = &self.key.secret {
+            bearer = format!("{prefix}{}", secret.reveal());
+            headers.push((name, &bearer));
+        }
+        if self.upstream.format == Format::Anthropic {
+            headers.push((
+                "anthropic-version",
+                &self.upstream.options.anthropic_version,
+            ));
+        }
+        for (name, value) in &self.upstream.headers {
+            headers.push((name, value));
+        }
+        self.line.post(&url, &headers, self.body)
+    }
+
+    /// Why the wait was ended from outside, as a failure.
+    pub fn ended(&self, cancel: &Cancel) -> Option<Failure> {
+        let name = &self.upstream.name;
+        Some(match cancel.cause()? {
+            Cause::FirstByte => {
+                // The next attempt may wait again.
+                cancel.forgive(Cause::FirstByte);
+                Failure::timeout(format!(
+                    "upstream {name} did not begin to answer within {} ms",
+                    self.first_byte.as_millis()
+                ))
+            }
+            Cause::Idle => {
+                cancel.forgive(Cause::Idle);
+                Failure::timeout(format!(
+                    "upstream {name} fell silent for {} ms",
+                    self.upstream.idle.as_millis()
+                ))
+            }
+            cause => ended_for_good(cause),
+        })
+    }
+
+    /// A read of the answer's body failed or was ended.
+    pub fn broken(&self, cancel: &Cancel, error: &io::Error) -> Failure {
+        self.ended(cancel).unwrap_or_else(|| {
+            let mut failure = Failure::disconnected();
+            failure.message = format!("upstream {}: {error}", self.upstream.name);
+            failure
+        })
+    }
+}
+
+/// The failure for a request that nothing can save any more.
+pub fn ended_for_good(cause: Cause) -> Failure {
+    match cause {
+        Cause::CallerGone => Failure::caller_gone(),
+        Cause::Stopping => Failure::stopping(),
+        Cause::Deadline | Cause::FirstByte | Cause::Idle => Failure::deadline(),
+    }
+}
+
+/// How long the upstream asks to be left alone, from its headers: translation section 13.4.
+fn hint(answer: &Answer, status: u16, now: SystemTime) -> Option<Duration> {
+    let millis = answer
+        .header("retry-after-ms")
+        .and_then(|text| text.trim().parse::<f64>().ok())
+        .and_then(|ms| Duration::try_from_secs_f64(ms / 1000.0).ok());
+    if millis.is_some() {
+        return millis;
+    }
+    if let Some(text) = answer.header("retry-after") {
+        if let Some(wait) = seconds(text) {
+            return Some(wait);
+        }
+        if let Ok(date) = httpdate::parse_http_date(text.trim()) {
+            return Some(date.duration_since(now).unwrap_or_default());
+        }
+    }
+    if status != 429 {
+        return None;
+    }
+    // Of several limits, the one that lasts is the one that was hit.
+    const RESETS: [&str; 2] = ["x-ratelimit-reset-requests", "x-ratelimit-reset-tokens"];
+    let by_reset = RESETS
+        .iter()
+        .filter_map(|name| span(answer.header(name)?))
+        .max();
+    if by_reset.is_some() {
+        return by_reset;
+    }
+    const DATES: [&str; 4] = [
+        "anthropic-ratelimit-requests-reset",
+        "anthropic-ratelimit-tokens-reset",
+        "anthropic-ratelimit-input-tokens-reset",
+        "anthropic-ratelimit-output-tokens-reset",
+    ];
+    DATES
+        .iter()
+        .filter_map(|name| timestamp(answer.header(name)?))
+        .filter_map(|date| date.duration_since(now).ok())
+        .max()
+}
+
+/// OpenAI's way to write a time span: `1s`, `6m0s`, `120ms`, `1h2m3.5s`.
+fn span(text: &str) -> Option<Duration> {
+    let mut total = 0.0;
+    let mut rest = text.trim();
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let digits = rest
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .filter(|&end| end > 0)?;
+        let number: f64 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let (unit, seconds) = [("ms", 0.001), ("h", 3600.0), ("m", 60.0), ("s", 1.0)]
+            .into_iter()
+            .find(|(unit, _)| rest.starts_with(unit))?;
+        total += number * seconds;
+        rest = &rest[unit.len()..];
+    }
+    Duration::try_from_secs_f64(total).ok()
+}
+
+/// An RFC 3339 date in UTC, as Anthropic writes it: `2026-11-24T12:00:00Z`.
+fn timestamp(text: &str) -> Option<SystemTime> {
+    let text = text.trim().strip_suffix('Z')?;
+    let (date, time) = text.split_once('T')?;
+    let mut date = date.splitn(3, '-').map(str::parse::<u64>);
+    let (year, month, day) = (date.next()?.ok()?, date.next()?.ok()?, date.next()?.ok()?);
+    let mut time = time.splitn(3, ':');
+    let hours: u64 = time.next()?.parse().ok()?;
+    let minutes: u64 = time.next()?.parse().ok()?;
+    let secs: f64 = time.next()?.parse().ok()?;
+    let plausible = (1970..=9999).contains(&year)
+        && (1..=12).contains(&month)
+        && (1..=31).contains(&day)
+        && hours < 24
+        && minutes < 60
+        && (0.0..61.0).contains(&secs);
+    if !plausible {
+        return None;
+    }
+    // Days from 1970 by the civil calendar, counting years from March.
+    let (y, m) = if month > 2 {
+        (year, month - 3)
+    } else {
+        (year - 1, month + 9)
+    };
+    let days = 365 * y + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + day - 1 - 719_468;
+    let whole = days * 86_400 + hours * 3_600 + minutes * 60;
+    Some(SystemTime::UNIX_EPOCH + Duration::from_secs(whole) + Duration::from_secs_f64(secs))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_read() {
+        for (text, seconds) in [
+            ("1s", 1.0),
+            ("6m0s", 360.0),
+            ("120ms", 0.12),
+            ("1h2m3.5s", 3723.5),
+        ] {
+            assert_eq!(span(text), Some(Duration::from_secs_f64(seconds)), "{text}");
+        }
+        for text in ["", "s", "1", "1x", "1s-", "9".repeat(400).as_str()] {
+            assert_eq!(span(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn dates_are_read() {
+        let expect = |text: &str, seconds: u64| {
+            assert_eq!(
+                timestamp(text),
+                Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)),
+                "{text}"
+            );
+        };
+        expect("1970-01-01T00:00:00Z", 0);
+        expect("2000-02-29T12:00:00Z", 951_825_600);
+        expect("2026-11-24T00:00:01Z", 1_795_478_401);
+        for text in [
+            "",
+            "Z",
+            "2026-13-01T00:00:00Z",
+            "2026-01-01",
+            "x-y-zTa:b:cZ",
+        ] {
+            assert_eq!(timestamp(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,445 @@
+//! `Watch`: the timer thread, which looks after everything that waits.
+//!
+//! It goes round the desks, beats silent streams, ends what takes too long, sees callers hang up,
+//! closes connections that send nothing or a byte at a time, and moves on what the HTTP server
+//! left waiting. It sleeps for good while there is no connection, for a second while none is at
+//! work, and for a tenth of one, or less where something is due, while there are requests.
+
+use std::collections::HashMap;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use log::{debug, error};
+use parking_lot::Mutex;
+
+use crate::cancel::Cause;
+use crate::clock;
+use crate::desk::{Desk, Job};
+use crate::sockets::{self, Bell, Caller, canonical};
+
+mod connections;
+
+use connections::Connections;
+
+/// A round while requests are in the works.
+const TICK: Duration = Duration::from_millis(100);
+
+/// A round while there are only idle connections.
+const SLOW: Duration = Duration::from_secs(1);
+
+/// A connection that was refused is closed for good this much later, so that the caller can read
+/// why: closing with unread bytes on our side would reset it.
+const LINGER_MS: u64 = 1_000;
+
+/// Refused connections that linger at once; more are closed at once.
+const LINGERERS: usize = 256;
+
+/// After a connection has come, all are looked at in short intervals for this long: the HTTP
+/// server may leave it waiting.
+const ALERT_MS: u64 = 1_000;
+const ALERT_LOOK_MS: u64 = 50;
+
+/// Beats at once while a connection starves.
+const MOST_BEATS: u32 = 32;
+
+/// The accept thread has this long to take a connection before it is given up.
+const ACCEPT_MS: u64 = 300;
+
+/// What the timer thread shares with the workers.
+pub struct Watch {
+    bell: Bell,
+    /// The thread sleeps for longer than a hang-up may go unseen.
+    resting: AtomicBool,
+    /// Jobs begun so far.
+    begun: AtomicU64,
+    desks: Mutex<Vec<Arc<Desk>>>,
+    lingering: Mutex<Vec<Lingerer>>,
+    connections: AtomicUsize,
+    stopping: AtomicBool,
+    port: u16,
+}
+
+/// A connection that was told to go.
+struct Lingerer {
+    caller: Caller,
+    until: u64,
+    /// Its owners were leaked, so its descriptors are closed by number.
+    leaked: bool,
+}
+
+/// What the timer thread is told at its start.
+pub struct Duties {
+    /// A clone of the listening socket; `None` on a unix socket.
+    pub listener: Option<TcpListener>,
+    pub write_timeout: Duration,
+    pub max_connections: usize,
+    /// How long a head may take, and a body that is read together with it.
+    pub head_wait: Duration,
+    /// Called every round.
+    pub on_round: Box<dyn Fn(Instant) + Send>,
+    /// Connections wait and nobody accepts them.
+    pub on_stuck: Box<dyn Fn() + Send>,
+}
+
+impl Watch {
+    pub fn new(port: u16) -> std::io::Result<Watch> {
+        Ok(Watch {
+            bell: Bell::new()?,
+            resting: AtomicBool::new(false),
+            begun: AtomicU64::new(0),
+            desks: Mutex::default(),
+            lingering: Mutex::default(),
+            connections: AtomicUsize::new(0),
+            stopping: AtomicBool::new(false),
+            port,
+        })
+    }
+
+    pub fn add_desk(&self) -> Arc<Desk> {
+        let desk = Arc::new(Desk::default());
+        self.desks.lock().push(Arc::clone(&desk));
+        desk
+    }
+
+    pub fn remove_desk(&self, desk: &Arc<Desk>) {
+        self.desks.lock().retain(|other| !Arc::ptr_eq(other, desk));
+    }
+
+    /// A job has begun. Costs a system call only when the thread sleeps for long.
+    pub fn rouse(&self) {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        if self.resting.load(Ordering::Relaxed) && self.resting.swap(false, Ordering::AcqRel) {
+            self.bell.ring();
+        }
+    }
+
+    /// A round at once.
+    pub fn ring(&self) {
+        self.bell.ring();
+    }
+
+    /// Ends the thread.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.bell.ring();
+    }
+
+    /// Requests in the works.
+    pub fn jobs(&self) -> Vec<Arc<Job>> {
+        self.desks
+            .lock()
+            .iter()
+            .filter_map(|desk| desk.job())
+            .collect()
+    }
+
+    /// Connections that were open on the last round.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    pub fn find(&self, peer: SocketAddr) -> Option<Caller> {
+        let peer = canonical(peer);
+        sockets::callers(self.port)
+            .into_iter()
+            .find(|caller| canonical(caller.peer) == peer)
+    }
+
+    /// Closes the connection from `peer`, soon: what was written to it can still be read.
+    pub fn close_soon(&self, peer: SocketAddr) {
+        if let Some(caller) = self.find(peer) {
+            self.let_linger(caller, false);
+        }
+    }
+
+    /// The same, and nothing more is read from it: whoever reads gets its end.
+    pub fn close_now(&self, caller: Caller) {
+        caller.shut_read();
+        self.let_linger(caller, false);
+    }
+
+    /// The same for a connection whose request was leaked.
+    pub fn close_leaked(&self, caller: Caller) {
+        self.let_linger(caller, true);
+    }
+
+    fn let_linger(&self, caller: Caller, leaked: bool) {
+        caller.shut_write();
+        let lingerer = Lingerer {
+            caller,
+            until: clock::now() + LINGER_MS,
+            leaked,
+        };
+        let mut lingering = self.lingering.lock();
+        if lingering.len() >= LINGERERS {
+            drop(lingering);
+            lingerer.close(self.port);
+        } else {
+            lingering.push(lingerer);
+        }
+    }
+
+    /// Starts the thread.
+    pub fn start(self: &Arc<Watch>, duties: Duties) -> std::io::Result<thread::JoinHandle<()>> {
+        let watch = Arc::clone(self);
+        thread::Builder::new()
+            .name("timer".into())
+            .stack_size(STACK)
+            .spawn(move || {
+                let mut round = Round::new(watch, duties);
+                while !round.watch.stopping.load(Ordering::Acquire) {
+                    // Everybody's timers hang on this thread, so nothing may end it.
+                    let done = catch_unwind(AssertUnwindSafe(|| round.go()));
+                    if done.is_err() {
+                        error!("the timer thread panicked and goes on");
+                        thread::sleep(TICK);
+                    }
+                }
+            })
+    }
+}
+
+/// Room for a round and a log line.
+const STACK: usize = 256 * 1024;
+
+impl Lingerer {
+    fn close(&self, port: u16) {
+        self.caller.discard(64 * 1024);
+        self.caller.shut();
+        if self.leaked {
+            sockets::close_leaked(self.caller.peer, port);
+        }
+    }
+}
+
+/// The thread's own memory.
+struct Round {
+    watch: Arc<Watch>,
+    duties: Duties,
+    connections: Connections,
+    entries: Vec<libc::pollfd>,
+    seen_begun: u64,
+    /// When the listening queue was first seen with somebody in it.
+    queue_since: Option<u64>,
+    next_pass: u64,
+    /// New connections come: until then they are looked at in short intervals.
+    alert_until: u64,
+    /// Beats given on the last look.
+    beats: u32,
+}
+
+impl Round {
+    fn new(watch: Arc<Watch>, duties: Duties) -> Round {
+        let connections = Connections::new(duties.max_connections, duties.head_wait);
+        Round {
+            watch,
+            duties,
+            connections,
+            entries: Vec::new(),
+            seen_begun: 0,
+            queue_since: None,
+            next_pass: 0,
+            alert_until: 0,
+            beats: 0,
+        }
+    }
+
+    fn go(&mut self) {
+        let now = clock::now();
+        let jobs = self.watch.jobs();
+        (self.duties.on_round)(Instant::now());
+        self.look_at_connections(&jobs, now);
+        for job in &jobs {
+            self.look_after(job, now);
+        }
+        self.close_lingerers(now);
+        let queued = self.look_at_queue(now);
+        self.sleep(&jobs, queued);
+    }
+
+    /// Timers, heartbeats and slow readers of one job.
+    fn look_after(&self, job: &Arc<Job>, now: u64) {
+        job.pull_overdue(now);
+        let caller = job.caller.lock().clone();
+        if let Some(caller) = &caller {
+            if job.look_only.load(Ordering::Relaxed) && caller.is_gone() {
+                job.cancel.pull(Cause::CallerGone);
+            }
+            if job.body_late.load(Ordering::Relaxed) {
+                caller.shut_read();
+            }
+        }
+        let Some(stream) = job.stream() else { return };
+        if stream
+            .blocked_for()
+            .is_some_and(|time| time > clock::millis(self.duties.write_timeout))
+        {
+            debug!("a caller who does not read is cut");
+            job.cancel.pull(Cause::CallerGone);
+            match &caller {
+                Some(caller) => caller.shut(),
+                None => job.shut.store(true, Ordering::Relaxed),
+            }
+        }
+        if !stream.is_quiet() {
+            return;
+        }
+        match &caller {
+            Some(caller) if caller.is_writable() => stream.beat(),
+            Some(_) => {}
+            // Nothing tells whether a write to a unix socket would block, so that it must not
+            // happen here. One thread a heartbeat, for as long as the write takes.
+            None if job.peer.is_none() => {
+                let spawned = thread::Builder::new()
+                    .stack_size(STACK)
+                    .spawn(move || stream.beat());
+                drop(spawned);
+            }
+            // Found on the next round.
+            None => {}
+        }
+    }
+
+    /// Goes over the open connections when it is time to.
+    fn look_at_connections(&mut self, jobs: &[Arc<Job>], now: u64) {
+        let wanted = jobs.iter().any(|job| job.wants_caller(now));
+        if self.watch.port == 0 || !(wanted || now >= self.next_pass) {
+            return;
+        }
+        let callers = sockets::callers(self.watch.port);
+        self.watch
+            .connections
+            .store(callers.len(), Ordering::Relaxed);
+        let outcome = self.connections.look(callers, jobs, now);
+        // Each beat moves one connection on, and silent ones may stand before the one that has
+        // something to say.
+        self.beats = match outcome.starving {
+            true => (self.beats * 2).clamp(1, MOST_BEATS),
+            false => 0,
+        };
+        if let Some(address) = self.local_address() {
+            for _ in 0..self.beats {
+                sockets::beat(address);
+            }
+        }
+        self.next_pass = now + outcome.next_look;
+        if now < self.alert_until {
+            self.next_pass = self.next_pass.min(now + ALERT_LOOK_MS);
+        }
+    }
+
+    fn local_address(&self) -> Option<SocketAddr> {
+        self.duties.listener.as_ref()?.local_addr().ok()
+    }
+
+    fn close_lingerers(&self, now: u64) {
+        let mut over = Vec::new();
+        {
+            let mut lingering = self.watch.lingering.lock();
+            let mut at = 0;
+            while at < lingering.len() {
+                let lingerer = &lingering[at];
+                lingerer.caller.discard(64 * 1024);
+                if lingerer.until <= now || lingerer.caller.is_gone() {
+                    over.push(lingering.swap_remove(at));
+                } else {
+                    at += 1;
+                }
+            }
+        }
+        for lingerer in over {
+            lingerer.close(self.watch.port);
+        }
+    }
+
+    /// True while connections wait to be accepted. The HTTP server's accept thread ends without a
+    /// word when it panics; a queue that does not move is how one sees it.
+    fn look_at_queue(&mut self, now: u64) -> bool {
+        let Some(listener) = &self.duties.listener else {
+            return false;
+        };
+        if sockets::accept_queue(listener.as_fd()).unwrap_or(0) == 0 {
+            self.queue_since = None;
+            return false;
+        }
+        let since = *self.queue_since.get_or_insert(now);
+        if now - since >= ACCEPT_MS {
+            self.queue_since = None;
+            (self.duties.on_stuck)();
+        }
+        true
+    }
+
+    fn sleep(&mut self, jobs: &[Arc<Job>], queued: bool) {
+        let watch = Arc::clone(&self.watch);
+        let begun = watch.begun.load(Ordering::Relaxed);
+        let now = clock::now();
+        let alert = now < self.alert_until;
+        let active = begun != self.seen_begun || !jobs.is_empty() || queued || alert;
+        self.seen_begun = begun;
+        let lingering = !watch.lingering.lock().is_empty();
+        let limit = if active || lingering {
+            let due = jobs.iter().map(|job| job.due()).min().unwrap_or(u64::MAX);
+            let tick = now + clock::millis(TICK);
+            let until = due.min(tick).min(self.next_pass.max(now + 1));
+            // Something that is overdue but cannot be done yet must not make a busy loop.
+            Some(Duration::from_millis(until.saturating_sub(now).max(5)))
+        } else if watch.connections() > 0 || self.duties.listener.is_none() {
+            Some(SLOW.min(Duration::from_millis(
+                self.next_pass.saturating_sub(now).max(5),
+            )))
+        } else {
+            None
+        };
+        if !active {
+            watch.resting.store(true, Ordering::Release);
+            // A job that began just before would not have rung.
+            if watch.begun.load(Ordering::Acquire) != begun {
+                watch.resting.store(false, Ordering::Release);
+                return;
+            }
+        }
+        let watched: Vec<(&Arc<Job>, Arc<Caller>)> = jobs
+            .iter()
+            .filter(|job| !job.is_gone() && !job.look_only.load(Ordering::Relaxed))
+            .filter_map(|job| Some((job, job.caller.lock().clone()?)))
+            .collect();
+        // While the queue is not empty the listener would wake the poll at once.
+        let listener = self.duties.listener.as_ref();
+        let listener = listener.filter(|_| !queued && !alert);
+        let arrived = sockets::wait(
+            &watch.bell,
+            listener.map(AsFd::as_fd),
+            watched.iter().map(|(_, caller)| &**caller),
+            &mut self.entries,
+            limit,
+        );
+        watch.resting.store(false, Ordering::Release);
+        if arrived {
+            self.alert_until = clock::now() + ALERT_MS;
+            self.next_pass = 0;
+        }
+        for ((job, caller), entry) in watched.iter().zip(&self.entries) {
+            if entry.revents == 0 {
+                continue;
+            }
+            if caller.is_gone() {
+                job.cancel.pull(Cause::CallerGone);
+            } else {
+                job.look_only.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// Jobs by their caller's address.
+fn by_peer(jobs: &[Arc<Job>]) -> HashMap<SocketAddr, &Arc<Job>> {
+    jobs.iter()
+        .filter_map(|job| Some((canonical(job.peer?), job)))
+        .collect()
+}

@@ -1,0 +1,232 @@
+//! What is known of each open connection from one look to the next, and which are closed.
+//!
+//! The HTTP server reads heads without any limit of time or number. The kernel's counters tell
+//! from outside what a connection does: bytes that arrive without a reply that leaves are a head
+//! or a body in the making; neither means that the connection is idle.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use log::debug;
+
+use super::by_peer;
+use crate::cancel::Cause;
+use crate::clock;
+use crate::desk::Job;
+use crate::sockets::{Caller, Facts, canonical};
+
+/// How long a request's head may take from its first byte, at most.
+const HEAD_MS: u64 = 10_000;
+
+/// Bytes that the HTTP server may take in before there is a request. It has no limit of its own;
+/// heads beyond 32 KiB are refused anyway.
+const HEAD_BYTES: u64 = 96 * 1024;
+
+/// How long a kept connection may be idle.
+const IDLE_MS: u64 = 75_000;
+
+/// Between two looks while nothing is new.
+const CALM_MS: u64 = 1_000;
+
+/// Between two looks while connections come and go or wait.
+const BUSY_MS: u64 = 50;
+
+/// Between two looks while a head is long already (on a fast line it grows by megabytes), or a
+/// connection starves.
+const SHORT_MS: u64 = 10;
+
+/// What is known of one connection.
+#[derive(Debug)]
+struct Connection {
+    /// When it was first seen, or its last reply was.
+    quiet_since: u64,
+    /// Bytes received by then.
+    base: u64,
+    acked: u64,
+    /// When bytes beyond `base` were first seen.
+    head_since: Option<u64>,
+    /// Bytes wait and nobody reads them; seen on the last look.
+    unread: bool,
+    looked: u64,
+}
+
+#[derive(Debug)]
+pub struct Connections {
+    known: HashMap<SocketAddr, Connection>,
+    limit: usize,
+    head_ms: u64,
+}
+
+pub struct Outcome {
+    /// A connection's bytes lie unread though no request of it is in the works.
+    pub starving: bool,
+    /// Milliseconds until the next look.
+    pub next_look: u64,
+}
+
+impl Connections {
+    pub fn new(limit: usize, head_wait: Duration) -> Connections {
+        Connections {
+            known: HashMap::new(),
+            limit,
+            head_ms: clock::millis(head_wait).min(HEAD_MS),
+        }
+    }
+
+    /// Takes the connections that are open now: hands them to the jobs that want them, closes
+    /// those whose time is over, and the longest idle where there are too many.
+    pub fn look(&mut self, callers: Vec<Caller>, jobs: &[Arc<Job>], now: u64) -> Outcome {
+        let jobs = by_peer(jobs);
+        let before = self.known.len();
+        let mut unread = false;
+        let mut starving = false;
+        let mut long_head = false;
+        let mut fresh = 0;
+        let mut spare: Vec<(u64, Caller)> = Vec::new();
+        let open = callers.len();
+        for caller in callers {
+            let peer = canonical(caller.peer);
+            let Some(facts) = caller.facts() else {
+                continue;
+            };
+            let connection = self.known.entry(peer).or_insert_with(|| {
+                fresh += 1;
+                Connection::new(facts, now)
+            });
+            connection.looked = now;
+            if let Some(job) = jobs.get(&peer) {
+                connection.rest(facts, now);
+                take(job, caller, now);
+                continue;
+            }
+            let unread_bytes = caller.unread();
+            let waits = unread_bytes > 0;
+            let taken = connection.taken(facts, unread_bytes);
+            long_head |= taken > HEAD_BYTES / 8;
+            starving |= waits && connection.unread;
+            unread |= waits;
+            connection.unread = waits;
+            if taken > HEAD_BYTES || connection.is_over(facts, now, self.head_ms) {
+                debug!("connection from {peer} closed: idle, or its head is too slow or too long");
+                caller.reset();
+            } else if open > self.limit {
+                spare.push((connection.quiet_since, caller));
+            }
+        }
+        for job in jobs.values().filter(|job| job.wants_caller(now)) {
+            // A reset connection has no peer any more, so it is not among the open ones.
+            job.cancel.pull(Cause::CallerGone);
+        }
+        self.known.retain(|_, connection| connection.looked == now);
+        spare.sort_by_key(|(since, _)| *since);
+        for (_, caller) in spare.iter().take(open.saturating_sub(self.limit)) {
+            debug!("connection from {} closed: too many are open", caller.peer);
+            caller.shut();
+        }
+        let moving = fresh > 0 || unread || self.known.len() != before;
+        Outcome {
+            starving,
+            next_look: match moving {
+                _ if long_head || starving => SHORT_MS,
+                true => BUSY_MS,
+                false => CALM_MS,
+            },
+        }
+    }
+}
+
+/// Gives a job its caller's connection, if it waits for it.
+fn take(job: &Arc<Job>, caller: Caller, now: u64) {
+    if !job.wants_caller(now) {
+        return;
+    }
+    if job.shut.load(std::sync::atomic::Ordering::Relaxed) {
+        caller.shut();
+    }
+    *job.caller.lock() = Some(Arc::new(caller));
+}
+
+impl Connection {
+    fn new(facts: Facts, now: u64) -> Connection {
+        Connection {
+            quiet_since: now,
+            // What has come before the first look is part of a head, too.
+            base: 0,
+            acked: facts.acked,
+            head_since: None,
+            unread: false,
+            looked: now,
+        }
+    }
+
+    /// A request is in the works, or a reply has gone out: what comes now is a new head.
+    fn rest(&mut self, facts: Facts, now: u64) {
+        self.quiet_since = now;
+        self.base = facts.received;
+        self.acked = facts.acked;
+        self.head_since = None;
+        self.unread = false;
+    }
+
+    /// Bytes that the HTTP server has taken in without a request.
+    fn taken(&self, facts: Facts, unread: usize) -> u64 {
+        if facts.acked != self.acked {
+            return 0;
+        }
+        facts.received.saturating_sub(self.base + unread as u64)
+    }
+
+    /// Whether its time is over.
+    fn is_over(&mut self, facts: Facts, now: u64, head_ms: u64) -> bool {
+        if facts.acked != self.acked {
+            self.rest(facts, now);
+            return false;
+        }
+        if facts.received > self.base {
+            let since = *self.head_since.get_or_insert(now);
+            return now - since >= head_ms;
+        }
+        now - self.quiet_since >= IDLE_MS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(received: u64, acked: u64) -> Facts {
+        Facts {
+            received,
+            acked,
+            silent: Duration::ZERO,
+            open: true,
+        }
+    }
+
+    #[test]
+    fn a_head_has_ten_seconds_however_its_bytes_come() {
+        let mut connection = Connection::new(facts(0, 0), 1);
+        for second in 1..10 {
+            assert!(!connection.is_over(facts(second, 0), second * 1000, HEAD_MS));
+        }
+        assert!(connection.is_over(facts(11, 0), 11_000, HEAD_MS));
+    }
+
+    #[test]
+    fn replies_prove_that_a_connection_is_used() {
+        let mut connection = Connection::new(facts(0, 0), 1);
+        for second in 1..1000 {
+            assert!(!connection.is_over(facts(second * 100, second * 50), second * 1000, HEAD_MS));
+        }
+    }
+
+    #[test]
+    fn an_idle_connection_is_kept_for_a_while() {
+        let mut connection = Connection::new(facts(0, 0), 1);
+        connection.rest(facts(500, 300), 1_000);
+        assert!(!connection.is_over(facts(500, 300), 75_000, HEAD_MS));
+        assert!(connection.is_over(facts(500, 300), 76_000, HEAD_MS));
+    }
+}

@@ -1,0 +1,30 @@
+//! The tests that drive the built binary from outside: a caller on one side, a scripted upstream
+//! on the other, both on loopback. Nothing here needs a key, the internet or a fixed port, and
+//! every wait has a limit.
+//!
+//! `wire`, `client`, `upstream`, `weir` and `completion` are the tools; `selftest` holds them
+//! against each other; the other modules are the contract, one topic each.
+
+// The helpers outside of test functions are tests as well: what fails in them fails the test.
+#![allow(clippy::unwrap_used)]
+// The tools are meant to be complete, so that the next test finds what it needs.
+#![allow(dead_code)]
+
+mod client;
+mod completion;
+mod upstream;
+mod wait;
+mod weir;
+mod wire;
+
+mod first_mile;
+mod hangup;
+mod heartbeats;
+mod inbound;
+mod leases;
+mod limits;
+mod operation;
+mod recordings;
+mod retries;
+mod selftest;
+mod streams;
