@@ -114,12 +114,7 @@ fn a_request_stripped_of_refused_signatures_gets_placeholders() {
         {"role":"tool","tool_call_id":"c1","content":"1"},{"role":"tool","tool_call_id":"c2","content":"2"}]}"#;
     let head = Head::read(ask.as_bytes()).unwrap();
     let mut parsed = head.parse().unwrap();
-    for message in &mut parsed.messages {
-        message.google_signature = None;
-        for call in &mut message.tool_calls {
-            call.google_signature = None;
-        }
-    }
+    parsed.strip_signatures();
     let options = Options::default();
     let encoded = GenerateContent.encode(&parsed, "gemini-4-argon", &options);
     let after = String::from_utf8(encoded.unwrap().body).unwrap();
