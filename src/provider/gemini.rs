@@ -10,6 +10,7 @@ use super::{Decoder, Encoded, Options, Provider, Undo};
 use crate::chat::Request;
 use crate::error::ApiError;
 
+mod audio;
 mod candidate;
 mod contents;
 mod continuing;
