@@ -10,6 +10,7 @@ use super::{Decoder, Encoded, Options, Provider, Undo};
 use crate::chat::Request;
 use crate::error::ApiError;
 
+mod audio;
 mod candidate;
 mod contents;
 mod continuing;
@@ -17,6 +18,8 @@ mod decode;
 mod encode;
 mod fence;
 mod generation;
+#[cfg(test)]
+mod heard;
 mod logprobs;
 mod media;
 mod merge;
@@ -25,6 +28,7 @@ mod partial;
 mod property_tests;
 #[cfg(test)]
 mod replay;
+mod schema;
 mod spoken;
 #[cfg(test)]
 mod tests;

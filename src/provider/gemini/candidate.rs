@@ -2,6 +2,7 @@
 
 use log::debug;
 
+use super::audio::Audio;
 use super::fence::Fence;
 use super::partial::Partial;
 use super::spoken::Spoken;
@@ -83,6 +84,7 @@ pub struct Candidate {
     signature: Option<String>,
     spoken: Spoken,
     fence: Option<Fence>,
+    audio: Audio,
 }
 
 impl Candidate {
@@ -98,6 +100,7 @@ impl Candidate {
             signature: None,
             spoken: Spoken::default(),
             fence: undo.strip_fence.then(Fence::new),
+            audio: Audio::default(),
         }
     }
 
@@ -175,6 +178,8 @@ impl Candidate {
                 out,
             );
         }
+        let rest = self.audio.finish();
+        self.speak(&rest, head, out);
         if let Some(signature) = self.signature.take() {
             let mut json = br#"{"google":{"thought_signature":"#.to_vec();
             push_string(&mut json, &signature);
@@ -325,19 +330,24 @@ impl Candidate {
                 out,
             );
         } else if mime.starts_with("audio/") {
-            let id = format!("audio_{}", head.id);
-            self.put(
-                Delta::Audio {
-                    candidate,
-                    id: &id,
-                    base64,
-                },
-                head,
-                out,
-            );
+            let sure = self.audio.feed(base64);
+            self.speak(&sure, head, out);
         } else {
             debug!("gemini: inlineData of type {mime:?} skipped");
         }
+    }
+
+    fn speak(&mut self, base64: &str, head: &mut Head, out: &mut dyn DeltaSink) {
+        if base64.is_empty() {
+            return;
+        }
+        let id = format!("audio_{}", head.id);
+        let delta = Delta::Audio {
+            candidate: self.index,
+            id: &id,
+            base64,
+        };
+        self.put(delta, head, out);
     }
 
     fn cite(&mut self, grounding: &Grounding<'_>, head: &mut Head, out: &mut dyn DeltaSink) {

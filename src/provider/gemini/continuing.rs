@@ -91,3 +91,50 @@ fn with_token(sent: &[u8], token: &str) -> Option<Vec<u8>> {
     body.push(b'}');
     Some(body)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resumes_are_counted_per_token() {
+        let mut continuing = Continuing::default();
+        assert!(!continuing.go_on() && !continuing.resume(0), "no token yet");
+        for (token, count) in [("a", 1), ("b", 2)] {
+            continuing.note(token, count);
+            assert!(continuing.go_on());
+            assert!(continuing.take_next(b"{}", count).is_some());
+            assert!(continuing.take_next(b"{}", count).is_none());
+            assert!(!continuing.go_on(), "no new token");
+            for _ in 0..MOST_RESUMES {
+                assert!(continuing.resume(count));
+                assert!(continuing.take_next(b"{}", count).is_some());
+            }
+            assert!(!continuing.resume(count));
+        }
+        // A token that came before the break, and was never asked with, counts anew too.
+        continuing.note("c", 3);
+        assert!(continuing.resume(3));
+        assert!(!continuing.resume(4), "output came after the token");
+    }
+
+    #[test]
+    fn an_answer_cannot_be_continued_for_ever() {
+        let mut continuing = Continuing::default();
+        let hops = (0..1000).take_while(|n| {
+            continuing.note(&format!("t{n}"), 0);
+            continuing.go_on() && continuing.take_next(b"{}", 0).is_some()
+        });
+        assert_eq!(hops.count(), MOST_HOPS as usize);
+    }
+
+    #[test]
+    fn the_token_takes_the_place_of_an_older_one() {
+        let sent = br#"{"contents":[ 1.50 ],"continuationToken":"old","store":false}"#;
+        assert_eq!(
+            String::from_utf8(with_token(sent, "n\"w").unwrap()).unwrap(),
+            r#"{"contents":[ 1.50 ],"store":false,"continuationToken":"n\"w"}"#
+        );
+        assert_eq!(with_token(b"no JSON", "t"), None);
+    }
+}

@@ -306,8 +306,6 @@ impl Decode {
             _ if state.calls > 0 => FinishReason::ToolCalls,
             _ => FinishReason::Stop,
         };
-        // An answer may have no content at all; its usage still comes before its finish.
-        head.begin(out);
         head.report(out);
         state.put(Delta::Finish { candidate, reason }, head, out);
     }

@@ -3,12 +3,12 @@
 use serde_json::value::RawValue;
 
 use super::encode::Context;
+use super::schema;
 use super::write::Nest;
 use crate::capability::GeminiThinking;
 use crate::chat::ResponseFormat;
 use crate::error::ApiError;
 use crate::json::{Fields, push_string};
-use crate::schema;
 
 /// The vendor's limit of stop sequences.
 const MOST_STOPS: usize = 5;
@@ -311,8 +311,8 @@ fn response_format(context: &Context<'_>, config: &mut Nest<'_>) {
     push_string(config.key("responseMimeType"), "application/json");
     if let Some(schema) = schema {
         match context.model.old_schema {
-            true => config.raw("responseSchema", &schema::gemini_old(schema)),
-            false => config.raw("responseJsonSchema", &schema::gemini_json(schema)),
+            true => config.raw("responseSchema", &schema::old_schema(schema)),
+            false => config.raw("responseJsonSchema", &schema::json_schema(schema)),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Content parts that are not text: images, audio and files, inline or by address.
 
+use super::audio;
 use super::write::Nest;
 use crate::capability::Gemini;
 use crate::chat::{Part, PartKind};
@@ -231,12 +232,15 @@ fn remote<'a>(
     model: &Gemini,
     param: impl Fn() -> String,
 ) -> Result<Media<'a>, ApiError> {
-    if !model.since_2_5 && !is_uploaded(url) {
+    let uploaded = is_uploaded(url);
+    if !model.since_2_5 && !uploaded {
         return Err(ApiError::unsupported_value(
             param(),
             "this model does not fetch URLs; send the data inline as a data URL",
         ));
     }
+    // The service knows the type of its own files.
+    let fallback = if uploaded { "" } else { fallback };
     let path = url.split(['?', '#']).next().unwrap_or_default();
     Ok(Media {
         mime: by_ending(path).unwrap_or(fallback).to_owned(),
@@ -313,25 +317,8 @@ fn by_magic(base64: &str) -> Option<&'static str> {
 /// The bytes that the first sixteen letters of base64 stand for.
 fn first_bytes(base64: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(12);
-    let mut bits = 0u32;
-    let mut count = 0;
-    for letter in base64.bytes().take(16) {
-        let value = match letter {
-            b'A'..=b'Z' => letter - b'A',
-            b'a'..=b'z' => letter - b'a' + 26,
-            b'0'..=b'9' => letter - b'0' + 52,
-            b'+' | b'-' => 62,
-            b'/' | b'_' => 63,
-            _ => break,
-        };
-        bits = bits << 6 | u32::from(value);
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            bytes.push((bits >> count) as u8);
-            bits &= (1 << count) - 1;
-        }
-    }
+    let head = base64.get(..16).unwrap_or(base64);
+    audio::decode(head, &mut bytes);
     bytes
 }
 

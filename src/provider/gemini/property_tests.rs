@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::GenerateContent;
 use super::decode::Decode;
-use super::tests::Heard;
+use super::heard::Heard;
 use crate::dialect::openai::Head;
 use crate::json::Fields;
 use crate::provider::{Decoder, Options, Provider, Undo};

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use self::plain::{Said, chunks, flatten, read};
 use super::decode::Decode;
-use super::tests::Heard;
+use super::heard::Heard;
 use crate::chat::FinishReason;
 use crate::dialect::openai::{Fold, Stamp};
 use crate::failure::{Class, Failure};

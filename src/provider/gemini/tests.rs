@@ -4,147 +4,13 @@ use std::sync::Arc;
 
 use super::GenerateContent;
 use super::decode::Decode;
-use crate::chat::{Delta, DeltaSink, FinishReason, ToolKind, Usage};
+use super::heard::Heard;
+use crate::chat::FinishReason;
 use crate::dialect::openai::Head;
 use crate::error::ApiError;
 use crate::failure::{Class, Failure};
 use crate::provider::{Decoder, Encoded, Options, Provider, Undo};
 use crate::sse::Event;
-
-/// Deltas, put together again.
-#[derive(Debug, Default, PartialEq)]
-pub struct Heard {
-    pub started: bool,
-    pub id: String,
-    pub model: String,
-    pub candidates: Vec<HeardCandidate>,
-    pub usage: Usage,
-    pub tier: Option<String>,
-    /// The candidates in the order in which they began.
-    pub order: Vec<u32>,
-}
-
-#[derive(Debug, Default, PartialEq)]
-pub struct HeardCandidate {
-    pub content: String,
-    pub reasoning: String,
-    pub refusal: String,
-    pub extra: Option<String>,
-    pub calls: Vec<HeardCall>,
-    pub images: Vec<(String, String)>,
-    pub audio: Vec<(String, String)>,
-    pub citations: Vec<(String, String, u64, u64)>,
-    pub logprobs: Vec<String>,
-    pub finish: Option<FinishReason>,
-}
-
-#[derive(Debug, Default, PartialEq)]
-pub struct HeardCall {
-    pub id: String,
-    pub name: String,
-    pub args: String,
-    pub custom: bool,
-    pub signature: String,
-}
-
-impl Heard {
-    fn of(&mut self, candidate: u32) -> &mut HeardCandidate {
-        assert!(self.started, "the start comes first");
-        if !self.order.contains(&candidate) {
-            self.order.push(candidate);
-        }
-        let index = candidate as usize;
-        while self.candidates.len() <= index {
-            self.candidates.push(HeardCandidate::default());
-        }
-        let one = &mut self.candidates[index];
-        assert!(one.finish.is_none(), "nothing comes behind the finish");
-        one
-    }
-}
-
-impl DeltaSink for Heard {
-    fn put(&mut self, delta: Delta<'_>) {
-        match delta {
-            Delta::Start { id, model } => {
-                assert!(!self.started, "the start comes once");
-                self.started = true;
-                (self.id, self.model) = (id.to_owned(), model.to_owned());
-            }
-            Delta::Text { candidate, text } => {
-                assert!(!text.is_empty());
-                self.of(candidate).content += text;
-            }
-            Delta::Reasoning { candidate, text } => {
-                assert!(!text.is_empty());
-                self.of(candidate).reasoning += text;
-            }
-            Delta::Extra { candidate, json } => {
-                assert!(self.of(candidate).extra.replace(json.to_owned()).is_none());
-            }
-            Delta::ToolStart {
-                candidate,
-                index,
-                id,
-                name,
-                kind,
-                google_signature,
-            } => {
-                let calls = &mut self.of(candidate).calls;
-                assert_eq!(calls.len(), index as usize);
-                calls.push(HeardCall {
-                    id: id.into(),
-                    name: name.into(),
-                    args: String::new(),
-                    custom: kind == ToolKind::Custom,
-                    signature: google_signature.unwrap_or_default().into(),
-                });
-            }
-            Delta::ToolArgs {
-                candidate,
-                index,
-                fragment,
-            } => {
-                self.of(candidate).calls[index as usize].args += fragment;
-            }
-            Delta::Refusal { candidate, text } => self.of(candidate).refusal += text,
-            Delta::Image {
-                candidate,
-                mime,
-                base64,
-            } => {
-                self.of(candidate).images.push((mime.into(), base64.into()));
-            }
-            Delta::Audio {
-                candidate,
-                id,
-                base64,
-            } => {
-                self.of(candidate).audio.push((id.into(), base64.into()));
-            }
-            Delta::Citation {
-                candidate,
-                url,
-                title,
-                start,
-                end,
-            } => {
-                self.of(candidate)
-                    .citations
-                    .push((url.into(), title.into(), start, end));
-            }
-            Delta::Logprobs { candidate, json } => self.of(candidate).logprobs.push(json.into()),
-            Delta::Usage(usage) => {
-                assert!(self.started);
-                self.usage.merge(usage);
-            }
-            Delta::ServiceTier(tier) => self.tier = Some(tier.into()),
-            Delta::Finish { candidate, reason } => {
-                self.of(candidate).finish = Some(reason);
-            }
-        }
-    }
-}
 
 #[test]
 fn golden_files() {
@@ -200,6 +66,15 @@ fn thoughts_can_be_left_out_by_configuration() {
 }
 
 #[test]
+fn switched_off_thoughts_are_never_shown() {
+    let mut options = Options::default();
+    options.gemini.include_thoughts = false;
+    let ask = format!(r#"{{"model":"gemini-4-argon",{HI},"reasoning_effort":"none"}}"#);
+    let body = sent(&ask, &options);
+    assert!(body.contains(r#""includeThoughts":false"#), "{body}");
+}
+
+#[test]
 fn a_configured_voice_speaks() {
     let mut options = Options::default();
     options.gemini.voices = vec![("alloy".into(), "Kore".into())];
@@ -213,6 +88,8 @@ fn a_configured_voice_speaks() {
         let body = sent(&ask("gemini-2.5-flash-preview-tts", voice), &options);
         assert!(body.ends_with(expected), "{body}");
     }
+    let text_model = format!(r#"{{"model":"gemini-2.5-pro",{HI},"audio":{{"voice":"alloy"}}}}"#);
+    assert!(encode(&text_model, &options).is_err());
     let error = encode(&ask("gemini-2.5-flash-preview-tts", r#""ash""#), &options).unwrap_err();
     assert_eq!(error.param.as_deref(), Some("audio"));
 }
@@ -237,12 +114,7 @@ fn a_request_stripped_of_refused_signatures_gets_placeholders() {
         {"role":"tool","tool_call_id":"c1","content":"1"},{"role":"tool","tool_call_id":"c2","content":"2"}]}"#;
     let head = Head::read(ask.as_bytes()).unwrap();
     let mut parsed = head.parse().unwrap();
-    for message in &mut parsed.messages {
-        message.google_signature = None;
-        for call in &mut message.tool_calls {
-            call.google_signature = None;
-        }
-    }
+    parsed.strip_signatures();
     let options = Options::default();
     let encoded = GenerateContent.encode(&parsed, "gemini-4-argon", &options);
     let after = String::from_utf8(encoded.unwrap().body).unwrap();
@@ -353,6 +225,60 @@ fn output_after_the_token_cannot_be_resumed() {
 }
 
 #[test]
+fn answers_with_several_candidates_are_not_resumed() {
+    let mut heard = Heard::default();
+    let mut decoder = decoder();
+    let data = r#"{"candidates":[{"content":{"parts":[{"text":"a"}]},"finishReason":"STOP"},
+        {"index":1,"content":{"parts":[{"text":"b"}]},"continuationToken":"t"}]}"#;
+    event(&mut decoder, data, &mut heard).unwrap();
+    assert_eq!(
+        decoder.on_end(&mut heard).unwrap_err(),
+        Failure::disconnected()
+    );
+}
+
+#[test]
+fn a_call_is_over_when_something_else_begins() {
+    let begin = |name: &str| {
+        format!(
+            r#"{{"functionCall":{{"name":"{name}","partialArgs":[{{"jsonPath":"$.a","boolValue":true}}],"willContinue":true}}}}"#
+        )
+    };
+    for next in [begin("g"), r#"{"text":"x"}"#.to_owned()] {
+        let mut heard = Heard::default();
+        let mut decoder = decoder();
+        let data = format!(
+            r#"{{"candidates":[{{"content":{{"parts":[{},{next}]}}}}]}}"#,
+            begin("f")
+        );
+        event(&mut decoder, &data, &mut heard).unwrap();
+        let first = &heard.candidates[0].calls[0];
+        assert_eq!(
+            (&*first.name, &*first.args),
+            ("f", r#"{"a":true}"#),
+            "{next}"
+        );
+        event(
+            &mut decoder,
+            r#"{"candidates":[{"finishReason":"STOP"}]}"#,
+            &mut heard,
+        )
+        .unwrap();
+        decoder.on_end(&mut heard).unwrap();
+        assert_eq!(heard.candidates[0].finish, Some(FinishReason::ToolCalls));
+    }
+}
+
+#[test]
+fn empty_pieces_are_no_deltas() {
+    let mut heard = Heard::default();
+    let data = r#"{"candidates":[{"content":{"parts":[{"text":"","thought":true},{"text":""},{"functionCall":{}},{}]},
+        "logprobsResult":{},"groundingMetadata":{},"finishReason":""}]}"#;
+    event(&mut decoder(), data, &mut heard).unwrap();
+    assert_eq!(heard, Heard::default());
+}
+
+#[test]
 fn candidates_wait_within_bounds() {
     let mut heard = Heard::default();
     let mut decoder = decoder();
@@ -361,7 +287,7 @@ fn candidates_wait_within_bounds() {
         format!(r#"{{"candidates":[{{"index":1,"content":{{"parts":[{{"text":"{text}"}}]}}}}]}}"#);
     let ended = (0..20).find_map(|_| event(&mut decoder, &data, &mut heard).err());
     assert_eq!(ended.unwrap().code.as_deref(), Some("malformed_response"));
-    let mut decoder = super::tests::decoder();
+    let mut decoder = self::decoder();
     let ended = (0..1000).find_map(|index| {
         let data = format!(r#"{{"candidates":[{{"index":{index}}}]}}"#);
         event(&mut decoder, &data, &mut heard).err()

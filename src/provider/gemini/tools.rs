@@ -5,12 +5,12 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::value::RawValue;
 
+use super::schema;
 use super::write::Nest;
 use crate::capability::Gemini;
 use crate::chat::{Request, Tool, ToolChoice};
 use crate::error::ApiError;
 use crate::json::{Fields, push_string};
-use crate::schema;
 
 /// The vendor's limit of declarations in one request.
 const MOST_TOOLS: usize = 512;
@@ -291,9 +291,9 @@ fn declare<'r>(tool: &'r Tool<'_>, model: &Gemini, names: &mut Names<'r>, out: &
             declaration.string("description", description.as_deref().unwrap_or_default());
             if let Some(parameters) = parameters.filter(|raw| !is_empty_object(raw)) {
                 let schema = if model.old_schema {
-                    schema::gemini_old(parameters)
+                    schema::old_schema(parameters)
                 } else {
-                    schema::gemini_json(parameters)
+                    schema::json_schema(parameters)
                 };
                 declaration.raw(key, &schema);
             }
