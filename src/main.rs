@@ -40,7 +40,6 @@ mod provider;
 mod record;
 mod reply;
 mod route;
-mod schema;
 mod server;
 mod sockets;
 mod sse;

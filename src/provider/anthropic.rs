@@ -23,6 +23,7 @@ mod merge;
 mod messages;
 mod names;
 mod parts;
+mod schema;
 mod thinking;
 mod tools;
 mod wire;
