@@ -119,11 +119,6 @@ impl Watch {
         }
     }
 
-    /// A round at once.
-    pub fn ring(&self) {
-        self.bell.ring();
-    }
-
     /// Ends the thread.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);

@@ -206,10 +206,7 @@ impl Exchange<'_, '_> {
         let mut reader = sse::Reader::new(self.state.config.max_answer_bytes);
         let mut told = false;
         'answer: loop {
-            loop {
-                let Some(event) = reader.next().map_err(|_| too_long())? else {
-                    break;
-                };
+            while let Some(event) = reader.next().map_err(|_| too_long())? {
                 let flow = sink.on_event(event)?;
                 if sink.has_content && !told {
                     told = true;
