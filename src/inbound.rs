@@ -28,6 +28,13 @@ const MAX_HEAD: usize = 32 * 1024;
 /// A request's own id is taken over up to this length.
 const MAX_ID: usize = 128;
 
+/// Requests whose memory was given up: see `Call::refuse_unread`.
+static LEAKED: AtomicU64 = AtomicU64::new(0);
+
+pub fn leaked() -> u64 {
+    LEAKED.load(Ordering::Relaxed)
+}
+
 /// A request that has not been answered yet. Dropping it answers with an error.
 pub struct Call<'w> {
     request: Option<Request>,
@@ -181,7 +188,6 @@ impl<'w> Call<'w> {
 
     /// 413 for a body that must not be touched: the server would reserve its declared length.
     fn refuse_unread(&mut self, max_body: usize) {
-        static LEAKED: AtomicU64 = AtomicU64::new(0);
         let Some(request) = self.request.take() else {
             return;
         };
