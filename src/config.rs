@@ -34,6 +34,8 @@ pub use table::{example, reference};
 /// Everything that a running weir is told from outside.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// The file that it was read from; `None`: made of the environment.
+    pub file: Option<PathBuf>,
     pub listen: Listen,
     /// Empty: open to everyone who can connect.
     pub client_keys: Vec<ClientKey>,
@@ -217,6 +219,7 @@ impl Default for Config {
     fn default() -> Self {
         use table::Place::Top;
         Config {
+            file: None,
             listen: Listen::Tcp(table::text(Top, "listen").to_owned()),
             client_keys: Vec::new(),
             upstreams: Vec::new(),

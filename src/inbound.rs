@@ -31,6 +31,13 @@ const MAX_ID: usize = 128;
 /// An unread body up to this length keeps its connection.
 const DRAINED: u64 = 64 * 1024;
 
+/// Requests whose memory was given up: see `Call::refuse_unread`.
+static LEAKED: AtomicU64 = AtomicU64::new(0);
+
+pub fn leaked() -> u64 {
+    LEAKED.load(Ordering::Relaxed)
+}
+
 /// A request that has not been answered yet. Dropping it answers with an error.
 pub struct Call<'w> {
     request: Option<Request>,
@@ -179,7 +186,6 @@ impl<'w> Call<'w> {
 
     /// 413 for a body that must not be touched: the server would reserve its declared length.
     fn refuse_unread(&mut self, max_body: usize) {
-        static LEAKED: AtomicU64 = AtomicU64::new(0);
         let Some(request) = self.request.take() else {
             return;
         };

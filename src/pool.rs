@@ -17,9 +17,11 @@ use crate::config;
 use crate::failure::{Class, Failure};
 
 mod health;
+mod tally;
 
 use health::Health;
 pub use health::Rest;
+pub use tally::Tally;
 
 /// One slot of one key.
 #[derive(Debug)]
@@ -44,6 +46,7 @@ pub struct Pool {
     desk: Mutex<Desk>,
     max_waiting: usize,
     cool_down_max: Duration,
+    pub tally: Arc<Tally>,
 }
 
 #[derive(Debug)]
@@ -134,6 +137,7 @@ impl Lease {
 
     /// The attempt failed: the key rests as the failure's class says.
     pub fn failed(&self, failure: &Failure, now: Instant) {
+        self.pool.tally.failed(failure.class);
         let mut desk = self.pool.desk.lock();
         desk.health[self.client.key].failed(&self.model, failure, self.pool.cool_down_max, now);
     }
@@ -148,6 +152,9 @@ pub struct KeyView {
     pub requests: u64,
     pub rests: Vec<RestView>,
     pub last_error: Option<String>,
+    pub last_error_at: Option<Instant>,
+    /// The model and the time so far of each request that has a slot.
+    pub busy: Vec<(String, Duration)>,
 }
 
 #[derive(Debug)]
@@ -155,6 +162,7 @@ pub struct RestView {
     /// `None`: the whole key.
     pub model: Option<String>,
     pub left: Duration,
+    pub class: Class,
     pub why: String,
 }
 
@@ -198,6 +206,15 @@ impl Pool {
             desk: Mutex::new(desk),
             max_waiting,
             cool_down_max,
+            tally: Arc::default(),
+        }
+    }
+
+    /// Goes on counting where the pool before a reload stands.
+    pub fn with_tally(self, tally: &Arc<Tally>) -> Pool {
+        Pool {
+            tally: Arc::clone(tally),
+            ..self
         }
     }
 
@@ -259,6 +276,7 @@ impl Pool {
 
     fn lend(self: &Arc<Pool>, client: Arc<Client>, wanted: &Wanted) -> Lease {
         let since = Instant::now();
+        self.tally.lent();
         {
             let mut state = client.state.lock();
             state.busy = Some((wanted.model.clone(), since));
@@ -422,10 +440,18 @@ impl Pool {
                     .map(|(model, rest)| RestView {
                         model: model.map(str::to_owned),
                         left: rest.until.saturating_duration_since(now),
+                        class: rest.class,
                         why: rest.why.clone(),
                     })
                     .collect(),
                 last_error: health.last_error.clone(),
+                last_error_at: health.last_error_at,
+                busy: key
+                    .clients
+                    .iter()
+                    .filter_map(|client| client.state.lock().busy.clone())
+                    .map(|(model, since)| (model, now.saturating_duration_since(since)))
+                    .collect(),
             })
             .collect()
     }

@@ -8,12 +8,38 @@ use crate::chat::Usage;
 use crate::config::LogFormat;
 use crate::desk::Stopwatch;
 
+/// How a stream ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    Done,
+    /// With an error event.
+    Error,
+    HangUp,
+    /// It never began.
+    Refused,
+}
+
+impl End {
+    pub const ALL: [End; 4] = [End::Done, End::Error, End::HangUp, End::Refused];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            End::Done => "done",
+            End::Error => "error",
+            End::HangUp => "hang_up",
+            End::Refused => "refused",
+        }
+    }
+}
+
 /// Filled in on the way; written once, when the request has ended.
 #[derive(Debug)]
 pub struct Record {
     pub id: String,
     pub begun: Stopwatch,
     pub endpoint: &'static str,
+    /// The name of the caller's key, where callers need one.
+    pub client: String,
     pub model: String,
     pub upstream: String,
     pub key: String,
@@ -38,6 +64,7 @@ impl Record {
             id,
             begun: Stopwatch::start(),
             endpoint,
+            client: String::new(),
             model: String::new(),
             upstream: String::new(),
             key: String::new(),
@@ -58,6 +85,17 @@ impl Record {
         (self.begun.millis() - self.upstream_ms).max(0.0)
     }
 
+    /// How the stream ended, if one was asked for.
+    pub fn stream_end(&self) -> Option<End> {
+        let begun = self.first_byte.is_some() || self.heartbeats > 0;
+        self.streamed.then_some(match self.status {
+            200 => End::Done,
+            499 => End::HangUp,
+            _ if begun => End::Error,
+            _ => End::Refused,
+        })
+    }
+
     /// Writes the line.
     pub fn log(&self, format: LogFormat) {
         if log::log_enabled!(log::Level::Info) {
@@ -75,6 +113,7 @@ impl Record {
                 fields.push((name, Value::Text(printable(value))));
             }
         };
+        text("client", &self.client);
         text("model", &self.model);
         text("upstream", &self.upstream);
         text("key", &self.key);

@@ -25,7 +25,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use log::{debug, error, info, warn};
@@ -40,9 +40,11 @@ use crate::desk::{AtWork, Desk, Job, Phase};
 use crate::inbound::Call;
 use crate::line::{self, Line};
 use crate::memory::Memory;
+use crate::metrics::{self, Metrics, Names};
 use crate::pool::Pool;
 use crate::record::Record;
 use crate::sockets;
+use crate::status::Ledger;
 use crate::watch::{Duties, Watch};
 
 mod door;
@@ -72,6 +74,10 @@ pub struct State {
     pub lines: Vec<Line>,
     /// Lives as long as the process, whatever is reloaded.
     pub memory: Arc<Memory>,
+    /// The models that metrics tell apart.
+    pub names: Names,
+    /// When the configuration was read.
+    pub since: SystemTime,
 }
 
 impl State {
@@ -90,13 +96,16 @@ impl State {
             let line = Line::new(&settings)
                 .map_err(|message| format!("upstream {}: {message}", upstream.name))?;
             lines.push(line);
-            pools.push(Arc::new(Pool::new(
-                upstream,
-                config.max_waiting,
-                config.cool_down_max,
-            )));
+            let pool = Pool::new(upstream, config.max_waiting, config.cool_down_max);
+            let old = before.and_then(|before| before.pool(&upstream.name));
+            pools.push(Arc::new(match old {
+                Some(old) => pool.with_tally(&old.tally),
+                None => pool,
+            }));
         }
         let state = State {
+            names: Names::new(&config),
+            since: SystemTime::now(),
             config,
             pools,
             lines,
@@ -106,6 +115,12 @@ impl State {
             state.inherit(before);
         }
         Ok(state)
+    }
+
+    fn pool(&self, upstream: &str) -> Option<&Arc<Pool>> {
+        let named = |known: &crate::config::Upstream| known.name == upstream;
+        let at = self.config.upstreams.iter().position(named)?;
+        self.pools.get(at)
     }
 
     fn inherit(&self, before: &State) {
@@ -136,6 +151,8 @@ pub struct Gateway {
     chats: AtomicUsize,
     max_chats: usize,
     begun: Instant,
+    metrics: Metrics,
+    ledger: Ledger,
 }
 
 impl Gateway {
@@ -162,6 +179,7 @@ pub fn run(config: Config, reload: Box<dyn Fn() -> Result<Config, String> + Send
 type Started = (Arc<Gateway>, Receiver<i32>, String);
 
 fn start(config: Config) -> Result<Started, String> {
+    metrics::started();
     let descriptors = sockets::raise_descriptor_limit();
     debug!("at most {descriptors} descriptors");
     // Before anything is served, so that no signal is missed.
@@ -191,6 +209,8 @@ fn start(config: Config) -> Result<Started, String> {
         chats: AtomicUsize::new(0),
         max_chats,
         begun: Instant::now(),
+        metrics: Metrics::default(),
+        ledger: Ledger::default(),
     });
     let on_round = {
         let gateway = Arc::clone(&gateway);
@@ -377,6 +397,10 @@ pub fn take(gateway: &Arc<Gateway>, request: Request, desk: &Desk) {
     if fenced.is_err() {
         error!("{}: a panic while answering", record.id);
         record.status = 500;
+    }
+    gateway.metrics.note(&record, &state.names);
+    if endpoint == routes::Endpoint::Chat {
+        gateway.ledger.note(&record, &state.names);
     }
     if endpoint.is_logged() {
         record.log(state.config.log_format);

@@ -128,6 +128,10 @@ impl Sources {
                 Config::default()
             }
         };
+        let config = Config {
+            file: Some(file.clone()),
+            ..config
+        };
         let origin = Origin::File(file);
         (Loaded { config, origin }, findings)
     }

@@ -23,6 +23,7 @@ pub struct Health {
     models: Vec<(String, Rest)>,
     avoid_until: Option<Instant>,
     pub last_error: Option<String>,
+    pub last_error_at: Option<Instant>,
 }
 
 /// Models that are remembered per key. Beyond it the one that is usable soonest is forgotten: the
@@ -85,6 +86,7 @@ impl Health {
     pub fn failed(&mut self, model: &str, failure: &Failure, ceiling: Duration, now: Instant) {
         let cool_down = failure.class.cool_down();
         if cool_down != CoolDown::None {
+            self.last_error_at = Some(now);
             self.last_error = Some(format!(
                 "{} {}",
                 failure.status,

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
 use tiny_http::Method;
 
 use super::{Gateway, State};
@@ -12,10 +11,12 @@ use crate::config::{self, ClientKey, Config};
 use crate::desk::Job;
 use crate::error::ApiError;
 use crate::exchange;
-use crate::inbound::Call;
+use crate::inbound::{self, Call};
+use crate::metrics::{self, Gauges, PoolGauges};
 use crate::models;
 use crate::record::Record;
 use crate::reply::Reply;
+use crate::status;
 
 /// What a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +26,7 @@ pub enum Endpoint {
     Model,
     Health,
     Ready,
+    Metrics,
     Status,
     Reset,
     Preflight,
@@ -41,6 +43,7 @@ const PATHS: &[(&str, &str, Endpoint)] = &[
     ("/v1/models", "GET", Endpoint::Models),
     ("/healthz", "GET", Endpoint::Health),
     ("/readyz", "GET", Endpoint::Ready),
+    ("/metrics", "GET", Endpoint::Metrics),
     ("/status", "GET", Endpoint::Status),
     ("/status/reset", "POST", Endpoint::Reset),
 ];
@@ -53,6 +56,7 @@ impl Endpoint {
             Endpoint::Model => "model",
             Endpoint::Health => "healthz",
             Endpoint::Ready => "readyz",
+            Endpoint::Metrics => "metrics",
             Endpoint::Status => "status",
             Endpoint::Reset => "reset",
             Endpoint::Preflight => "preflight",
@@ -64,19 +68,24 @@ impl Endpoint {
     pub fn is_logged(self) -> bool {
         !matches!(
             self,
-            Endpoint::Health | Endpoint::Ready | Endpoint::Status | Endpoint::Preflight
+            Endpoint::Health
+                | Endpoint::Ready
+                | Endpoint::Metrics
+                | Endpoint::Status
+                | Endpoint::Preflight
         )
     }
 
-    fn needs_key(self) -> bool {
-        matches!(
-            self,
+    fn needs_key(self, config: &Config) -> bool {
+        match self {
+            Endpoint::Metrics => !config.metrics_open,
             Endpoint::Chat
-                | Endpoint::Models
-                | Endpoint::Model
-                | Endpoint::Status
-                | Endpoint::Reset
-        )
+            | Endpoint::Models
+            | Endpoint::Model
+            | Endpoint::Status
+            | Endpoint::Reset => true,
+            _ => false,
+        }
     }
 }
 
@@ -119,21 +128,24 @@ pub fn answer(
     allow_origin(config, &mut call);
     let key = match client_key(config, endpoint, &call) {
         Ok(key) => key,
-        Err(error) => return refuse(call, &error, record),
+        Err(error) => return refuse(call, endpoint, &error, record),
     };
+    if let Some(key) = key {
+        record.client.clone_from(&key.name);
+    }
     let reply = match endpoint {
         Endpoint::Chat => {
             if gateway.draining.load(Ordering::Acquire) {
                 let error = ApiError::new(503, "the gateway is shutting down")
                     .with_code("shutting_down")
                     .with_retry_after(Duration::from_secs(1));
-                return refuse(call, &error, record);
+                return refuse(call, endpoint, &error, record);
             }
             let Some(_seat) = Seat::take(&gateway.chats, gateway.max_chats) else {
                 let error = ApiError::new(503, "all workers of the gateway are busy")
                     .with_code("overloaded")
                     .with_retry_after(Duration::from_secs(1));
-                return refuse(call, &error, record);
+                return refuse(call, endpoint, &error, record);
             };
             return exchange::chat(state, call, job, key, record);
         }
@@ -146,13 +158,14 @@ pub fn answer(
                     let error = ApiError::new(404, format!("there is no model `{id}`"))
                         .with_code("model_not_found")
                         .with_param("model");
-                    return refuse(call, &error, record);
+                    return refuse(call, endpoint, &error, record);
                 }
             }
         }
         Endpoint::Health => Reply::text(200, "ok\n"),
         Endpoint::Ready => ready(gateway, state),
-        Endpoint::Status => Reply::json(200, status(gateway, state)),
+        Endpoint::Metrics => metrics(gateway, state),
+        Endpoint::Status => status(gateway, state, call.header("accept")),
         Endpoint::Reset => {
             for pool in &state.pools {
                 pool.reset();
@@ -173,7 +186,7 @@ pub fn answer(
         Endpoint::Unknown => {
             let error = ApiError::new(404, format!("there is nothing at {}", shown(&call.path)))
                 .with_code("not_found");
-            return refuse(call, &error, record);
+            return refuse(call, endpoint, &error, record);
         }
     };
     record.status = reply.status;
@@ -202,11 +215,17 @@ fn note(error: &ApiError, record: &mut Record) {
     record.error = Some(error.message.clone());
 }
 
-fn refuse(call: Call<'_>, error: &ApiError, record: &mut Record) {
+fn refuse(call: Call<'_>, endpoint: Endpoint, error: &ApiError, record: &mut Record) {
     note(error, record);
     let mut reply = Reply::error(error);
     if error.status == 401 {
-        reply = reply.with("WWW-Authenticate", "Bearer");
+        let page = call.header("accept").is_some_and(status::wants_page);
+        let way = match endpoint {
+            // A browser asks its user, which is the only way in which one can give a key.
+            Endpoint::Status if page => "Basic realm=\"weir: any name, a client key as password\"",
+            _ => "Bearer",
+        };
+        reply = reply.with("WWW-Authenticate", way);
     }
     call.reply(reply);
 }
@@ -217,7 +236,7 @@ fn client_key<'c>(
     endpoint: Endpoint,
     call: &Call<'_>,
 ) -> Result<Option<&'c ClientKey>, ApiError> {
-    if config.client_keys.is_empty() || !endpoint.needs_key() {
+    if config.client_keys.is_empty() || !endpoint.needs_key(config) {
         return Ok(None);
     }
     let refused = |message: &str| Err(ApiError::new(401, message).with_code("invalid_api_key"));
@@ -225,7 +244,13 @@ fn client_key<'c>(
         let (scheme, key) = value.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
     });
-    let Some(given) = bearer.or_else(|| call.header("x-api-key")) else {
+    let from_page = match endpoint {
+        // Looking is all that it opens: what a browser sends along by itself must not act.
+        Endpoint::Status => call.header("authorization").and_then(status::password),
+        _ => None,
+    };
+    let given = bearer.or_else(|| call.header("x-api-key"));
+    let Some(given) = from_page.as_deref().or(given) else {
         return refused("this gateway needs a key: send it as `Authorization: Bearer KEY`");
     };
     let digest = config::digest(given);
@@ -317,57 +342,37 @@ fn ready(gateway: &Gateway, state: &State) -> Reply {
     }
 }
 
-fn status(gateway: &Gateway, state: &State) -> Vec<u8> {
+/// `/metrics` and `/status` are told what only the gateway knows.
+fn metrics(gateway: &Gateway, state: &State) -> Reply {
     let now = Instant::now();
-    let upstreams: Vec<_> = state
-        .config
-        .upstreams
-        .iter()
-        .zip(&state.pools)
-        .map(|(upstream, pool)| {
-            let keys: Vec<_> = pool
-                .view(now)
-                .into_iter()
-                .map(|key| {
-                    let rests: Vec<_> = key
-                        .rests
-                        .iter()
-                        .map(|rest| {
-                            json!({
-                                "model": rest.model,
-                                "seconds": rest.left.as_secs_f64(),
-                                "why": rest.why,
-                            })
-                        })
-                        .collect();
-                    json!({
-                        "name": key.name,
-                        "slots": key.slots,
-                        "free": key.free,
-                        "requests": key.requests,
-                        "cooling": rests,
-                        "last_error": key.last_error,
-                    })
-                })
-                .collect();
-            json!({
-                "name": upstream.name,
-                "format": upstream.format.name(),
-                "waiting": pool.waiting(),
-                "keys": keys,
-            })
-        })
-        .collect();
-    let waiting: usize = state.pools.iter().map(|pool| pool.waiting()).sum();
-    let whole = json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "uptime_seconds": gateway.begun.elapsed().as_secs(),
-        "exchanges": gateway.chats.load(Ordering::Relaxed),
-        "waiting": waiting,
-        "connections": gateway.watch.connections(),
-        "upstreams": upstreams,
-    });
-    whole.to_string().into_bytes()
+    let pools = state.config.upstreams.iter().zip(&state.pools);
+    let gauges = Gauges {
+        chats: gateway.chats.load(Ordering::Relaxed),
+        max_chats: gateway.max_chats,
+        connections: gateway.watch.connections(),
+        leaked: inbound::leaked(),
+        draining: gateway.draining.load(Ordering::Relaxed),
+        pools: pools
+            .map(|(upstream, pool)| PoolGauges::new(&upstream.name, pool, now))
+            .collect(),
+    };
+    Reply {
+        content_type: metrics::CONTENT_TYPE,
+        ..Reply::text(200, gateway.metrics.text(&gauges))
+    }
+}
+
+fn status(gateway: &Gateway, state: &State, accept: Option<&str>) -> Reply {
+    let around = status::Around {
+        uptime: gateway.begun.elapsed(),
+        draining: gateway.draining.load(Ordering::Relaxed),
+        exchanges: gateway.chats.load(Ordering::Relaxed),
+        max_exchanges: gateway.max_chats,
+        connections: gateway.watch.connections(),
+        config_since: state.since,
+    };
+    let status = status::collect(&state.config, &state.pools, &gateway.ledger, &around);
+    status.reply(accept)
 }
 
 /// A path or a name from a caller, within bounds.

@@ -23,6 +23,7 @@ mod heartbeats;
 mod inbound;
 mod leases;
 mod limits;
+mod observe;
 mod operation;
 mod recordings;
 mod retries;
