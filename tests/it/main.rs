@@ -21,5 +21,6 @@ mod first_mile;
 mod hangup;
 mod operation;
 mod retries;
+mod secrets;
 mod selftest;
 mod streams;
