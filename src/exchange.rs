@@ -250,6 +250,8 @@ impl Exchange<'_, '_> {
             preferred: self.encoder.preferred_key(&upstream.name),
         };
         let mut refused_last: Option<Refused> = None;
+        let state = self.state;
+        let mask = |failure| state.masks.failure(failure);
         loop {
             let limit = self.state.config.lease_wait.min(self.job.left());
             let lease = match pool.lease(&wanted, limit, &self.job.cancel) {
@@ -263,14 +265,14 @@ impl Exchange<'_, '_> {
                     return Err((refused, next));
                 }
             };
-            let mut outcome = self.attempt(target, &lease, &encoded);
+            let mut outcome = self.attempt(target, &lease, &encoded).map_err(mask);
             if let Err(failure) = &outcome
                 && let Some(mended) = self.encoder.mend(upstream, &target.model, failure)
             {
                 // One more try on the same key, without what it refused.
                 debug!("{}: sent again: {}", self.id, failure.message);
                 encoded = mended.map_err(|error| (Refused::plain(error), Next::GiveUp))?;
-                outcome = self.attempt(target, &lease, &encoded);
+                outcome = self.attempt(target, &lease, &encoded).map_err(mask);
             }
             let failure = match outcome {
                 Ok(answered) => return Ok(answered),

@@ -11,9 +11,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use argh::FromArgs;
-use log::LevelFilter;
 use parking_lot::Mutex;
-use simple_logger::SimpleLogger;
 
 use config::{Findings, Loaded, Sources, Surroundings};
 
@@ -31,8 +29,10 @@ mod failure;
 #[cfg(test)]
 mod golden;
 mod inbound;
+mod journal;
 mod json;
 mod line;
+mod mask;
 mod memory;
 mod metrics;
 mod models;
@@ -107,7 +107,7 @@ fn main() -> ExitCode {
     if let Some(what) = &args.print {
         return print(what);
     }
-    log_to_stderr(args.verbose);
+    journal::start(args.verbose);
 
     let sources = Sources {
         file: args.config,
@@ -127,6 +127,7 @@ fn main() -> ExitCode {
         Ok(loaded) => loaded,
         Err(findings) => return refuse(&findings),
     };
+    journal::set_format(loaded.config.log_format);
     log::info!("{}", config::banner(&loaded));
     let reload = move || {
         let loaded = load(&sources, &|| demo.address()).map_err(|found| found.to_string())?;
@@ -195,22 +196,6 @@ impl Demo {
         let demo = demo::start().map_err(|error| format!("cannot start the demo: {error}"))?;
         Ok(started.insert(demo).addr)
     }
-}
-
-fn log_to_stderr(verbose: bool) {
-    let level = if verbose {
-        LevelFilter::Debug
-    } else {
-        LevelFilter::Info
-    };
-    let mut logger = SimpleLogger::new().with_level(level);
-    // Prefixes: `ureq` is `ureq_proto` as well.
-    for chatty in ["ureq", "rustls", "tiny_http"] {
-        logger = logger.with_module_level(chatty, LevelFilter::Warn);
-    }
-    logger
-        .init()
-        .expect("no other logger was set before this one");
 }
 
 /// Prints to standard output. A reader who has left (`weir --help | head -1`) is a normal end.

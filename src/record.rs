@@ -7,6 +7,7 @@ use log::info;
 use crate::chat::Usage;
 use crate::config::LogFormat;
 use crate::desk::Stopwatch;
+use crate::journal;
 
 /// How a stream ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,8 +99,8 @@ impl Record {
 
     /// Writes the line.
     pub fn log(&self, format: LogFormat) {
-        if log::log_enabled!(log::Level::Info) {
-            info!("{}", self.line(format));
+        if log::log_enabled!(target: journal::REQUEST, log::Level::Info) {
+            info!(target: journal::REQUEST, "{}", self.line(format));
         }
     }
 

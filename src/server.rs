@@ -38,7 +38,9 @@ use crate::cancel::Cause;
 use crate::config::{Config, Listen};
 use crate::desk::{AtWork, Desk, Job, Phase};
 use crate::inbound::Call;
+use crate::journal;
 use crate::line::{self, Line};
+use crate::mask::Masks;
 use crate::memory::Memory;
 use crate::metrics::{self, Metrics, Names};
 use crate::pool::Pool;
@@ -74,6 +76,8 @@ pub struct State {
     pub lines: Vec<Line>,
     /// Lives as long as the process, whatever is reloaded.
     pub memory: Arc<Memory>,
+    /// What no text from an upstream may show.
+    pub masks: Masks,
     /// The models that metrics tell apart.
     pub names: Names,
     /// When the configuration was read.
@@ -104,6 +108,7 @@ impl State {
             }));
         }
         let state = State {
+            masks: Masks::new(&config),
             names: Names::new(&config),
             since: SystemTime::now(),
             config,
@@ -313,6 +318,7 @@ fn reload_config(gateway: &Gateway, reload: &dyn Fn() -> Result<Config, String>)
     });
     match read {
         Ok(state) => {
+            journal::set_format(state.config.log_format);
             *gateway.state.write() = Arc::new(state);
             info!("configuration reloaded");
         }

@@ -27,5 +27,6 @@ mod observe;
 mod operation;
 mod recordings;
 mod retries;
+mod secrets;
 mod selftest;
 mod streams;
