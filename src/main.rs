@@ -127,7 +127,7 @@ fn main() -> ExitCode {
         Ok(loaded) => loaded,
         Err(findings) => return refuse(&findings),
     };
-    journal::set_format(loaded.config.log_format);
+    journal::set(&loaded.config);
     log::info!("{}", config::banner(&loaded));
     let reload = move || {
         let loaded = load(&sources, &|| demo.address()).map_err(|found| found.to_string())?;

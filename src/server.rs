@@ -49,9 +49,11 @@ use crate::sockets;
 use crate::status::Ledger;
 use crate::watch::{Duties, Watch};
 
+mod crew;
 mod door;
 mod routes;
 
+use crew::Crew;
 use door::{Door, Opened};
 
 /// Workers beyond those that may be busy with chats: they answer that all are busy, and the
@@ -151,6 +153,7 @@ pub struct Gateway {
     state: RwLock<Arc<State>>,
     watch: Arc<Watch>,
     door: Door,
+    crew: Crew,
     draining: AtomicBool,
     /// Chats in the works, each on a worker of its own.
     chats: AtomicUsize,
@@ -210,6 +213,7 @@ fn start(config: Config) -> Result<Started, String> {
         state: RwLock::new(Arc::new(State::new(config, None)?)),
         watch: Arc::new(watch),
         door: Door::new(opened).map_err(cannot)?,
+        crew: Crew::default(),
         draining: AtomicBool::new(false),
         chats: AtomicUsize::new(0),
         max_chats,
@@ -223,6 +227,7 @@ fn start(config: Config) -> Result<Started, String> {
             for pool in &gateway.state().pools {
                 pool.tick(now);
             }
+            journal::flush();
         })
     };
     let on_stuck = {
@@ -318,7 +323,7 @@ fn reload_config(gateway: &Gateway, reload: &dyn Fn() -> Result<Config, String>)
     });
     match read {
         Ok(state) => {
-            journal::set_format(state.config.log_format);
+            journal::set(&state.config);
             *gateway.state.write() = Arc::new(state);
             info!("configuration reloaded");
         }
@@ -346,6 +351,7 @@ fn drain(gateway: &Gateway, signals: &Receiver<i32>) -> ExitCode {
 
 fn leave(gateway: &Gateway, code: ExitCode) -> ExitCode {
     gateway.watch.stop();
+    journal::flush();
     gateway.door.remove_file();
     code
 }
@@ -364,6 +370,7 @@ fn wait_until_idle(gateway: &Gateway, signals: &Receiver<i32>, limit: Duration) 
             Ok(_) => {
                 warn!("stopped by a second signal");
                 gateway.door.remove_file();
+                journal::flush();
                 std::process::exit(1);
             }
             Err(RecvTimeoutError::Disconnected) => thread::sleep(LOOK),
@@ -376,11 +383,17 @@ fn wait_until_idle(gateway: &Gateway, signals: &Receiver<i32>, limit: Duration) 
 fn work(gateway: &Arc<Gateway>) {
     let desk = gateway.watch.add_desk();
     let mut server = gateway.door.current();
+    gateway.crew.rest();
     loop {
-        match server.receive() {
-            Ok(request) => take(gateway, request, &desk),
+        match gateway.crew.stand(|| server.receive()) {
+            Ok(request) => {
+                take(gateway, request, &desk);
+                gateway.crew.rest();
+            }
             Err(fault) => server = gateway.door.after(server, fault, gateway),
         }
+        // Whoever slept through it finds a new server here.
+        server = gateway.door.newest(server);
     }
 }
 
