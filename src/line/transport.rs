@@ -242,7 +242,7 @@ impl Transport for Wire {
         if self.pages.held > 0 {
             self.send()?;
         }
-        self.pages.output = Vec::new();
+        lay_aside(std::mem::take(&mut self.pages.output));
         attempt::note(|attempt| {
             if attempt.phase == Phase::Send {
                 attempt.phase = Phase::Head;
