@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::limits::Allowance;
 use crate::models;
 use crate::provider::{Format, Options};
 use crate::route;
@@ -99,6 +100,7 @@ pub struct ClientKey {
     pub digest: [u8; 32],
     /// Patterns of models that it may ask for; empty: all.
     pub models: Vec<String>,
+    pub allowance: Allowance,
 }
 
 impl ClientKey {
@@ -119,6 +121,7 @@ impl fmt::Debug for ClientKey {
             .field("name", &self.name)
             .field("digest", &"***")
             .field("models", &self.models)
+            .field("allowance", &self.allowance)
             .finish()
     }
 }

@@ -31,6 +31,7 @@ mod golden;
 mod inbound;
 mod journal;
 mod json;
+mod limits;
 mod line;
 mod mask;
 mod memory;

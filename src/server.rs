@@ -39,6 +39,7 @@ use crate::config::{Config, Listen};
 use crate::desk::{AtWork, Desk, Job};
 use crate::inbound::Call;
 use crate::journal;
+use crate::limits::Limits;
 use crate::line::{self, Line};
 use crate::mask::Masks;
 use crate::memory::Memory;
@@ -158,6 +159,7 @@ pub struct Gateway {
     begun: Instant,
     metrics: Metrics,
     ledger: Ledger,
+    limits: Limits,
 }
 
 impl Gateway {
@@ -216,6 +218,7 @@ fn start(config: Config) -> Result<Started, String> {
         begun: Instant::now(),
         metrics: Metrics::default(),
         ledger: Ledger::default(),
+        limits: Limits::default(),
     });
     let on_round = {
         let gateway = Arc::clone(&gateway);

@@ -19,6 +19,7 @@ mod wire;
 
 mod first_mile;
 mod hangup;
+mod limits;
 mod operation;
 mod retries;
 mod secrets;
