@@ -38,6 +38,8 @@ pub struct Config {
     /// The file that it was read from; `None`: made of the environment.
     pub file: Option<PathBuf>,
     pub listen: Listen,
+    /// Other machines may connect though there are no `client_keys`.
+    pub open: bool,
     /// Empty: open to everyone who can connect.
     pub client_keys: Vec<ClientKey>,
     pub upstreams: Vec<Upstream>,
@@ -224,6 +226,7 @@ impl Default for Config {
         Config {
             file: None,
             listen: Listen::Tcp(table::text(Top, "listen").to_owned()),
+            open: table::flag(Top, "open"),
             client_keys: Vec::new(),
             upstreams: Vec::new(),
             aliases: Vec::new(),

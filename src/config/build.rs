@@ -51,7 +51,8 @@ pub fn config(text: &str, ground: &Ground<'_>, findings: &mut Findings) -> Confi
     // A key that could not be read was still meant to close the door, and has its own finding.
     let closed = matches!(top.get("client_keys"), Some(Node::List(list)) if !list.is_empty())
         || top.has("client_keys_file");
-    let open = closed || top.flag("open").unwrap_or(false);
+    config.open = top.flag("open").unwrap_or(config.open);
+    let open = closed || config.open;
     fence(&config.listen, open, ground.listen.is_some(), findings);
 
     let mut names = Vec::new();

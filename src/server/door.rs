@@ -18,6 +18,7 @@ use log::{error, info, warn};
 use parking_lot::Mutex;
 use tiny_http::{Listener, Request, Server};
 
+use super::handed::{self, Handed};
 use super::{Gateway, STACK, take};
 use crate::sockets;
 
@@ -69,21 +70,51 @@ impl Opened {
         let mut last = None;
         for address in address.to_socket_addrs()? {
             match sockets::bind(address) {
-                Ok(listener) => {
-                    sockets::prepare_listener(&listener, write_timeout)?;
-                    let local = listener.local_addr()?;
-                    return Ok(Opened {
-                        for_timer: Some(listener.try_clone()?),
-                        socket: Socket::Tcp(listener),
-                        address: format!("http://{local}"),
-                        port: local.port(),
-                        file: None,
-                    });
-                }
+                Ok(listener) => return Opened::bound(listener, write_timeout),
                 Err(error) => last = Some(error),
             }
         }
         Err(last.unwrap_or_else(|| io::Error::other("the name has no address")))
+    }
+
+    /// A socket that was opened for this process by whoever started it.
+    pub fn handed(write_timeout: Duration) -> io::Result<Option<Opened>> {
+        let listener = match handed::take()? {
+            None => return Ok(None),
+            Some(Handed::Unix(listener)) => {
+                let address = listener.local_addr()?;
+                let path = address.as_pathname().unwrap_or(Path::new("(handed over)"));
+                // The file is the other's, to keep as well as to remove.
+                return Ok(Some(Opened {
+                    file: None,
+                    ..Opened::unix(listener, path)?
+                }));
+            }
+            Some(Handed::Tcp(listener)) => listener,
+        };
+        Opened::bound(listener, write_timeout).map(Some)
+    }
+
+    /// Whether only this machine can connect.
+    pub fn is_local(&self) -> bool {
+        match &self.socket {
+            Socket::Unix(_) => true,
+            Socket::Tcp(listener) => listener
+                .local_addr()
+                .is_ok_and(|address| address.ip().is_loopback()),
+        }
+    }
+
+    fn bound(listener: TcpListener, write_timeout: Duration) -> io::Result<Opened> {
+        sockets::prepare_listener(&listener, write_timeout)?;
+        let local = listener.local_addr()?;
+        Ok(Opened {
+            for_timer: Some(listener.try_clone()?),
+            socket: Socket::Tcp(listener),
+            address: format!("http://{local}"),
+            port: local.port(),
+            file: None,
+        })
     }
 
     pub fn unix(listener: UnixListener, path: &Path) -> io::Result<Opened> {

@@ -22,6 +22,7 @@ mod hangup;
 mod limits;
 mod operation;
 mod retries;
+mod running;
 mod secrets;
 mod selftest;
 mod streams;

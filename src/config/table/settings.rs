@@ -17,7 +17,7 @@ const TOP: Fallback = Fallback::Words("the one at the top", "");
 pub static SETTINGS: &[Setting] = &[
     set(Top, "listen", Kind::Text, Text("127.0.0.1:8080"),
         "Where callers connect: `host:port` (port 0: any free one) or `unix:/path`."),
-    set(Top, "client_keys", Kind::ClientKeys, Words("none: everyone who can connect", r#"["env:WEIR_KEY", {"name": "ci", "key": "env:CI_KEY", "models": ["gemini-*"]}]"#),
+    set(Top, "client_keys", Kind::ClientKeys, Words("none: everyone who can connect", r#"["env:WEIR_KEY", {"name": "ci", "key": "env:CI_KEY", "models": ["gemini-*"], "requests_per_minute": 600, "tokens_per_minute": 200000, "concurrent": 8, "tokens_per_day": 5000000}]"#),
         "Keys that callers may use, each a secret or an object as below."),
     set(Top, "client_keys_file", Kind::Text, Words("none", r#""/etc/weir/keys""#),
         "A file of further keys, read again on SIGHUP. Each line: a name, the key or its `sha256:` digest, then names of models and limits such as `concurrent=4`, all apart by spaces; `#` begins a comment."),
