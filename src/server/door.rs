@@ -35,6 +35,8 @@ const KEPT: usize = 64;
 /// A listening socket as it was opened.
 pub struct Opened {
     socket: Socket,
+    /// It belongs to whoever started weir as well, and outlives it.
+    handed: bool,
     /// As told on standard output.
     pub address: String,
     /// 0 for a unix socket.
@@ -86,13 +88,17 @@ impl Opened {
                 let path = address.as_pathname().unwrap_or(Path::new("(handed over)"));
                 // The file is the other's, to keep as well as to remove.
                 return Ok(Some(Opened {
+                    handed: true,
                     file: None,
                     ..Opened::unix(listener, path)?
                 }));
             }
             Some(Handed::Tcp(listener)) => listener,
         };
-        Opened::bound(listener, write_timeout).map(Some)
+        Ok(Some(Opened {
+            handed: true,
+            ..Opened::bound(listener, write_timeout)?
+        }))
     }
 
     /// Whether only this machine can connect.
@@ -109,6 +115,7 @@ impl Opened {
         sockets::prepare_listener(&listener, write_timeout)?;
         let local = listener.local_addr()?;
         Ok(Opened {
+            handed: false,
             for_timer: Some(listener.try_clone()?),
             socket: Socket::Tcp(listener),
             address: format!("http://{local}"),
@@ -119,6 +126,7 @@ impl Opened {
 
     pub fn unix(listener: UnixListener, path: &Path) -> io::Result<Opened> {
         Ok(Opened {
+            handed: false,
             socket: Socket::Unix(listener),
             address: format!("unix:{}", path.display()),
             port: 0,
@@ -157,6 +165,7 @@ impl Generation {
 
 pub struct Door {
     state: Mutex<State>,
+    handed: bool,
     file: Option<PathBuf>,
 }
 
@@ -181,6 +190,7 @@ impl Door {
                 opened: Instant::now(),
                 closed: false,
             }),
+            handed: opened.handed,
             file: opened.file,
         })
     }
@@ -213,10 +223,21 @@ impl Door {
         }
     }
 
-    /// Refuses new connections. Requests on open ones still come.
+    /// Takes no new connections. Requests on open ones still come.
     pub fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;
+        if self.handed {
+            // Connections wait for the next weir instead of being refused.
+            let left = match &state.socket {
+                Socket::Tcp(listener) => sockets::leave_listener(listener),
+                Socket::Unix(listener) => sockets::leave_listener(listener),
+            };
+            if let Err(error) = left {
+                warn!("the listener that was handed over stays in use: {error}");
+            }
+            return;
+        }
         match &state.socket {
             Socket::Tcp(listener) => sockets::stop_listening(listener),
             Socket::Unix(listener) => sockets::stop_listening(listener),

@@ -151,6 +151,24 @@ fn a_socket_that_was_handed_over_is_used() {
 }
 
 #[test]
+fn a_socket_that_was_handed_over_goes_on_to_listen_after_the_end() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let (mut first, _) = activate(listener.try_clone().unwrap().into(), FOR_US);
+    assert_eq!(get(addr, "/healthz").status, 200);
+    let pid = libc::pid_t::try_from(first.0.id()).unwrap();
+    // SAFETY: no memory is involved, and the process is our child that was not waited for.
+    #[allow(unsafe_code)]
+    let done = unsafe { libc::kill(pid, libc::SIGTERM) };
+    assert_eq!(done, 0);
+    assert_eq!(first.0.wait().unwrap().code(), Some(0));
+    // Asked while nobody serves, answered by the next one.
+    let asked = std::thread::spawn(move || get(addr, "/healthz").status);
+    let (_second, _) = activate(listener.into(), FOR_US);
+    assert_eq!(asked.join().unwrap(), 200);
+}
+
+#[test]
 fn a_unix_socket_that_was_handed_over_is_used_and_its_file_stays() {
     let folder = Folder::new();
     let path = folder.path().join("weir.sock");
