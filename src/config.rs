@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::limits::Allowance;
 use crate::models;
 use crate::provider::{Format, Options};
 use crate::route;
@@ -37,6 +38,8 @@ pub struct Config {
     /// The file that it was read from; `None`: made of the environment.
     pub file: Option<PathBuf>,
     pub listen: Listen,
+    /// Other machines may connect though there are no `client_keys`.
+    pub open: bool,
     /// Empty: open to everyone who can connect.
     pub client_keys: Vec<ClientKey>,
     pub upstreams: Vec<Upstream>,
@@ -100,6 +103,7 @@ pub struct ClientKey {
     pub digest: [u8; 32],
     /// Patterns of models that it may ask for; empty: all.
     pub models: Vec<String>,
+    pub allowance: Allowance,
 }
 
 impl ClientKey {
@@ -120,6 +124,7 @@ impl fmt::Debug for ClientKey {
             .field("name", &self.name)
             .field("digest", &"***")
             .field("models", &self.models)
+            .field("allowance", &self.allowance)
             .finish()
     }
 }
@@ -222,6 +227,7 @@ impl Default for Config {
         Config {
             file: None,
             listen: Listen::Tcp(table::text(Top, "listen").to_owned()),
+            open: table::flag(Top, "open"),
             client_keys: Vec::new(),
             upstreams: Vec::new(),
             aliases: Vec::new(),

@@ -31,12 +31,14 @@ mod golden;
 mod inbound;
 mod journal;
 mod json;
+mod limits;
 mod line;
 mod mask;
 mod memory;
 mod metrics;
 mod models;
 mod pool;
+mod print;
 mod provider;
 mod record;
 mod reply;
@@ -74,7 +76,8 @@ struct Args {
     #[argh(switch)]
     check_config: bool,
 
-    /// print something and leave: config (a file to start from) or reference (every key of it)
+    /// print something and leave: config (a file to start from), reference (every key of it), or
+    /// what runs weir: systemd, openrc, procd, container, haproxy, nginx, caddy
     #[argh(option, arg_name = "WHAT")]
     print: Option<String>,
 
@@ -86,15 +89,6 @@ struct Args {
     #[argh(switch)]
     verbose: bool,
 }
-
-/// Makes what is printed.
-type Text = fn() -> String;
-
-/// What `--print` can print.
-const PRINTS: &[(&str, Text)] = &[
-    ("config", config::example),
-    ("reference", config::reference),
-];
 
 fn main() -> ExitCode {
     let args = match arguments() {
@@ -159,11 +153,9 @@ fn arguments() -> Result<Args, ExitCode> {
 }
 
 fn print(what: &str) -> ExitCode {
-    match PRINTS.iter().find(|(name, _)| *name == what) {
-        Some((_, text)) => say(&text()),
-        None => {
-            let known: Vec<&str> = PRINTS.iter().map(|(name, _)| *name).collect();
-            let known = known.join(", ");
+    match print::print(what) {
+        Ok(text) => say(&text),
+        Err(known) => {
             complain(&format!(
                 "--print {what}: there is no such thing; known: {known}"
             ));

@@ -190,6 +190,7 @@ mod tests {
             name: "ci".into(),
             digest: [0; 32],
             models: vec!["gemini-*".into(), "best".into()],
+            allowance: Default::default(),
         };
         let config = config();
         assert_eq!(

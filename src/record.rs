@@ -87,6 +87,12 @@ impl Record {
         (self.begun.millis() - self.upstream_ms).max(0.0)
     }
 
+    /// What the answer cost.
+    pub fn tokens(&self) -> u64 {
+        let count = |tokens: Option<u64>| tokens.unwrap_or(0);
+        count(self.usage.prompt).saturating_add(count(self.usage.completion))
+    }
+
     /// How the stream ended, if one was asked for.
     pub fn stream_end(&self) -> Option<End> {
         let begun = self.first_byte.is_some() || self.heartbeats > 0;

@@ -39,6 +39,7 @@ use crate::config::{Config, Listen};
 use crate::desk::{AtWork, Desk, Job, Phase};
 use crate::inbound::Call;
 use crate::journal;
+use crate::limits::Limits;
 use crate::line::{self, Line};
 use crate::mask::Masks;
 use crate::memory::Memory;
@@ -51,6 +52,7 @@ use crate::watch::{Duties, Watch};
 
 mod crew;
 mod door;
+mod handed;
 mod routes;
 
 use crew::Crew;
@@ -161,6 +163,7 @@ pub struct Gateway {
     begun: Instant,
     metrics: Metrics,
     ledger: Ledger,
+    limits: Limits,
 }
 
 impl Gateway {
@@ -197,11 +200,22 @@ fn start(config: Config) -> Result<Started, String> {
     let max_connections = max_connections(&config, descriptors);
     let write_timeout = config.write_timeout;
     let cannot = |what: io::Error| format!("cannot listen on {listen}: {what}");
-    let opened = match &listen {
-        Listen::Tcp(address) => Opened::tcp(address, write_timeout),
-        Listen::Unix(path) => unix(path),
+    let handed = Opened::handed(write_timeout)
+        .map_err(|error| format!("cannot use the socket that was handed over: {error}"))?;
+    let opened = match (handed, &listen) {
+        (Some(handed), _) => Ok(handed),
+        (None, Listen::Tcp(address)) => Opened::tcp(address, write_timeout),
+        (None, Listen::Unix(path)) => unix(path),
     }
     .map_err(cannot)?;
+    let closed = config.open || !config.client_keys.is_empty();
+    if !closed && !opened.is_local() {
+        return Err(format!(
+            "other machines can reach {}, which was handed over, and there are no `client_keys`; \
+             add some to the config file, or \"open\": true",
+            opened.address
+        ));
+    }
     let address = opened.address.clone();
     let watch = Watch::new(opened.port).map_err(|error| format!("no descriptors: {error}"))?;
     let listener = opened.for_timer.as_ref();
@@ -220,6 +234,7 @@ fn start(config: Config) -> Result<Started, String> {
         begun: Instant::now(),
         metrics: Metrics::default(),
         ledger: Ledger::default(),
+        limits: Limits::default(),
     });
     let on_round = {
         let gateway = Arc::clone(&gateway);

@@ -133,6 +133,18 @@ pub fn answer(
     if let Some(key) = key {
         record.client.clone_from(&key.name);
     }
+    // Before the headers, so that they tell what is left after this request.
+    let ticket = match key.filter(|_| endpoint == Endpoint::Chat) {
+        Some(key) => gateway.limits.admit(key),
+        None => Ok(None),
+    };
+    for (name, value) in key.map_or_else(Vec::new, |key| gateway.limits.headers(key)) {
+        call.add_common(name, &value);
+    }
+    let _ticket = match ticket {
+        Ok(ticket) => ticket,
+        Err(error) => return refuse(call, endpoint, &error, record),
+    };
     let reply = match endpoint {
         Endpoint::Chat => {
             if gateway.draining.load(Ordering::Acquire) {
@@ -147,7 +159,9 @@ pub fn answer(
                     .with_retry_after(Duration::from_secs(1));
                 return refuse(call, endpoint, &error, record);
             };
-            return exchange::chat(state, call, job, key, record);
+            exchange::chat(state, call, job, key, record);
+            gateway.limits.spend(&record.client, record.tokens());
+            return;
         }
         Endpoint::Models => Reply::json(200, models::list(config, &usable(state), key, 0)),
         Endpoint::Model => {
@@ -288,7 +302,9 @@ fn allow_origin(config: &Config, call: &mut Call<'_>) {
     call.add_common("Access-Control-Allow-Origin", &allowed);
     call.add_common(
         "Access-Control-Expose-Headers",
-        "x-request-id, x-weir-upstream, x-weir-attempts, x-weir-dropped, Retry-After",
+        "x-request-id, x-weir-upstream, x-weir-attempts, x-weir-dropped, Retry-After, \
+         x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, \
+         x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens",
     );
 }
 

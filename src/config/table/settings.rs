@@ -17,8 +17,10 @@ const TOP: Fallback = Fallback::Words("the one at the top", "");
 pub static SETTINGS: &[Setting] = &[
     set(Top, "listen", Kind::Text, Text("127.0.0.1:8080"),
         "Where callers connect: `host:port` (port 0: any free one) or `unix:/path`."),
-    set(Top, "client_keys", Kind::ClientKeys, Words("none: everyone who can connect", r#"["env:WEIR_KEY", {"name": "ci", "key": "env:CI_KEY", "models": ["gemini-*"]}]"#),
+    set(Top, "client_keys", Kind::ClientKeys, Words("none: everyone who can connect", r#"["env:WEIR_KEY", {"name": "ci", "key": "env:CI_KEY", "models": ["gemini-*"], "requests_per_minute": 600, "tokens_per_minute": 200000, "concurrent": 8, "tokens_per_day": 5000000}]"#),
         "Keys that callers may use, each a secret or an object as below."),
+    set(Top, "client_keys_file", Kind::Text, Words("none", r#""/etc/weir/keys""#),
+        "A file of further keys, read again on SIGHUP. Each line: a name, the key or its `sha256:` digest, then names of models and limits such as `concurrent=4`, all apart by spaces; `#` begins a comment."),
     set(Top, "open", Kind::Flag, Flag(false),
         "Allows an address that other machines can reach without any `client_keys`."),
     set(Top, "upstreams", Kind::Upstreams, Required(""),
@@ -113,6 +115,14 @@ pub static SETTINGS: &[Setting] = &[
         "The secret, or `sha256:` and the 64 hexadecimal digits of its digest."),
     set(ClientKey, "models", Kind::Texts, Words("all", r#"["gemini-*"]"#),
         "Names of the models that it may ask for; `*` stands for any text."),
+    set(ClientKey, "requests_per_minute", count(1, 1_000_000_000), Words("no limit", "600"),
+        "Chat requests a minute, as a pace: what is unused adds up to one minute's worth. Kept in memory, as all limits; a restart begins anew."),
+    set(ClientKey, "tokens_per_minute", count(1, 1_000_000_000_000), Words("no limit", "200000"),
+        "Tokens a minute, prompt and completion together. They are counted when an answer is over, so that a long one is paid for by those after it."),
+    set(ClientKey, "concurrent", count(1, 1_000_000), Words("no limit", "8"),
+        "Chat requests at once."),
+    set(ClientKey, "tokens_per_day", count(1, 1_000_000_000_000_000), Words("no limit", "5000000"),
+        "Tokens a day, which ends at midnight UTC. In memory: a restart begins with none used."),
 ];
 
 const fn set(
