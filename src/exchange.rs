@@ -88,6 +88,7 @@ pub fn chat(
         id: &id,
         stream: caller.stream(),
         retries_left: config.retries,
+        broken: false,
         record,
         route_lines: String::new(),
     };
@@ -199,6 +200,8 @@ struct Exchange<'e, 'b> {
     /// Where events go; `None`: the answer is wanted whole.
     stream: Option<Arc<Stream>>,
     retries_left: u32,
+    /// The last attempt broke on its connection.
+    broken: bool,
     record: &'e mut Record,
     /// Headers about the attempt that is being made.
     route_lines: String,
@@ -287,6 +290,7 @@ impl Exchange<'_, '_> {
                 failure.status,
                 failure.message
             );
+            self.broken = failure.class == Class::Transport;
             let key = lease.key();
             lease.failed(&failure, Instant::now());
             let mut refused = Refused {
@@ -375,6 +379,7 @@ impl Exchange<'_, '_> {
             upstream,
             key: &upstream.keys[lease.key()],
             line: &self.state.lines[target.upstream],
+            fresh: self.broken,
             path: &encoded.path,
             body: &encoded.body,
             id: self.id,
@@ -399,6 +404,8 @@ impl Exchange<'_, '_> {
         );
         loop {
             let outcome = self.relay(&attempt, &mut answer, &mut sink, lease);
+            // However it ended, its timer must not end what follows.
+            self.job.leave();
             self.record.usage = sink.usage();
             let answered = outcome?;
             // Some answers come in several parts, each asked for with a request of its own.

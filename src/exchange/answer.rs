@@ -196,6 +196,9 @@ impl Exchange<'_, '_> {
         self.job.enter(Phase::Between, idle);
         if matches!(sink.speaker, Speaker::Whole) || (!streamed && is_json(answer)) {
             let body = self.read_whole(attempt, answer)?;
+            if body.trim_ascii().is_empty() {
+                return Err(Failure::empty());
+            }
             sink.on_body(&body)?;
             lease.succeeded();
             if matches!(sink.speaker, Speaker::Whole) {
@@ -205,8 +208,10 @@ impl Exchange<'_, '_> {
         }
         let mut reader = sse::Reader::new(self.state.config.max_answer_bytes);
         let mut told = false;
+        let mut events = 0u64;
         'answer: loop {
             while let Some(event) = reader.next().map_err(|_| too_long())? {
+                events += 1;
                 let flow = sink.on_event(event)?;
                 if sink.has_content && !told {
                     told = true;
@@ -219,12 +224,16 @@ impl Exchange<'_, '_> {
             }
             let count = reader
                 .fill(&mut answer.body)
-                .map_err(|error| attempt.broken(&self.job.cancel, &error))?;
+                .map_err(|error| attempt.broken(self.job, &error))?;
             if count == 0 {
-                if let Some(event) = reader.finish()
-                    && sink.on_event(event)? == Flow::Done
-                {
-                    break;
+                if let Some(event) = reader.finish() {
+                    events += 1;
+                    if sink.on_event(event)? == Flow::Done {
+                        break;
+                    }
+                }
+                if events == 0 {
+                    return Err(Failure::empty());
                 }
                 sink.on_end()?;
                 break;
@@ -295,9 +304,8 @@ impl Exchange<'_, '_> {
         while left > 0 && matches!(answer.body.read(&mut rest), Ok(1..)) {
             left -= 1;
         }
-        self.job.leave();
         // The answer is whole, whatever became of the connection.
-        let _ = attempt.ended(&self.job.cancel);
+        let _ = attempt.ended(self.job);
         Ok(answered)
     }
 
@@ -329,7 +337,7 @@ impl Exchange<'_, '_> {
             match read {
                 Ok(0) => break,
                 Ok(_) => self.job.extend(attempt.upstream.idle),
-                Err(error) => return Err(attempt.broken(&self.job.cancel, &error)),
+                Err(error) => return Err(attempt.broken(self.job, &error)),
             }
         }
         self.job.leave();
