@@ -66,7 +66,13 @@ pub fn chat(
             fixed,
             attempt: String::new(),
         };
-        let stream = Arc::new(Stream::new(writer, !old, stream_head, config.keepalive));
+        let stream = Arc::new(Stream::new(
+            writer,
+            !old,
+            stream_head,
+            config.keepalive,
+            Arc::clone(&job.held),
+        ));
         job.set_stream(&stream);
         Caller::Stream(Unfinished(stream))
     } else {
@@ -410,6 +416,7 @@ impl Exchange<'_, '_> {
             let answered = outcome?;
             // Some answers come in several parts, each asked for with a request of its own.
             let Some(body) = sink.continuation(&encoded.body) else {
+                self.record.spend(&self.state.limits);
                 sink.take_notes()
                     .keep(&self.state.memory, &upstream.name, lease.key());
                 return self.close(answered, &attempt, answer, sink);

@@ -6,6 +6,7 @@
 //! restart begins with full buckets and a day without tokens.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -84,12 +85,12 @@ impl Bucket {
 }
 
 /// A request that counts as running. Dropping it ends that, on every way out.
-pub struct Ticket<'a> {
-    limits: &'a Limits,
+pub struct Ticket {
+    limits: Arc<Limits>,
     name: String,
 }
 
-impl Drop for Ticket<'_> {
+impl Drop for Ticket {
     fn drop(&mut self) {
         if let Some(used) = self.limits.0.lock().get_mut(&self.name) {
             used.running = used.running.saturating_sub(1);
@@ -101,13 +102,13 @@ const DAY: u64 = 86_400;
 
 impl Limits {
     /// Lets a request of this key begin, or says why not.
-    pub fn admit(&self, key: &ClientKey) -> Result<Option<Ticket<'_>>, ApiError> {
+    pub fn admit(self: &Arc<Limits>, key: &ClientKey) -> Result<Option<Ticket>, ApiError> {
         if key.allowance.is_unlimited() {
             return Ok(None);
         }
         self.admit_at(key, Instant::now(), clock::unix_seconds())?;
         Ok(Some(Ticket {
-            limits: self,
+            limits: Arc::clone(self),
             name: key.name.clone(),
         }))
     }
@@ -337,7 +338,7 @@ mod tests {
 
     #[test]
     fn a_ticket_is_given_back() {
-        let limits = Limits::default();
+        let limits = Arc::new(Limits::default());
         let key = key(Allowance {
             concurrent: Some(1),
             ..Allowance::default()

@@ -80,6 +80,8 @@ pub struct State {
     pub lines: Vec<Line>,
     /// Lives as long as the process, whatever is reloaded.
     pub memory: Arc<Memory>,
+    /// What client keys have used; lives as long as the process, too.
+    pub limits: Arc<Limits>,
     /// What no text from an upstream may show.
     pub masks: Masks,
     /// The models that metrics tell apart.
@@ -119,6 +121,7 @@ impl State {
             pools,
             lines,
             memory: before.map_or_else(Arc::default, |before| Arc::clone(&before.memory)),
+            limits: before.map_or_else(Arc::default, |before| Arc::clone(&before.limits)),
         };
         if let Some(before) = before {
             state.inherit(before);
@@ -158,12 +161,11 @@ pub struct Gateway {
     crew: Crew,
     draining: AtomicBool,
     /// Chats in the works, each on a worker of its own.
-    chats: AtomicUsize,
+    chats: Arc<AtomicUsize>,
     max_chats: usize,
     begun: Instant,
     metrics: Metrics,
     ledger: Ledger,
-    limits: Limits,
 }
 
 impl Gateway {
@@ -229,12 +231,11 @@ fn start(config: Config) -> Result<Started, String> {
         door: Door::new(opened).map_err(cannot)?,
         crew: Crew::default(),
         draining: AtomicBool::new(false),
-        chats: AtomicUsize::new(0),
+        chats: Arc::default(),
         max_chats,
         begun: Instant::now(),
         metrics: Metrics::default(),
         ledger: Ledger::default(),
-        limits: Limits::default(),
     });
     let on_round = {
         let gateway = Arc::clone(&gateway);
@@ -419,7 +420,9 @@ pub fn take(gateway: &Arc<Gateway>, request: Request, desk: &Desk) {
     // Whoever reads the body, or drains what nobody read, is ended when this is over.
     job.enter(Phase::Body, state.config.body_wait);
     let at_work = AtWork::begin(desk, &gateway.watch, job);
-    let Ok(call) = Call::take(request, &gateway.watch, state.config.max_body_bytes) else {
+    let held = Arc::clone(&at_work.job.held);
+    let max_body = state.config.max_body_bytes;
+    let Ok(call) = Call::take(request, &gateway.watch, max_body, held) else {
         return;
     };
     let endpoint = routes::endpoint(&call);

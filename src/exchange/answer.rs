@@ -317,29 +317,31 @@ impl Exchange<'_, '_> {
         let declared = answer
             .header("content-length")
             .and_then(|length| length.parse::<usize>().ok());
-        let mut body = Vec::with_capacity(declared.map_or(PIECE, |length| length.min(BELIEVED)));
+        let mut body = vec![0; declared.map_or(PIECE, |length| length.min(BELIEVED))];
+        let mut filled = 0;
         loop {
-            let filled = body.len();
             if filled > cap {
                 return Err(too_long());
             }
             // A whole body's end is still to be read, and needs no room of its own.
             let mut end = [0];
-            let read = if Some(filled) == declared {
-                answer.body.read(&mut end)
-            } else {
-                let room = (body.capacity() - filled).max(PIECE.max(filled / 2));
-                body.resize(filled + room, 0);
-                let read = answer.body.read(&mut body[filled..]);
-                body.truncate(filled + *read.as_ref().unwrap_or(&0));
-                read
+            if filled == body.len() && Some(filled) != declared {
+                body.resize(filled * 2 + PIECE, 0);
+            }
+            let room = match filled == body.len() {
+                true => &mut end[..],
+                false => &mut body[filled..],
             };
-            match read {
+            match answer.body.read(room) {
                 Ok(0) => break,
-                Ok(_) => self.job.extend(attempt.upstream.idle),
+                Ok(count) => {
+                    filled = (filled + count).min(body.len());
+                    self.job.extend(attempt.upstream.idle);
+                }
                 Err(error) => return Err(attempt.broken(self.job, &error)),
             }
         }
+        body.truncate(filled);
         self.job.leave();
         Ok(body)
     }

@@ -17,6 +17,7 @@ mod wait;
 mod weir;
 mod wire;
 
+mod client_limits;
 mod faults;
 mod first_mile;
 mod hangup;
@@ -26,7 +27,6 @@ mod leases;
 mod limits;
 mod observe;
 mod operation;
-mod quotas;
 mod recordings;
 mod retries;
 mod running;
