@@ -312,22 +312,25 @@ impl Exchange<'_, '_> {
     fn read_whole(&self, attempt: &Attempt<'_>, answer: &mut Answer) -> Result<Vec<u8>, Failure> {
         let cap = self.state.config.max_answer_bytes;
         let mut body = Vec::new();
+        let mut filled = 0;
         loop {
             const PIECE: usize = 8 * 1024;
-            let filled = body.len();
             if filled > cap {
                 return Err(too_long());
             }
-            body.resize(filled + PIECE.max(filled / 2), 0);
-            let read = answer.body.read(&mut body[filled..]);
-            let count = *read.as_ref().unwrap_or(&0);
-            body.truncate(filled + count);
-            match read {
+            // Only when it is full: clearing the room anew for each read would cost more than the
+            // answer itself.
+            if filled == body.len() {
+                body.resize(filled + PIECE.max(filled / 2), 0);
+            }
+            match answer.body.read(&mut body[filled..]) {
                 Ok(0) => break,
-                Ok(_) => self.job.extend(attempt.upstream.idle),
+                Ok(count) => filled += count,
                 Err(error) => return Err(attempt.broken(self.job, &error)),
             }
+            self.job.extend(attempt.upstream.idle);
         }
+        body.truncate(filled);
         self.job.leave();
         Ok(body)
     }

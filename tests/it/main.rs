@@ -17,6 +17,7 @@ mod wait;
 mod weir;
 mod wire;
 
+mod callers;
 mod faults;
 mod first_mile;
 mod hangup;
