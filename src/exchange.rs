@@ -581,7 +581,10 @@ fn refuse_body(config: &Config, call: Call<'_>, problem: &NoBody, record: &mut R
                 config.body_wait.as_millis()
             ),
         ),
-        NoBody::Cut => ApiError::new(400, "the request body ended before its declared length"),
+        NoBody::Cut => ApiError::new(
+            400,
+            "the request body ended too early or is not properly framed",
+        ),
     };
     refuse(call, &error, record);
 }

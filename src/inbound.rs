@@ -54,6 +54,8 @@ pub struct Call<'w> {
     pub old: bool,
     /// The connection must not be used any further.
     close: bool,
+    /// The caller sends its body only when it is told to go on.
+    waits: bool,
     /// Headers that go into every answer to this caller.
     common: String,
 }
@@ -91,6 +93,7 @@ impl<'w> Call<'w> {
             length: *checked.as_ref().unwrap_or(&Length::None),
             old: *request.http_version() < (1, 1),
             close: false,
+            waits: framing::header(&request, "expect").is_some(),
             common: String::new(),
             request: Some(request),
         };
@@ -169,10 +172,11 @@ impl<'w> Call<'w> {
         reply.headers.push_str(&self.common);
         reply.head_only |= self.method == Method::Head;
         // A short body that nobody read is drained by the server, within the job's time for it. A
-        // long one is not worth waiting for, and of a chunked one the server drains nothing.
+        // long one is not worth waiting for, and of a chunked one the server drains nothing. Nor does it pay to
+        // wait for one that the caller holds back until it has heard from us.
         let unread = match self.length {
             Length::None => false,
-            Length::Known(length) => length > DRAINED,
+            Length::Known(length) => length > DRAINED || self.waits,
             Length::Chunked => true,
         };
         let close = self.close || unread;
@@ -190,8 +194,13 @@ impl<'w> Call<'w> {
             return;
         }
         let mut writer = request.into_writer();
-        // A caller who has gone is a normal end.
-        let _ = reply.write(&mut writer);
+        // A caller who has gone is a normal end. One who did not read in time would take the next
+        // answer for the rest of this one.
+        if reply.write(&mut writer).is_err()
+            && let Some(caller) = self.peer.and_then(|peer| self.watch.find(peer))
+        {
+            caller.shut();
+        }
     }
 
     /// 413 for a body that must not be touched: the server would reserve its declared length.
@@ -281,18 +290,23 @@ fn read_all(
     job: &Job,
 ) -> Result<(), NoBody> {
     const PIECE: usize = 4 * 1024;
+    let mut filled = 0;
     loop {
-        let filled = body.len();
         if filled > max {
             return Err(NoBody::TooLong);
         }
-        body.resize(filled + filled.max(PIECE), 0);
-        let count = read_some(reader, &mut body[filled..], job)?;
-        body.truncate(filled + count);
-        if count == 0 {
-            return Ok(());
+        // Only when it is full: a caller who sends a byte at a time must not have megabytes of
+        // room cleared for each of them.
+        if filled == body.len() {
+            body.resize(filled * 2 + PIECE, 0);
+        }
+        match read_some(reader, &mut body[filled..], job)? {
+            0 => break,
+            count => filled += count,
         }
     }
+    body.truncate(filled);
+    Ok(())
 }
 
 /// Reads once, unless the job's time for the body is over.

@@ -431,6 +431,14 @@ pub fn take(gateway: &Arc<Gateway>, request: Request, desk: &Desk) {
     let fenced = catch_unwind(AssertUnwindSafe(|| {
         routes::answer(gateway, &state, endpoint, call, &at_work.job, &mut record);
     }));
+    if record.status == 499 {
+        // A caller who did not read in time is still there, with half a chunk.
+        let known = at_work.job.caller.lock().clone();
+        let find = || gateway.watch.find(at_work.job.peer?).map(Arc::new);
+        if let Some(caller) = known.or_else(find) {
+            caller.shut();
+        }
+    }
     if fenced.is_err() {
         error!("{}: a panic while answering", record.id);
         record.status = 500;

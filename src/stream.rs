@@ -7,7 +7,7 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -32,6 +32,8 @@ pub struct Stream {
     last: AtomicU64,
     /// `clock::now` of the begin of the write that is going on; 0 for none.
     writing_since: AtomicU64,
+    /// Something was written, so no other answer stands before this one on its connection.
+    has_turn: AtomicBool,
     keepalive: u64,
 }
 
@@ -86,6 +88,7 @@ impl Stream {
             held,
             last: AtomicU64::new(clock::now()),
             writing_since: AtomicU64::new(0),
+            has_turn: AtomicBool::new(false),
             keepalive: clock::millis(keepalive).max(1),
         }
     }
@@ -93,6 +96,11 @@ impl Stream {
     /// The head is out: from here on a failure is an event.
     pub fn has_begun(&self) -> bool {
         self.out.lock().state != State::Fresh
+    }
+
+    /// Something was written. Does not wait for a write that is going on.
+    pub fn has_turn(&self) -> bool {
+        self.has_turn.load(Ordering::Relaxed)
     }
 
     pub fn heartbeats(&self) -> u32 {
@@ -181,6 +189,7 @@ impl Stream {
         let _writing = self.writing();
         out.frame(events, last);
         let written = out.write_frame();
+        self.has_turn.store(true, Ordering::Relaxed);
         out.state = match written {
             Ok(()) if !last => State::Open,
             // After a failed write the framing is broken, so nothing may follow.

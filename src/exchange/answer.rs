@@ -336,10 +336,10 @@ impl Exchange<'_, '_> {
                 Ok(0) => break,
                 Ok(count) => {
                     filled = (filled + count).min(body.len());
-                    self.job.extend(attempt.upstream.idle);
                 }
                 Err(error) => return Err(attempt.broken(self.job, &error)),
             }
+            self.job.extend(attempt.upstream.idle);
         }
         body.truncate(filled);
         self.job.leave();

@@ -17,6 +17,7 @@ mod wait;
 mod weir;
 mod wire;
 
+mod callers;
 mod client_limits;
 mod faults;
 mod first_mile;
