@@ -169,6 +169,14 @@ pub struct Gateway {
 }
 
 impl Gateway {
+    /// Chats in the works, up to the last byte of their answers.
+    pub fn running(&self) -> usize {
+        let jobs = self.watch.jobs();
+        jobs.iter()
+            .filter(|job| job.is_chat.load(Ordering::Relaxed))
+            .count()
+    }
+
     pub fn state(&self) -> Arc<State> {
         Arc::clone(&self.state.read())
     }

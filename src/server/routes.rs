@@ -160,6 +160,7 @@ pub fn answer(
                 return refuse(call, endpoint, &error, record);
             };
             job.held.keep(seat);
+            job.is_chat.store(true, Ordering::Relaxed);
             exchange::chat(state, call, job, key, record);
             record.spend(&state.limits);
             return;
@@ -364,7 +365,7 @@ fn metrics(gateway: &Gateway, state: &State) -> Reply {
     let now = Instant::now();
     let pools = state.config.upstreams.iter().zip(&state.pools);
     let gauges = Gauges {
-        chats: gateway.chats.load(Ordering::Relaxed),
+        chats: gateway.running(),
         max_chats: gateway.max_chats,
         connections: gateway.watch.connections(),
         leaked: inbound::leaked(),
@@ -383,7 +384,7 @@ fn status(gateway: &Gateway, state: &State, accept: Option<&str>) -> Reply {
     let around = status::Around {
         uptime: gateway.begun.elapsed(),
         draining: gateway.draining.load(Ordering::Relaxed),
-        exchanges: gateway.chats.load(Ordering::Relaxed),
+        exchanges: gateway.running(),
         max_exchanges: gateway.max_chats,
         connections: gateway.watch.connections(),
         config_since: state.since,
