@@ -302,8 +302,14 @@ pub struct Gemini {
     /// Generation 3 and later: calls carry `id`, signatures are required, `mediaResolution` per
     /// part, images inside function responses, structured output beside tools.
     pub third: bool,
+    /// Generation 2.5 and later: fetches images by URL, knows tool mode `VALIDATED`.
+    pub since_2_5: bool,
+    /// Knows only the old, upper-case `Schema` type.
+    pub old_schema: bool,
     /// Answers can hold images.
     pub image_output: bool,
+    /// Answers can be speech.
+    pub audio_output: bool,
 }
 
 const LEVELS_MINIMAL: &[&str] = &["minimal", "low", "medium", "high"];
@@ -314,7 +320,15 @@ const GEMINI_2: Gemini = Gemini {
     sampling: true,
     penalties: true,
     third: false,
+    since_2_5: false,
+    old_schema: false,
     image_output: false,
+    audio_output: false,
+};
+
+const GEMINI_2_5: Gemini = Gemini {
+    since_2_5: true,
+    ..GEMINI_2
 };
 
 const GEMINI_3: Gemini = Gemini {
@@ -322,7 +336,7 @@ const GEMINI_3: Gemini = Gemini {
     sampling: false,
     penalties: false,
     third: true,
-    image_output: false,
+    ..GEMINI_2_5
 };
 
 const FLASH_3: Gemini = Gemini {
@@ -340,7 +354,7 @@ const GEMINI: &[(&str, Gemini)] = &[
                 max: 32_768,
                 off: false,
             },
-            ..GEMINI_2
+            ..GEMINI_2_5
         },
     ),
     (
@@ -351,7 +365,7 @@ const GEMINI: &[(&str, Gemini)] = &[
                 max: 24_576,
                 off: true,
             },
-            ..GEMINI_2
+            ..GEMINI_2_5
         },
     ),
     (
@@ -362,25 +376,19 @@ const GEMINI: &[(&str, Gemini)] = &[
                 max: 24_576,
                 off: true,
             },
-            ..GEMINI_2
+            ..GEMINI_2_5
         },
     ),
-    (
-        "gemini-2.5-flash-image",
-        Gemini {
-            image_output: true,
-            ..GEMINI_2
-        },
-    ),
-    (
-        "gemini-2.0-flash-preview-image",
-        Gemini {
-            image_output: true,
-            ..GEMINI_2
-        },
-    ),
+    ("gemini-2.5-flash-image", GEMINI_2_5),
+    ("gemini-2.5", GEMINI_2_5),
     ("gemini-2", GEMINI_2),
-    ("gemini-1", GEMINI_2),
+    (
+        "gemini-1",
+        Gemini {
+            old_schema: true,
+            ..GEMINI_2
+        },
+    ),
     ("gemini-3-flash", FLASH_3),
     ("gemini-3.1-flash-lite", FLASH_3),
     ("gemini-3.5-flash", FLASH_3),
@@ -411,7 +419,6 @@ const GEMINI: &[(&str, Gemini)] = &[
         Gemini {
             thinking: GeminiThinking::Level(&["low", "high"]),
             sampling: true,
-            image_output: true,
             ..GEMINI_3
         },
     ),
@@ -435,6 +442,7 @@ const GEMINI: &[(&str, Gemini)] = &[
         "gemma-",
         Gemini {
             penalties: false,
+            old_schema: true,
             ..GEMINI_2
         },
     ),
@@ -444,7 +452,14 @@ const GEMINI: &[(&str, Gemini)] = &[
 /// What the Gemini `model` can do, with or without its `models/` prefix.
 pub fn gemini(model: &str) -> Gemini {
     let model = bare(model);
-    longest(GEMINI, model.strip_prefix("models/").unwrap_or(model)).unwrap_or(GEMINI_2)
+    let model = model.strip_prefix("models/").unwrap_or(model);
+    let known = longest(GEMINI, model).unwrap_or(GEMINI_2);
+    // The vendor names every model by what it puts out.
+    Gemini {
+        image_output: model.contains("-image"),
+        audio_output: model.contains("-tts") || model.contains("native-audio"),
+        ..known
+    }
 }
 
 /// What weir must know of an OpenAI model. The relay leaves the rest to the provider.
@@ -505,7 +520,59 @@ mod tests {
         );
         assert!(gemini("gemini-4-argon").third);
         assert!(!gemini("gemma-3-27b-it").third);
+        assert!(gemini("gemini-2.0-flash-preview-image-generation").image_output);
+        assert!(gemini("gemini-3-pro-image-preview").image_output);
+        assert!(gemini("gemini-2.5-pro-preview-tts").audio_output);
+        assert!(
+            gemini("gemini-2.5-flash-image").since_2_5 && !gemini("gemini-2.0-flash").since_2_5
+        );
+        assert!(gemini("gemini-1.5-pro").old_schema && !gemini("gemini-2.0-flash").old_schema);
+        assert!(!gemini("gemini-3.6-flash").sampling && gemini("gemini-3.5-flash").sampling);
         assert!(openai("gpt-5-mini").reasoning && !openai("gpt-4.1").reasoning);
+    }
+
+    #[test]
+    fn claude_rows_are_those_of_the_table() {
+        let row = |model: &str| {
+            let row = claude(model);
+            let kinds = [
+                (row.thinking.adaptive, 'A'),
+                (row.thinking.budget, 'E'),
+                (row.thinking.disabled, 'D'),
+                (row.thinking.between_tools, 'B'),
+                (row.thinks_unasked, '!'),
+                (row.sampling, 's'),
+                (row.prefill, 'p'),
+                (row.forced_tools, 'f'),
+                (row.mid_system, 'm'),
+            ];
+            let letters = kinds.iter().filter(|(has, _)| *has);
+            let letters: String = letters.map(|(_, letter)| letter).collect();
+            format!("{letters} {} {}", row.efforts.len(), row.max_output / 1000)
+        };
+        for (model, expected) in [
+            ("claude-fable-5-2", "A!m 5 128"),
+            ("claude-mythos-5", "A!m 5 128"),
+            ("claude-mythos-preview", "A! 5 128"),
+            ("claude-opus-5-5", "A!m 5 128"),
+            ("claude-sonnet-5-5", "AB!m 5 128"),
+            ("claude-haiku-5-5", "AD!fm 5 128"),
+            ("claude-opus-5", "AD!fm 5 128"),
+            ("claude-sonnet-5", "AD!f 5 128"),
+            ("claude-opus-4-8", "ADfm 5 128"),
+            ("claude-opus-4-7", "ADf 5 128"),
+            ("claude-opus-4-6", "AEDsf 4 128"),
+            ("claude-sonnet-4-6", "AEDsf 4 128"),
+            ("claude-opus-4-5", "EDspf 0 64"),
+            ("claude-haiku-4-5-20251001", "EDspf 0 64"),
+            ("claude-opus-4-1", "EDspf 0 32"),
+            ("claude-opus-4-20250514", "EDspf 0 32"),
+            ("claude-3-haiku-20240307", "spf 0 4"),
+            ("claude-zeta-9", "A! 5 128"),
+            ("kimi-k2", "spf 0 8"),
+        ] {
+            assert_eq!(row(model), expected, "{model}");
+        }
     }
 }
 pub fn may_need_responses(_m: &str) -> bool {

@@ -67,6 +67,7 @@ pub struct Config {
     pub max_waiting: usize,
     /// The longest upstream event, and the longest whole upstream answer.
     pub max_answer_bytes: usize,
+    pub log_level: log::LevelFilter,
     pub log_format: LogFormat,
     /// `/metrics` is answered without a client key.
     pub metrics_open: bool,
@@ -245,6 +246,7 @@ impl Default for Config {
             max_connections: table::count_of(Top, "max_connections"),
             max_waiting: table::count_of(Top, "max_waiting"),
             max_answer_bytes: table::count_of(Top, "max_answer_bytes"),
+            log_level: log::LevelFilter::Info,
             log_format: LogFormat::Text,
             metrics_open: table::flag(Top, "metrics_open"),
         }

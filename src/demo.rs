@@ -64,7 +64,13 @@ const SLOW: Duration = Duration::from_secs(15);
 const PAUSE: Duration = Duration::from_millis(15);
 
 /// See `beat`.
-const BEAT: Duration = Duration::from_millis(100);
+const BEAT: Duration = Duration::from_millis(50);
+
+/// How often `beat` looks whether there is anything to do.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// So long it goes on after the last request.
+const BEATS: u32 = 40;
 
 /// A caller who takes nothing of an answer for this long is given up.
 const WRITE_WAIT: Duration = Duration::from_secs(10);
@@ -85,8 +91,8 @@ struct Shared {
     stopped: Receiver<()>,
     /// What a stalled answer would be written to.
     parked: Mutex<VecDeque<Box<dyn Write + Send>>>,
-    /// Numbers the answers.
-    answers: AtomicU64,
+    /// Requests so far; numbers the answers as well.
+    requests: AtomicU64,
 }
 
 /// Starts the demo on a free port of the loopback address.
@@ -106,7 +112,7 @@ pub fn start() -> io::Result<Demo> {
         server: Mutex::new(Arc::new(server)),
         stopped,
         parked: Mutex::default(),
-        answers: AtomicU64::new(1),
+        requests: AtomicU64::new(0),
     });
     // From here on an early return drops the `Demo`, which ends the threads there are.
     let demo = Demo {
@@ -187,15 +193,26 @@ impl Shared {
     }
 
     /// When several callers connect at the same moment, tiny_http can leave one of them waiting
-    /// for a thread until a neighbour's connection ends. Any new connection moves it on, so one
-    /// comes now and then.
+    /// for a thread until a neighbour's connection ends. Any new connection moves it on. The
+    /// neighbours are served, so beats are needed only for a while after each request.
     fn beat(&self) {
-        while !self.wait(BEAT) {
-            let _ = TcpStream::connect_timeout(&self.addr, BEAT);
+        let mut seen = 0;
+        let mut left = 0;
+        while !self.wait(if left > 0 { BEAT } else { LOOK }) {
+            let requests = self.requests.load(Ordering::Relaxed);
+            if requests != seen {
+                seen = requests;
+                left = BEATS;
+            }
+            if left > 0 {
+                left -= 1;
+                let _ = TcpStream::connect_timeout(&self.addr, BEAT);
+            }
         }
     }
 
     fn handle(&self, mut request: Request) {
+        let number = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
         let body = match http::read_body(&mut request) {
             Ok(body) => body,
             Err(http::Unread::TooLong) => return http::refuse_unread(request),
@@ -204,7 +221,7 @@ impl Shared {
         let path = request.url().to_string();
         let done = match (request.method(), asked::Dialect::of_path(&path)) {
             (tiny_http::Method::Post, Some(dialect)) => match Asked::read(dialect, &path, &body) {
-                Ok(asked) => self.answer(request, &asked),
+                Ok(asked) => self.answer(request, &asked, number),
                 Err(message) => {
                     let error = wire::error(dialect, 400, &message);
                     http::json(request, 400, &[], &error)
@@ -221,7 +238,7 @@ impl Shared {
         }
     }
 
-    fn answer(&self, request: Request, asked: &Asked) -> io::Result<()> {
+    fn answer(&self, request: Request, asked: &Asked, number: u64) -> io::Result<()> {
         let fault = Fault::of_model(&asked.model);
         if let Some(Fault::Status(status)) = fault {
             let message = format!("weir's demo was asked for an error {status}");
@@ -237,7 +254,6 @@ impl Shared {
         }
         let answer = Answer::to(asked, fault);
         let usage = Usage::of(asked, &answer);
-        let number = self.answers.fetch_add(1, Ordering::Relaxed);
         let told = wire::Told {
             asked,
             answer: &answer,

@@ -18,7 +18,7 @@ use crate::failure::{Class, Failure, Verdict};
 use crate::inbound::{self, Call, NoBody};
 use crate::memory::Notes;
 use crate::pool::{Lease, NoLease, Wanted};
-use crate::provider::{Encoded, Format};
+use crate::provider::Encoded;
 use crate::record::Record;
 use crate::reply::{Reply, push_header};
 use crate::route::{self, Target};
@@ -97,6 +97,10 @@ pub fn chat(
 }
 
 /// Whom the answer goes to.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one of them lives on a worker's stack for the time of a request"
+)]
 enum Caller<'w> {
     Plain(Call<'w>),
     Stream(Unfinished),
@@ -168,7 +172,7 @@ impl Caller<'_> {
 
 /// There is no answer, or no whole one.
 struct Refused {
-    error: ApiError,
+    error: Box<ApiError>,
     caller_gone: bool,
     /// Asking again soon cannot help: the key is refused, not busy.
     hopeless: bool,
@@ -177,7 +181,7 @@ struct Refused {
 impl Refused {
     fn plain(error: ApiError) -> Refused {
         Refused {
-            error,
+            error: Box::new(error),
             caller_gone: false,
             hopeless: false,
         }
@@ -202,8 +206,10 @@ struct Exchange<'e, 'b> {
 
 /// What follows a failed attempt on one target.
 enum Next {
-    SameTarget,
-    NextTarget,
+    /// Another attempt on this target.
+    Again,
+    /// This target is done with; another may serve.
+    Elsewhere,
     GiveUp,
 }
 
@@ -214,7 +220,7 @@ impl Exchange<'_, '_> {
         for target in targets {
             match self.try_target(target) {
                 Ok(answered) => return Ok(answered),
-                Err((refused, Next::NextTarget)) => {
+                Err((refused, Next::Elsewhere)) => {
                     last = Some(match last {
                         // Being out of quota says when to come back; being refused says nothing.
                         Some(before) if before.error.status == 429 && refused.hopeless => before,
@@ -254,7 +260,7 @@ impl Exchange<'_, '_> {
                     let refused = self.no_lease(&upstream.name, &none, refused_last);
                     let next = match none {
                         NoLease::Cancelled => Next::GiveUp,
-                        _ => Next::NextTarget,
+                        _ => Next::Elsewhere,
                     };
                     return Err((refused, next));
                 }
@@ -284,7 +290,7 @@ impl Exchange<'_, '_> {
             let key = lease.key();
             lease.failed(&failure, Instant::now());
             let mut refused = Refused {
-                error: failure.to_error(&upstream.name, lease.key_name()),
+                error: Box::new(failure.to_error(&upstream.name, lease.key_name())),
                 caller_gone: failure.class == Class::CallerGone,
                 hopeless: failure.class == Class::KeyBad,
             };
@@ -296,7 +302,7 @@ impl Exchange<'_, '_> {
             }
             let next = self.next(&failure, key, &mut wanted);
             match next {
-                Next::SameTarget => {
+                Next::Again => {
                     refused_last = Some(match refused_last {
                         Some(before) if before.error.status == 429 && refused.hopeless => before,
                         _ => refused,
@@ -314,24 +320,24 @@ impl Exchange<'_, '_> {
         }
         match failure.class.verdict() {
             Verdict::Forward | Verdict::Abandon => Next::GiveUp,
-            Verdict::NextTarget => Next::NextTarget,
+            Verdict::NextTarget => Next::Elsewhere,
             Verdict::SwitchKey => {
                 if failure.class == Class::RateLimit && !self.state.config.quota_switch {
                     return Next::GiveUp;
                 }
                 self.record.switches += 1;
                 wanted.barred.push(key);
-                Next::SameTarget
+                Next::Again
             }
             Verdict::Retry => {
                 if self.retries_left == 0 {
-                    return Next::NextTarget;
+                    return Next::Elsewhere;
                 }
                 self.retries_left -= 1;
                 let done = self.state.config.retries - self.retries_left;
                 let pause = back_off(self.state.config.backoff, done, inbound::unique());
                 if self.job.cancel.pause(pause.min(self.job.left())) {
-                    Next::SameTarget
+                    Next::Again
                 } else {
                     Next::GiveUp
                 }
@@ -435,7 +441,7 @@ impl Exchange<'_, '_> {
             NoLease::Cancelled => {
                 let cause = self.job.cancel.cause().unwrap_or(Cause::Deadline);
                 Refused {
-                    error: ended_for_good(cause).to_error(upstream, ""),
+                    error: Box::new(ended_for_good(cause).to_error(upstream, "")),
                     caller_gone: cause == Cause::CallerGone,
                     hopeless: false,
                 }
@@ -564,11 +570,6 @@ fn refuse_body(config: &Config, call: Call<'_>, problem: &NoBody, record: &mut R
         NoBody::Cut => ApiError::new(400, "the request body ended before its declared length"),
     };
     refuse(call, &error, record);
-}
-
-/// True where callers and the upstream speak the same format.
-fn is_relay(format: Format) -> bool {
-    format.translator().is_none()
 }
 
 #[cfg(test)]

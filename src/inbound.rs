@@ -28,6 +28,9 @@ const MAX_HEAD: usize = 32 * 1024;
 /// A request's own id is taken over up to this length.
 const MAX_ID: usize = 128;
 
+/// An unread body up to this length keeps its connection.
+const DRAINED: u64 = 64 * 1024;
+
 /// Requests whose memory was given up: see `Call::refuse_unread`.
 static LEAKED: AtomicU64 = AtomicU64::new(0);
 
@@ -122,21 +125,16 @@ impl<'w> Call<'w> {
             Length::Known(length) => usize::try_from(length).unwrap_or(usize::MAX),
             Length::Chunked => 0,
         };
-        // What is declared is only believed for so much before it has come.
-        const BELIEVED: usize = 64 * 1024;
-        let mut body = Vec::with_capacity(length.min(BELIEVED));
         job.enter(Phase::Body, wait);
         let mut reader = request.as_reader();
-        let outcome = read_all(&mut reader, &mut body, max, job);
+        let mut body = Vec::new();
+        let outcome = match self.length {
+            Length::Known(_) => read_length(&mut reader, &mut body, length, job),
+            _ => read_all(&mut reader, &mut body, max, job),
+        };
         job.leave();
-        if outcome.is_err() || (matches!(self.length, Length::Known(_)) && body.len() < length) {
-            self.close = true;
-        }
+        self.close = outcome.is_err();
         outcome?;
-        if matches!(self.length, Length::Known(_)) && body.len() < length {
-            let late = job.body_late.load(Ordering::Relaxed);
-            return Err(if late { NoBody::Late } else { NoBody::Cut });
-        }
         // Read to its end, so nothing is left for the server to drain.
         self.length = Length::None;
         Ok(body)
@@ -160,11 +158,11 @@ impl<'w> Call<'w> {
         };
         reply.headers.push_str(&self.common);
         reply.head_only |= self.method == Method::Head;
-        // A body that nobody read may come slowly or never; the connection is not worth waiting
-        // for it. A short one was read together with the head.
+        // A short body that nobody read is drained by the server, within the job's time for it. A
+        // long one is not worth waiting for, and of a chunked one the server drains nothing.
         let unread = match self.length {
             Length::None => false,
-            Length::Known(length) => length > 1024,
+            Length::Known(length) => length > DRAINED,
             Length::Chunked => true,
         };
         let close = self.close || unread;
@@ -237,38 +235,66 @@ impl Drop for Call<'_> {
     }
 }
 
-/// Reads to the end, at most `max` bytes, and stops when the job's time for it is over.
+/// Reads exactly `length` bytes.
+fn read_length(
+    reader: &mut dyn Read,
+    body: &mut Vec<u8>,
+    length: usize,
+    job: &Job,
+) -> Result<(), NoBody> {
+    // What is declared is only believed for so much before it has come.
+    const BELIEVED: usize = 64 * 1024;
+    let mut filled = 0;
+    while filled < length {
+        if filled == body.len() {
+            body.resize(
+                (filled * 2)
+                    .clamp(BELIEVED, length.max(BELIEVED))
+                    .min(length),
+                0,
+            );
+        }
+        match read_some(reader, &mut body[filled..], job)? {
+            0 if job.body_late.load(Ordering::Relaxed) => return Err(NoBody::Late),
+            0 => return Err(NoBody::Cut),
+            count => filled += count,
+        }
+    }
+    Ok(())
+}
+
+/// Reads to the end, at most `max` bytes.
 fn read_all(
     reader: &mut dyn Read,
     body: &mut Vec<u8>,
     max: usize,
     job: &Job,
 ) -> Result<(), NoBody> {
-    const PIECE: usize = 16 * 1024;
+    const PIECE: usize = 4 * 1024;
     loop {
-        if job.body_late.load(Ordering::Relaxed) {
-            return Err(NoBody::Late);
-        }
         let filled = body.len();
         if filled > max {
             return Err(NoBody::TooLong);
         }
-        let room = (body.capacity() - filled).max(PIECE);
-        body.resize(filled + room, 0);
-        let count = match reader.read(&mut body[filled..]) {
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                body.truncate(filled);
-                continue;
-            }
-            Err(_) => {
-                body.truncate(filled);
-                return Err(NoBody::Cut);
-            }
-        };
+        body.resize(filled + filled.max(PIECE), 0);
+        let count = read_some(reader, &mut body[filled..], job)?;
         body.truncate(filled + count);
         if count == 0 {
             return Ok(());
+        }
+    }
+}
+
+/// Reads once, unless the job's time for the body is over.
+fn read_some(reader: &mut dyn Read, into: &mut [u8], job: &Job) -> Result<usize, NoBody> {
+    loop {
+        if job.body_late.load(Ordering::Relaxed) {
+            return Err(NoBody::Late);
+        }
+        match reader.read(into) {
+            Ok(count) => return Ok(count),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return Err(NoBody::Cut),
         }
     }
 }

@@ -108,7 +108,8 @@ pub fn push_escaped(out: &mut Vec<u8>, text: &str) {
     let mut copied = 0;
     let mut at = 0;
     while at < bytes.len() {
-        let byte = bytes[at];
+        at += plain_run(&bytes[at..]);
+        let Some(&byte) = bytes.get(at) else { break };
         if !ESCAPED[usize::from(byte)] {
             at += 1;
             continue;
@@ -162,9 +163,29 @@ const ESCAPED: [bool; 256] = {
 pub fn push_one_line(out: &mut Vec<u8>, json: &[u8]) {
     let start = out.len();
     out.extend_from_slice(json);
+    if !json.contains(&b'\n') && !json.contains(&b'\r') {
+        return;
+    }
     for byte in &mut out[start..] {
         if matches!(byte, b'\n' | b'\r') {
             *byte = b' ';
+        }
+    }
+}
+
+/// `json`, which is valid, on what everyone takes for one line: see `push_escaped`.
+pub fn push_carried(out: &mut Vec<u8>, json: &str) {
+    const ENDS: [char; 5] = ['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}'];
+    for piece in json.split_inclusive(ENDS) {
+        let text = piece.trim_end_matches(ENDS);
+        out.extend_from_slice(text.as_bytes());
+        // One of them at most; the last three can only stand in a string.
+        match &piece[text.len()..] {
+            "" => {}
+            "\u{85}" => out.extend_from_slice(b"\\u0085"),
+            "\u{2028}" => out.extend_from_slice(b"\\u2028"),
+            "\u{2029}" => out.extend_from_slice(b"\\u2029"),
+            _ => out.push(b' '),
         }
     }
 }
@@ -181,6 +202,26 @@ pub fn push_key(out: &mut Vec<u8>, before: u8, key: &str) {
 pub fn push_number(out: &mut Vec<u8>, number: u64) {
     use std::io::Write;
     write!(out, "{number}").expect("writing to memory does not fail");
+}
+
+/// How many bytes at the front are plain ASCII that needs no escape. The last few may be left to
+/// the caller, because eight are looked at in one step.
+fn plain_run(bytes: &[u8]) -> usize {
+    const ONES: u64 = u64::MAX / 0xFF;
+    const HIGH: u64 = ONES * 0x80;
+    // Sets the high bit of the lowest zero byte, and perhaps of some above it.
+    let zero = |word: u64| word.wrapping_sub(ONES) & !word;
+    for (index, word) in bytes.as_chunks::<8>().0.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let control = word.wrapping_sub(ONES * 0x20) & !word;
+        let quote = zero(word ^ (ONES * u64::from(b'"')));
+        let backslash = zero(word ^ (ONES * u64::from(b'\\')));
+        let found = (word | control | quote | backslash) & HIGH;
+        if found != 0 {
+            return index * 8 + found.trailing_zeros() as usize / 8;
+        }
+    }
+    bytes.len() / 8 * 8
 }
 
 #[cfg(test)]
@@ -243,5 +284,47 @@ mod tests {
             assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
             assert!(!json.contains(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}']));
         }
+    }
+
+    #[test]
+    fn escapes_are_found_at_every_place_of_a_word() {
+        for (special, escaped) in [
+            ("\"", r#"\""#),
+            ("\\", r"\\"),
+            ("\n", r"\n"),
+            ("\u{0}", r"\u0000"),
+            ("\u{1f}", r"\u001f"),
+            (" ", " "),
+            ("\u{7f}", "\u{7f}"),
+            ("\u{85}", r"\u0085"),
+            ("\u{e9}", "\u{e9}"),
+            ("\u{2028}", r"\u2028"),
+            ("\u{2027}", "\u{2027}"),
+            ("\u{1f600}", "\u{1f600}"),
+        ] {
+            for before in 0..18 {
+                for after in 0..10 {
+                    let (head, tail) = ("x".repeat(before), "y".repeat(after));
+                    let mut out = Vec::new();
+                    push_string(&mut out, &format!("{head}{special}{tail}{special}"));
+                    let expected = format!("\"{head}{escaped}{tail}{escaped}\"");
+                    assert_eq!(String::from_utf8(out).unwrap(), expected);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn carried_json_keeps_its_meaning_on_one_line() {
+        let json = "{\"a\":\r\n[\"\u{2028}\u{2029}\u{85}\u{e9}\",\n1.50]\n}";
+        let mut out = Vec::new();
+        push_carried(&mut out, json);
+        let line = String::from_utf8(out).unwrap();
+        assert_eq!(line, "{\"a\":  [\"\\u2028\\u2029\\u0085\u{e9}\", 1.50] }");
+        let value: serde_json::Value = serde_json::from_str(json).unwrap();
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&line).unwrap(),
+            value
+        );
     }
 }

@@ -51,8 +51,8 @@ pub struct Settings {
 
 /// One upstream's connections. Cloning is cheap and shares them.
 ///
-/// A line costs 1.4 kB, and the lines share one TLS configuration. What a connection costs stands
-/// at `Answer`.
+/// A line costs 5 kB, and the lines share one TLS configuration. What a connection costs stands at
+/// `Answer`.
 #[derive(Clone)]
 pub struct Line {
     agent: Agent,
@@ -139,8 +139,8 @@ impl Line {
 
 /// The head of an answer, and its body to be read.
 ///
-/// While it is read, a plain connection costs 17 kB and one under TLS 30 to 50 kB; at rest in the
-/// pool 1 and 14 kB.
+/// While it is read, a plain connection costs 18 kB (16 of them the input) and one under TLS 27 kB;
+/// at rest in the pool it is 2 to 4 kB and 14 kB. The headers come on top.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -173,8 +173,9 @@ impl Answer {
     }
 }
 
-/// The bytes of an answer. Zero is its proper end, after which the connection is back in the pool;
-/// dropped before that, the connection closes at once.
+/// The bytes of an answer. Zero is its proper end, with which the connection goes back into the
+/// pool; dropped before that, the connection closes at once. So read on to the zero, also when the
+/// last event of a stream has been seen.
 pub struct Body {
     reader: BodyReader<'static>,
     /// How it ended. An end stays: the client would turn a second read after a fault into a

@@ -43,7 +43,6 @@ mod provider;
 mod record;
 mod reply;
 mod route;
-mod schema;
 mod server;
 mod sockets;
 mod sse;
@@ -122,7 +121,7 @@ fn main() -> ExitCode {
         Ok(loaded) => loaded,
         Err(findings) => return refuse(&findings),
     };
-    journal::set_format(loaded.config.log_format);
+    journal::set(&loaded.config);
     log::info!("{}", config::banner(&loaded));
     let reload = move || {
         let loaded = load(&sources, &|| demo.address()).map_err(|found| found.to_string())?;

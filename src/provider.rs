@@ -32,6 +32,8 @@ pub struct Options {
     pub strip: Vec<String>,
     /// Anthropic's format only.
     pub anthropic: anthropic::Switches,
+    /// Gemini's format only.
+    pub gemini: gemini::Switches,
 }
 
 impl Options {
@@ -56,6 +58,7 @@ impl Default for Options {
             developer_as_system: false,
             strip: Vec::new(),
             anthropic: anthropic::Switches::default(),
+            gemini: gemini::Switches::default(),
         }
     }
 }
@@ -85,6 +88,8 @@ pub struct Undo {
     pub wants_tier: bool,
     /// The upstream may run tools itself and pause: keep the answer's blocks for a continuation.
     pub keep_blocks: bool,
+    /// The caller's own limit of completion tokens, for answers that are continued.
+    pub max_tokens: Option<u64>,
 }
 
 impl Undo {

@@ -1,5 +1,6 @@
 //! `Record`: what one request came to, and the log line that says so.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use log::info;
@@ -110,20 +111,21 @@ impl Record {
         }
     }
 
-    fn fields(&self) -> Vec<(&'static str, Value)> {
-        let mut fields = vec![
-            ("id", Value::Text(self.id.clone())),
-            ("endpoint", Value::Text(self.endpoint.into())),
+    fn fields(&self) -> Vec<(&'static str, Value<'_>)> {
+        let mut fields = Vec::with_capacity(20);
+        fields.push(("id", Value::Text((&*self.id).into())));
+        fields.push(("endpoint", Value::Text(self.endpoint.into())));
+        let texts = [
+            ("client", &self.client),
+            ("model", &self.model),
+            ("upstream", &self.upstream),
+            ("key", &self.key),
         ];
-        let mut text = |name, value: &str| {
+        for (name, value) in texts {
             if !value.is_empty() {
                 fields.push((name, Value::Text(printable(value))));
             }
-        };
-        text("client", &self.client);
-        text("model", &self.model);
-        text("upstream", &self.upstream);
-        text("key", &self.key);
+        }
         fields.push(("status", Value::Whole(u64::from(self.status))));
         if self.attempts > 0 {
             fields.push(("attempts", Value::Whole(u64::from(self.attempts))));
@@ -186,16 +188,16 @@ impl Record {
     }
 }
 
-enum Value {
-    Text(String),
+enum Value<'a> {
+    Text(Cow<'a, str>),
     Whole(u64),
     Millis(f64),
 }
 
-impl Value {
+impl Value<'_> {
     fn into_json(self) -> serde_json::Value {
         match self {
-            Value::Text(text) => text.into(),
+            Value::Text(text) => text.into_owned().into(),
             Value::Whole(number) => number.into(),
             Value::Millis(number) => ((number * 10.0).round() / 10.0).into(),
         }
@@ -206,7 +208,10 @@ impl Value {
 const SHOWN: usize = 300;
 
 /// A foreign text on one line, within bounds.
-fn printable(text: &str) -> String {
+fn printable(text: &str) -> Cow<'_, str> {
+    if text.len() <= SHOWN && !text.bytes().any(|byte| byte.is_ascii_control()) {
+        return Cow::Borrowed(text);
+    }
     text.chars()
         .take(SHOWN)
         .map(|c| if c.is_control() { ' ' } else { c })

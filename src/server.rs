@@ -36,7 +36,7 @@ use tiny_http::Request;
 
 use crate::cancel::Cause;
 use crate::config::{Config, Listen};
-use crate::desk::{AtWork, Desk, Job};
+use crate::desk::{AtWork, Desk, Job, Phase};
 use crate::inbound::Call;
 use crate::journal;
 use crate::limits::Limits;
@@ -50,10 +50,12 @@ use crate::sockets;
 use crate::status::Ledger;
 use crate::watch::{Duties, Watch};
 
+mod crew;
 mod door;
 mod handed;
 mod routes;
 
+use crew::Crew;
 use door::{Door, Opened};
 
 /// Workers beyond those that may be busy with chats: they answer that all are busy, and the
@@ -153,6 +155,7 @@ pub struct Gateway {
     state: RwLock<Arc<State>>,
     watch: Arc<Watch>,
     door: Door,
+    crew: Crew,
     draining: AtomicBool,
     /// Chats in the works, each on a worker of its own.
     chats: AtomicUsize,
@@ -224,6 +227,7 @@ fn start(config: Config) -> Result<Started, String> {
         state: RwLock::new(Arc::new(State::new(config, None)?)),
         watch: Arc::new(watch),
         door: Door::new(opened).map_err(cannot)?,
+        crew: Crew::default(),
         draining: AtomicBool::new(false),
         chats: AtomicUsize::new(0),
         max_chats,
@@ -238,6 +242,7 @@ fn start(config: Config) -> Result<Started, String> {
             for pool in &gateway.state().pools {
                 pool.tick(now);
             }
+            journal::flush();
         })
     };
     let on_stuck = {
@@ -252,6 +257,7 @@ fn start(config: Config) -> Result<Started, String> {
         listener: for_timer,
         write_timeout,
         max_connections,
+        head_wait: gateway.state().config.body_wait,
         on_round,
         on_stuck,
     };
@@ -332,7 +338,7 @@ fn reload_config(gateway: &Gateway, reload: &dyn Fn() -> Result<Config, String>)
     });
     match read {
         Ok(state) => {
-            journal::set_format(state.config.log_format);
+            journal::set(&state.config);
             *gateway.state.write() = Arc::new(state);
             info!("configuration reloaded");
         }
@@ -360,6 +366,7 @@ fn drain(gateway: &Gateway, signals: &Receiver<i32>) -> ExitCode {
 
 fn leave(gateway: &Gateway, code: ExitCode) -> ExitCode {
     gateway.watch.stop();
+    journal::flush();
     gateway.door.remove_file();
     code
 }
@@ -378,6 +385,7 @@ fn wait_until_idle(gateway: &Gateway, signals: &Receiver<i32>, limit: Duration) 
             Ok(_) => {
                 warn!("stopped by a second signal");
                 gateway.door.remove_file();
+                journal::flush();
                 std::process::exit(1);
             }
             Err(RecvTimeoutError::Disconnected) => thread::sleep(LOOK),
@@ -390,11 +398,17 @@ fn wait_until_idle(gateway: &Gateway, signals: &Receiver<i32>, limit: Duration) 
 fn work(gateway: &Arc<Gateway>) {
     let desk = gateway.watch.add_desk();
     let mut server = gateway.door.current();
+    gateway.crew.rest();
     loop {
-        match server.receive() {
-            Ok(request) => take(gateway, request, &desk),
+        match gateway.crew.stand(|| server.receive()) {
+            Ok(request) => {
+                take(gateway, request, &desk);
+                gateway.crew.rest();
+            }
             Err(fault) => server = gateway.door.after(server, fault, gateway),
         }
+        // Whoever slept through it finds a new server here.
+        server = gateway.door.newest(server);
     }
 }
 
@@ -402,6 +416,8 @@ fn work(gateway: &Arc<Gateway>) {
 pub fn take(gateway: &Arc<Gateway>, request: Request, desk: &Desk) {
     let state = gateway.state();
     let job = Job::new(request.remote_addr().copied(), state.config.deadline);
+    // Whoever reads the body, or drains what nobody read, is ended when this is over.
+    job.enter(Phase::Body, state.config.body_wait);
     let at_work = AtWork::begin(desk, &gateway.watch, job);
     let Ok(call) = Call::take(request, &gateway.watch, state.config.max_body_bytes) else {
         return;

@@ -142,6 +142,19 @@ impl Caller {
         unsafe { libc::shutdown(self.fd.as_raw_fd(), libc::SHUT_RDWR) };
     }
 
+    /// Ends the connection at once and throws away what has arrived. Ending the reading side alone
+    /// does not stop a reader while the peer goes on sending. May have to be called again: some
+    /// kernels refuse it while a thread is just being woken.
+    pub fn reset(&self) {
+        self.shut();
+        // SAFETY: plain numbers, for which all zeroes is a value.
+        let mut nowhere: libc::sockaddr = unsafe { mem::zeroed() };
+        nowhere.sa_family = libc::AF_UNSPEC as libc::sa_family_t;
+        let length = mem::size_of::<libc::sockaddr>() as libc::socklen_t;
+        // SAFETY: the address is as long as said; connecting to no address disconnects.
+        unsafe { libc::connect(self.fd.as_raw_fd(), &nowhere, length) };
+    }
+
     /// Says that nothing more will be written; the peer can still read what was.
     pub fn shut_write(&self) {
         // SAFETY: as above.
@@ -427,14 +440,15 @@ impl Bell {
 
 /// Waits until the bell rings, a connection arrives at `listener` (if given), one of `callers`
 /// hangs up, or `limit` is over (`None`: as long as it takes). `entries` is a scratch list whose
-/// content is thrown away; on return it holds one entry per caller, in their order.
+/// content is thrown away; on return it holds one entry per caller, in their order. True if a
+/// connection has arrived.
 pub fn wait<'a>(
     bell: &Bell,
     listener: Option<BorrowedFd<'_>>,
     callers: impl Iterator<Item = &'a Caller>,
     entries: &mut Vec<libc::pollfd>,
     limit: Option<Duration>,
-) {
+) -> bool {
     entries.clear();
     entries.extend(callers.map(Caller::hang_up_entry));
     let count = entries.len();
@@ -457,7 +471,11 @@ pub fn wait<'a>(
     if ready <= 0 {
         entries.iter_mut().for_each(|entry| entry.revents = 0);
     }
+    let arrived = entries
+        .get(count + 1)
+        .is_some_and(|listener| listener.revents != 0);
     entries.truncate(count);
+    arrived
 }
 
 /// Connects to our own listener and closes at once: the HTTP server's accept thread counts an
@@ -552,6 +570,21 @@ mod tests {
         assert!(caller.is_gone());
         assert_eq!(caller.unread(), 5, "nothing was taken from the HTTP server");
         drop(near);
+    }
+
+    #[test]
+    fn a_reset_ends_a_reader_in_spite_of_what_has_arrived() {
+        let (mut far, mut near, port) = pair();
+        far.write_all(&[1; 1000]).unwrap();
+        let caller = callers(port).remove(0);
+        while caller.unread() < 1000 {
+            std::thread::yield_now();
+        }
+        caller.reset();
+        let read = std::io::Read::read(&mut near, &mut [0; 10]);
+        assert!(matches!(read, Err(_) | Ok(0)), "{read:?}");
+        let read = std::io::Read::read(&mut far, &mut [0; 10]);
+        assert!(matches!(read, Err(_) | Ok(0)), "{read:?}");
     }
 
     #[test]

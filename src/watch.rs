@@ -2,8 +2,9 @@
 //!
 //! It goes round the desks, beats silent streams, ends what takes too long, sees callers hang up,
 //! closes connections that send nothing or a byte at a time, and moves on what the HTTP server
-//! left waiting. It sleeps for good while there is no connection, for a second while none is at
-//! work, and for a tenth of one, or less where something is due, while there are requests.
+//! left waiting. It sleeps for half a second while nothing is at work, and for a tenth of one, or less
+//! where something is due, while there are requests. (It cannot sleep until the next connection:
+//! where the accept thread is quicker, the listener does not wake a `poll`.)
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
@@ -30,7 +31,7 @@ use connections::Connections;
 const TICK: Duration = Duration::from_millis(100);
 
 /// A round while there are only idle connections.
-const SLOW: Duration = Duration::from_secs(1);
+const SLOW: Duration = Duration::from_millis(500);
 
 /// A connection that was refused is closed for good this much later, so that the caller can read
 /// why: closing with unread bytes on our side would reset it.
@@ -38,6 +39,14 @@ const LINGER_MS: u64 = 1_000;
 
 /// Refused connections that linger at once; more are closed at once.
 const LINGERERS: usize = 256;
+
+/// After a connection has come, all are looked at in short intervals for this long: the HTTP
+/// server may leave it waiting.
+const ALERT_MS: u64 = 1_000;
+const ALERT_LOOK_MS: u64 = 50;
+
+/// Beats at once while a connection starves.
+const MOST_BEATS: u32 = 32;
 
 /// The accept thread has this long to take a connection before it is given up.
 const ACCEPT_MS: u64 = 300;
@@ -70,6 +79,8 @@ pub struct Duties {
     pub listener: Option<TcpListener>,
     pub write_timeout: Duration,
     pub max_connections: usize,
+    /// How long a head may take, and a body that is read together with it.
+    pub head_wait: Duration,
     /// Called every round.
     pub on_round: Box<dyn Fn(Instant) + Send>,
     /// Connections wait and nobody accepts them.
@@ -106,11 +117,6 @@ impl Watch {
         if self.resting.load(Ordering::Relaxed) && self.resting.swap(false, Ordering::AcqRel) {
             self.bell.ring();
         }
-    }
-
-    /// A round at once.
-    pub fn ring(&self) {
-        self.bell.ring();
     }
 
     /// Ends the thread.
@@ -217,11 +223,15 @@ struct Round {
     /// When the listening queue was first seen with somebody in it.
     queue_since: Option<u64>,
     next_pass: u64,
+    /// New connections come: until then they are looked at in short intervals.
+    alert_until: u64,
+    /// Beats given on the last look.
+    beats: u32,
 }
 
 impl Round {
     fn new(watch: Arc<Watch>, duties: Duties) -> Round {
-        let connections = Connections::new(duties.max_connections);
+        let connections = Connections::new(duties.max_connections, duties.head_wait);
         Round {
             watch,
             duties,
@@ -230,6 +240,8 @@ impl Round {
             seen_begun: 0,
             queue_since: None,
             next_pass: 0,
+            alert_until: 0,
+            beats: 0,
         }
     }
 
@@ -300,12 +312,21 @@ impl Round {
             .connections
             .store(callers.len(), Ordering::Relaxed);
         let outcome = self.connections.look(callers, jobs, now);
-        if outcome.starving
-            && let Some(address) = self.local_address()
-        {
-            sockets::beat(address);
+        // Each beat moves one connection on, and silent ones may stand before the one that has
+        // something to say.
+        self.beats = match outcome.starving {
+            true => (self.beats * 2).clamp(1, MOST_BEATS),
+            false => 0,
+        };
+        if let Some(address) = self.local_address() {
+            for _ in 0..self.beats {
+                sockets::beat(address);
+            }
         }
         self.next_pass = now + outcome.next_look;
+        if now < self.alert_until {
+            self.next_pass = self.next_pass.min(now + ALERT_LOOK_MS);
+        }
     }
 
     fn local_address(&self) -> Option<SocketAddr> {
@@ -353,22 +374,21 @@ impl Round {
     fn sleep(&mut self, jobs: &[Arc<Job>], queued: bool) {
         let watch = Arc::clone(&self.watch);
         let begun = watch.begun.load(Ordering::Relaxed);
-        let active = begun != self.seen_begun || !jobs.is_empty() || queued;
+        let now = clock::now();
+        let alert = now < self.alert_until;
+        let active = begun != self.seen_begun || !jobs.is_empty() || queued || alert;
         self.seen_begun = begun;
         let lingering = !watch.lingering.lock().is_empty();
-        let now = clock::now();
         let limit = if active || lingering {
             let due = jobs.iter().map(|job| job.due()).min().unwrap_or(u64::MAX);
             let tick = now + clock::millis(TICK);
             let until = due.min(tick).min(self.next_pass.max(now + 1));
             // Something that is overdue but cannot be done yet must not make a busy loop.
-            Some(Duration::from_millis(until.saturating_sub(now).max(5)))
-        } else if watch.connections() > 0 || self.duties.listener.is_none() {
-            Some(SLOW.min(Duration::from_millis(
-                self.next_pass.saturating_sub(now).max(5),
-            )))
+            Duration::from_millis(until.saturating_sub(now).max(5))
         } else {
-            None
+            SLOW.min(Duration::from_millis(
+                self.next_pass.saturating_sub(now).max(5),
+            ))
         };
         if !active {
             watch.resting.store(true, Ordering::Release);
@@ -384,17 +404,18 @@ impl Round {
             .filter_map(|job| Some((job, job.caller.lock().clone()?)))
             .collect();
         // While the queue is not empty the listener would wake the poll at once.
-        let listener = self.duties.listener.as_ref().filter(|_| !active);
-        sockets::wait(
+        let listener = self.duties.listener.as_ref();
+        let listener = listener.filter(|_| !queued && !alert);
+        let arrived = sockets::wait(
             &watch.bell,
             listener.map(AsFd::as_fd),
             watched.iter().map(|(_, caller)| &**caller),
             &mut self.entries,
-            limit,
+            Some(limit),
         );
         watch.resting.store(false, Ordering::Release);
-        if !active && limit.is_none() {
-            // Woken by a new connection or a job: look at once.
+        if arrived {
+            self.alert_until = clock::now() + ALERT_MS;
             self.next_pass = 0;
         }
         for ((job, caller), entry) in watched.iter().zip(&self.entries) {

@@ -345,6 +345,18 @@ fn a_cut_answer_can_not_be_taken_for_a_complete_one() {
 }
 
 #[test]
+fn a_cut_answer_is_an_error_for_the_client_that_weir_uses() {
+    let demo = start().unwrap();
+    for stream in [true, false] {
+        let url = format!("http://{}{OPENAI}", demo.addr);
+        let body = chat("cut", stream).to_string();
+        let mut answer = ureq::post(&url).send(&body).unwrap();
+        assert_eq!(answer.status(), 200);
+        answer.body_mut().read_to_string().unwrap_err();
+    }
+}
+
+#[test]
 fn stalls_are_silent_and_hold_no_worker() {
     let demo = start().unwrap();
     let mut stalled = Vec::new();

@@ -43,10 +43,14 @@ pub fn error_event(error: &ApiError) -> Vec<u8> {
 }
 
 #[cfg(test)]
+mod calls_tests;
+#[cfg(test)]
 mod chunks_tests;
 #[cfg(test)]
 mod fold_tests;
 #[cfg(test)]
-mod property_tests;
+mod forms_tests;
+#[cfg(test)]
+pub mod property_tests;
 #[cfg(test)]
 mod request_tests;

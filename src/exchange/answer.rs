@@ -206,10 +206,7 @@ impl Exchange<'_, '_> {
         let mut reader = sse::Reader::new(self.state.config.max_answer_bytes);
         let mut told = false;
         'answer: loop {
-            loop {
-                let Some(event) = reader.next().map_err(|_| too_long())? else {
-                    break;
-                };
+            while let Some(event) = reader.next().map_err(|_| too_long())? {
                 let flow = sink.on_event(event)?;
                 if sink.has_content && !told {
                     told = true;
@@ -306,17 +303,29 @@ impl Exchange<'_, '_> {
 
     fn read_whole(&self, attempt: &Attempt<'_>, answer: &mut Answer) -> Result<Vec<u8>, Failure> {
         let cap = self.state.config.max_answer_bytes;
-        let mut body = Vec::new();
+        // What is declared is only believed for so much before it has come.
+        const PIECE: usize = 4 * 1024;
+        const BELIEVED: usize = 256 * 1024;
+        let declared = answer
+            .header("content-length")
+            .and_then(|length| length.parse::<usize>().ok());
+        let mut body = Vec::with_capacity(declared.map_or(PIECE, |length| length.min(BELIEVED)));
         loop {
-            const PIECE: usize = 8 * 1024;
             let filled = body.len();
             if filled > cap {
                 return Err(too_long());
             }
-            body.resize(filled + PIECE.max(filled / 2), 0);
-            let read = answer.body.read(&mut body[filled..]);
-            let count = *read.as_ref().unwrap_or(&0);
-            body.truncate(filled + count);
+            // A whole body's end is still to be read, and needs no room of its own.
+            let mut end = [0];
+            let read = if Some(filled) == declared {
+                answer.body.read(&mut end)
+            } else {
+                let room = (body.capacity() - filled).max(PIECE.max(filled / 2));
+                body.resize(filled + room, 0);
+                let read = answer.body.read(&mut body[filled..]);
+                body.truncate(filled + *read.as_ref().unwrap_or(&0));
+                read
+            };
             match read {
                 Ok(0) => break,
                 Ok(_) => self.job.extend(attempt.upstream.idle),

@@ -11,11 +11,15 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use super::*;
 use crate::cancel::Cancel;
 
+mod authority;
+mod framing;
 mod http;
 mod proxy;
 mod tls;
 
 const LIMIT: Duration = Duration::from_secs(10);
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Seen: yes\r\n\r\nok";
 
 fn settings() -> Settings {
     Settings {

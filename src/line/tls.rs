@@ -151,8 +151,17 @@ pub fn explain(host: &str, error: &Error, now: SystemTime) -> String {
                 format!("its certificate is not valid yet ({clock})")
             }
             CertificateError::NotValidForNameContext { presented, .. } => {
-                let names = presented.join(", ");
-                format!("its certificate is for other names: {names}")
+                // A certificate of a shared front may have hundreds.
+                let names = presented
+                    .iter()
+                    .take(5)
+                    .map(String::as_str)
+                    .collect::<Vec<_>>();
+                let more = if presented.len() > 5 { ", ..." } else { "" };
+                format!(
+                    "its certificate is for other names: {}{more}",
+                    names.join(", ")
+                )
             }
             CertificateError::NotValidForName => "its certificate is for another name".into(),
             CertificateError::UnknownIssuer => {

@@ -1,8 +1,9 @@
 //! Anthropic's Messages: a chat request out, deltas in.
 //!
 //! `encode` writes the body, `fields` and `format` its small parts; `messages` places the history,
-//! `assistant` and `parts` its content, `tools` what may be called, `thinking` how hard to think. `decode` reads
-//! the stream or the whole message. Works on bytes it is handed and knows no callers.
+//! `assistant` and `parts` its content, `tools` what may be called, `thinking` how hard to think.
+//! `decode` reads the stream or the whole message. Works on bytes it is handed and knows no
+//! callers.
 
 use std::sync::Arc;
 
@@ -22,6 +23,7 @@ mod merge;
 mod messages;
 mod names;
 mod parts;
+mod schema;
 mod thinking;
 mod tools;
 mod wire;

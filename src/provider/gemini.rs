@@ -1,24 +1,106 @@
-//! Gemini's generateContent: a chat request out, deltas in.
+//! Gemini's `generateContent`: a chat request out, deltas in.
+//!
+//! Works on bytes it is handed. Opens no connection, reads no clock, knows no callers. The answer
+//! is always asked for as a stream.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::{Decoder, Encoded, Options, Provider, Undo};
 use crate::chat::Request;
 use crate::error::ApiError;
 
+mod audio;
+mod candidate;
+mod contents;
+mod continuing;
+mod decode;
+mod encode;
+mod fence;
+mod generation;
+#[cfg(test)]
+mod heard;
+mod logprobs;
+mod media;
+mod merge;
+mod partial;
+#[cfg(test)]
+mod property_tests;
+#[cfg(test)]
+mod replay;
+mod schema;
+mod spoken;
+#[cfg(test)]
+mod tests;
+mod tools;
+mod usage;
+mod wire;
+mod write;
+
+/// What the config may say about every upstream that speaks this format.
+#[derive(Debug, Clone)]
+pub struct Switches {
+    /// The `safetySettings` to send, a JSON array.
+    pub safety_settings: Option<String>,
+    /// Ask for readable thoughts wherever a reasoning effort is asked for.
+    pub include_thoughts: bool,
+    /// Voice names of callers, with the vendor's. A voice that is not here is refused.
+    pub voices: Vec<(String, String)>,
+    /// A trailing assistant message is a 400, instead of getting a `Continue.` behind it.
+    pub reject_prefill: bool,
+}
+
+impl Default for Switches {
+    fn default() -> Self {
+        Switches {
+            safety_settings: None,
+            include_thoughts: true,
+            voices: Vec::new(),
+            reject_prefill: false,
+        }
+    }
+}
+
 pub struct GenerateContent;
 
 impl Provider for GenerateContent {
     fn encode(
         &self,
-        _request: &Request<'_>,
-        _model: &str,
-        _options: &Options,
+        request: &Request<'_>,
+        model: &str,
+        options: &Options,
     ) -> Result<Encoded, ApiError> {
-        Err(ApiError::new(501, "not yet"))
+        encode::encode(request, model, options)
     }
 
-    fn decoder(&self, _undo: Arc<Undo>) -> Box<dyn Decoder> {
-        unreachable!()
+    fn decoder(&self, undo: Arc<Undo>) -> Box<dyn Decoder> {
+        Box::new(decode::Decode::new(undo))
     }
+}
+
+/// Valid JSON without the white space between its tokens.
+fn compact(json: &str) -> Cow<'_, str> {
+    let mut inside = false;
+    let mut escaped = false;
+    let mut is_blank = |byte: u8| {
+        if inside {
+            if escaped {
+                escaped = false;
+            } else if byte == b'\\' {
+                escaped = true;
+            } else if byte == b'"' {
+                inside = false;
+            }
+            return false;
+        }
+        inside = byte == b'"';
+        matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
+    };
+    let Some(first) = json.bytes().position(&mut is_blank) else {
+        return Cow::Borrowed(json);
+    };
+    let mut kept = Vec::with_capacity(json.len());
+    kept.extend_from_slice(&json.as_bytes()[..first]);
+    kept.extend(json.bytes().skip(first + 1).filter(|&byte| !is_blank(byte)));
+    Cow::Owned(String::from_utf8(kept).expect("only ASCII was taken out"))
 }

@@ -206,4 +206,6 @@ fn developer_as_system(messages: &str) -> Option<String> {
 #[cfg(test)]
 mod encode_tests;
 #[cfg(test)]
+mod property_tests;
+#[cfg(test)]
 mod relay_tests;

@@ -11,6 +11,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// How long the keeper of a server that was given up waits for another request: longer than an
 /// idle connection is kept.
 const KEEP: Duration = Duration::from_secs(90);
+
+/// How long workers have to move on to the next server before the keeper takes over.
+const MOVE_ON: Duration = Duration::from_millis(500);
 
 /// Requests that one keeper answers at once.
 const KEPT: usize = 64;
@@ -166,6 +170,8 @@ impl Generation {
 pub struct Door {
     state: Mutex<State>,
     handed: bool,
+    /// The number of the current server, to be looked at without the lock.
+    number: AtomicU64,
     file: Option<PathBuf>,
 }
 
@@ -191,8 +197,17 @@ impl Door {
                 closed: false,
             }),
             handed: opened.handed,
+            number: AtomicU64::new(0),
             file: opened.file,
         })
+    }
+
+    /// `seen`, or the server that has taken its place.
+    pub fn newest(&self, seen: Generation) -> Generation {
+        if self.number.load(Ordering::Acquire) == seen.number {
+            return seen;
+        }
+        self.current()
     }
 
     pub fn current(&self) -> Generation {
@@ -210,7 +225,7 @@ impl Door {
             return seen;
         };
         warn!("accepting connections failed ({error}); the listener is opened anew");
-        state.reopen(gateway);
+        self.reopen(&mut state, gateway);
         state.current.clone()
     }
 
@@ -219,8 +234,14 @@ impl Door {
         let mut state = self.state.lock();
         if !state.closed {
             warn!("connections are not accepted; the listener is opened anew");
-            state.reopen(gateway);
+            self.reopen(&mut state, gateway);
         }
+    }
+
+    fn reopen(&self, state: &mut State, gateway: &Arc<Gateway>) {
+        state.reopen(gateway);
+        self.number.store(state.current.number, Ordering::Release);
+        gateway.crew.wake_all();
     }
 
     /// Takes no new connections. Requests on open ones still come.
@@ -291,21 +312,15 @@ fn keep(server: Arc<Server>, gateway: &Arc<Gateway>) {
         .name("keeper".into())
         .stack_size(STACK)
         .spawn(move || {
+            // The workers' time to move on: each takes one of the wake-ups in the queue.
+            thread::sleep(MOVE_ON);
             let mut until = Instant::now() + KEEP;
             let busy = Arc::new(());
             while Instant::now() < until {
-                let begun = Instant::now();
-                match server.recv_timeout(Duration::from_secs(1)) {
-                    Ok(Some(request)) => {
-                        until = Instant::now() + KEEP;
-                        answer_apart(&gateway, request, &busy);
-                    }
-                    // Meant for a worker that has not moved on yet.
-                    Ok(None) if begun.elapsed() < Duration::from_millis(900) => {
-                        server.unblock();
-                        thread::sleep(Duration::from_millis(5));
-                    }
-                    Ok(None) | Err(_) => {}
+                // What wakes it for nothing was left over for workers that were not there.
+                if let Ok(Some(request)) = server.recv_timeout(Duration::from_secs(1)) {
+                    until = Instant::now() + KEEP;
+                    answer_apart(&gateway, request, &busy);
                 }
             }
             // Its end would take the file of a unix socket away, which the next server needs.

@@ -7,25 +7,35 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use log::debug;
 
 use super::by_peer;
 use crate::cancel::Cause;
+use crate::clock;
 use crate::desk::Job;
 use crate::sockets::{Caller, Facts, canonical};
 
-/// How long a request's head may take from its first byte.
+/// How long a request's head may take from its first byte, at most.
 const HEAD_MS: u64 = 10_000;
+
+/// Bytes that the HTTP server may take in before there is a request. It has no limit of its own;
+/// heads beyond 32 KiB are refused anyway.
+const HEAD_BYTES: u64 = 96 * 1024;
 
 /// How long a kept connection may be idle.
 const IDLE_MS: u64 = 75_000;
 
 /// Between two looks while nothing is new.
-const CALM_MS: u64 = 1_000;
+const CALM_MS: u64 = 500;
 
 /// Between two looks while connections come and go or wait.
 const BUSY_MS: u64 = 50;
+
+/// Between two looks while a head is long already (on a fast line it grows by megabytes), or a
+/// connection starves.
+const SHORT_MS: u64 = 10;
 
 /// What is known of one connection.
 #[derive(Debug)]
@@ -46,6 +56,7 @@ struct Connection {
 pub struct Connections {
     known: HashMap<SocketAddr, Connection>,
     limit: usize,
+    head_ms: u64,
 }
 
 pub struct Outcome {
@@ -56,10 +67,11 @@ pub struct Outcome {
 }
 
 impl Connections {
-    pub fn new(limit: usize) -> Connections {
+    pub fn new(limit: usize, head_wait: Duration) -> Connections {
         Connections {
             known: HashMap::new(),
             limit,
+            head_ms: clock::millis(head_wait).min(HEAD_MS),
         }
     }
 
@@ -70,6 +82,7 @@ impl Connections {
         let before = self.known.len();
         let mut unread = false;
         let mut starving = false;
+        let mut long_head = false;
         let mut fresh = 0;
         let mut spare: Vec<(u64, Caller)> = Vec::new();
         let open = callers.len();
@@ -88,13 +101,16 @@ impl Connections {
                 take(job, caller, now);
                 continue;
             }
-            let waits = caller.unread() > 0;
+            let unread_bytes = caller.unread();
+            let waits = unread_bytes > 0;
+            let taken = connection.taken(facts, unread_bytes);
+            long_head |= taken > HEAD_BYTES / 8;
             starving |= waits && connection.unread;
             unread |= waits;
             connection.unread = waits;
-            if connection.is_over(facts, now) {
-                debug!("connection from {peer} closed: idle, or too slow with its head");
-                caller.shut();
+            if taken > HEAD_BYTES || connection.is_over(facts, now, self.head_ms) {
+                debug!("connection from {peer} closed: idle, or its head is too slow or too long");
+                caller.reset();
             } else if open > self.limit {
                 spare.push((connection.quiet_since, caller));
             }
@@ -112,7 +128,11 @@ impl Connections {
         let moving = fresh > 0 || unread || self.known.len() != before;
         Outcome {
             starving,
-            next_look: if moving { BUSY_MS } else { CALM_MS },
+            next_look: match moving {
+                _ if long_head || starving => SHORT_MS,
+                true => BUSY_MS,
+                false => CALM_MS,
+            },
         }
     }
 }
@@ -150,15 +170,23 @@ impl Connection {
         self.unread = false;
     }
 
+    /// Bytes that the HTTP server has taken in without a request.
+    fn taken(&self, facts: Facts, unread: usize) -> u64 {
+        if facts.acked != self.acked {
+            return 0;
+        }
+        facts.received.saturating_sub(self.base + unread as u64)
+    }
+
     /// Whether its time is over.
-    fn is_over(&mut self, facts: Facts, now: u64) -> bool {
+    fn is_over(&mut self, facts: Facts, now: u64, head_ms: u64) -> bool {
         if facts.acked != self.acked {
             self.rest(facts, now);
             return false;
         }
         if facts.received > self.base {
             let since = *self.head_since.get_or_insert(now);
-            return now - since >= HEAD_MS;
+            return now - since >= head_ms;
         }
         now - self.quiet_since >= IDLE_MS
     }
@@ -167,7 +195,6 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn facts(received: u64, acked: u64) -> Facts {
         Facts {
@@ -182,16 +209,16 @@ mod tests {
     fn a_head_has_ten_seconds_however_its_bytes_come() {
         let mut connection = Connection::new(facts(0, 0), 1);
         for second in 1..10 {
-            assert!(!connection.is_over(facts(second, 0), second * 1000));
+            assert!(!connection.is_over(facts(second, 0), second * 1000, HEAD_MS));
         }
-        assert!(connection.is_over(facts(11, 0), 11_000));
+        assert!(connection.is_over(facts(11, 0), 11_000, HEAD_MS));
     }
 
     #[test]
     fn replies_prove_that_a_connection_is_used() {
         let mut connection = Connection::new(facts(0, 0), 1);
         for second in 1..1000 {
-            assert!(!connection.is_over(facts(second * 100, second * 50), second * 1000));
+            assert!(!connection.is_over(facts(second * 100, second * 50), second * 1000, HEAD_MS));
         }
     }
 
@@ -199,7 +226,7 @@ mod tests {
     fn an_idle_connection_is_kept_for_a_while() {
         let mut connection = Connection::new(facts(0, 0), 1);
         connection.rest(facts(500, 300), 1_000);
-        assert!(!connection.is_over(facts(500, 300), 75_000));
-        assert!(connection.is_over(facts(500, 300), 76_000));
+        assert!(!connection.is_over(facts(500, 300), 75_000, HEAD_MS));
+        assert!(connection.is_over(facts(500, 300), 76_000, HEAD_MS));
     }
 }

@@ -114,13 +114,17 @@ pub fn post(addr: SocketAddr, body: &Value) -> Answer {
 
 impl Client {
     pub fn connect(addr: SocketAddr) -> Client {
-        let stream = TcpStream::connect_timeout(&addr, LIMIT).unwrap();
+        Client::try_connect(addr).unwrap_or_else(|| panic!("no connection to {addr}"))
+    }
+
+    pub fn try_connect(addr: SocketAddr) -> Option<Client> {
+        let stream = TcpStream::connect_timeout(&addr, LIMIT).ok()?;
         stream.set_nodelay(true).unwrap();
         // A peer that stops reading must not hold the test for ever.
         stream.set_write_timeout(Some(LIMIT)).unwrap();
-        Client {
+        Some(Client {
             wire: Wire::new(stream),
-        }
+        })
     }
 
     pub fn local_addr(&self) -> SocketAddr {
@@ -215,6 +219,13 @@ impl Client {
     /// Ends with a reset.
     pub fn reset(self) {
         wire::reset(self.wire.stream);
+    }
+
+    /// What comes within `limit`: the begin of an answer, or nothing. Never panics, for callers
+    /// who try again.
+    pub fn until_closed_or_answered(&mut self, limit: Duration) -> Vec<u8> {
+        let _ = self.wire.fill(Some(Instant::now() + limit));
+        self.wire.unused().to_vec()
     }
 
     /// Waits for the server to end the connection and gives back what it still said.

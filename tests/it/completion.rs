@@ -29,10 +29,15 @@ impl Completion {
     /// From the body of `chat.completion`, its first choice.
     pub fn whole(body: &Value) -> Completion {
         assert_eq!(body["object"], "chat.completion", "{body}");
+        assert_eq!(body["choices"][0]["message"]["role"], "assistant", "{body}");
         assert!(body["id"].is_string() && body["created"].is_u64(), "{body}");
+        Completion::of_body(body)
+    }
+
+    /// The same without a look at what the answer should have besides.
+    pub fn of_body(body: &Value) -> Completion {
         let choice = &body["choices"][0];
         let message = &choice["message"];
-        assert_eq!(message["role"], "assistant", "{body}");
         let mut completion = Completion {
             model: text(&body["model"]),
             content: text(&message["content"]),
@@ -70,7 +75,17 @@ impl Streamed {
     /// Puts the chunks of a stream together. Panics where a rule that holds for every stream is
     /// broken: something after the last event, an id or a role twice, an index out of turn, lines
     /// other than data and comments.
-    pub fn read((items, end): (Vec<Arrived>, End)) -> Streamed {
+    pub fn read(stream: (Vec<Arrived>, End)) -> Streamed {
+        Streamed::put_together(stream, true)
+    }
+
+    /// The same for chunks that a compatible server wrote in its own way: only the rules that
+    /// are weir's own are held.
+    pub fn read_relayed(stream: (Vec<Arrived>, End)) -> Streamed {
+        Streamed::put_together(stream, false)
+    }
+
+    fn put_together((items, end): (Vec<Arrived>, End), strict: bool) -> Streamed {
         let mut streamed = Streamed::default();
         let mut role = false;
         for Arrived { item, .. } in items {
@@ -90,12 +105,16 @@ impl Streamed {
             }
             let chunk: Value = serde_json::from_str(&data)
                 .unwrap_or_else(|error| panic!("{error} in the event {data:?}"));
-            if let Some(error) = chunk.get("error") {
+            if let Some(error) = chunk.get("error").filter(|error| !error.is_null()) {
                 streamed.error = Some(error.clone());
                 continue;
             }
+            streamed.completion.add(&chunk, &mut role, strict);
+            if !strict {
+                streamed.chunks.push(chunk);
+                continue;
+            }
             assert_eq!(chunk["object"], "chat.completion.chunk", "{chunk}");
-            streamed.completion.add(&chunk, &mut role);
             if let Some(first) = streamed.chunks.first() {
                 for field in ["id", "created", "model"] {
                     assert_eq!(chunk[field], first[field], "{field} changed: {chunk}");
@@ -111,18 +130,21 @@ impl Streamed {
 }
 
 impl Completion {
-    fn add(&mut self, chunk: &Value, role: &mut bool) {
+    /// Takes one chunk in. `role` tells whether there was one before.
+    pub fn add(&mut self, chunk: &Value, role: &mut bool, strict: bool) {
         if let Some(usage) = chunk.get("usage").filter(|usage| usage.is_object()) {
             self.usage = Some(usage.clone());
         }
         self.model = text(&chunk["model"]);
-        let choices = chunk["choices"].as_array().expect("choices in each chunk");
-        let Some(choice) = choices.iter().find(|choice| choice["index"] == 0) else {
+        let choices = chunk["choices"].as_array();
+        assert!(choices.is_some() || !strict, "no choices: {chunk}");
+        let mut choices = choices.into_iter().flatten();
+        let Some(choice) = choices.find(|choice| choice["index"] == 0) else {
             return;
         };
         let delta = &choice["delta"];
         if delta.get("role").is_some_and(Value::is_string) {
-            assert!(!*role, "a second role: {chunk}");
+            assert!(!(strict && *role), "a second role: {chunk}");
             *role = true;
         }
         self.content.push_str(&text(&delta["content"]));
@@ -142,8 +164,14 @@ impl Completion {
             call.arguments
                 .push_str(&text(&piece["function"]["arguments"]));
         }
-        if let Some(finish) = choice["finish_reason"].as_str() {
-            assert_eq!(self.finish, None, "a second finish reason: {chunk}");
+        if let Some(finish) = choice["finish_reason"]
+            .as_str()
+            .filter(|word| !word.is_empty())
+        {
+            assert!(
+                !strict || self.finish.is_none(),
+                "a second finish reason: {chunk}"
+            );
             self.finish = Some(finish.to_string());
         }
     }

@@ -194,6 +194,7 @@ fn a_thousand_hang_ups_leave_nothing_behind() {
     let mut settings = config(Format::OpenAi, &scripted.url(), &["k1", "k2"]);
     settings["lease_wait_ms"] = json!(60_000);
     settings["keepalive_ms"] = json!(60_000);
+    settings["workers"] = json!(128);
     let weir = Weir::start(&settings);
     // Once through every phase, so that what is started on demand has been started.
     for leave in Leave::ALL {
@@ -202,13 +203,13 @@ fn a_thousand_hang_ups_leave_nothing_behind() {
     weir.idle(LIMIT);
     let (threads, fds) = (weir.threads(), weir.fds());
 
-    let rounds = 40;
+    let rounds = 10;
     for round in 0..rounds {
-        // 16 slots: 9 of the 25 wait for one.
-        let clients: Vec<Client> = (0..25).map(|_| post(&weir, true)).collect();
+        // 16 slots: 84 of the 100 wait for one.
+        let clients: Vec<Client> = (0..100).map(|_| post(&weir, true)).collect();
         until(LIMIT, "the slots to be taken", || {
             let status = weir.status();
-            (status["waiting"].as_u64()? >= 9).then_some(())
+            (status["waiting"].as_u64()? >= 84).then_some(())
         });
         for (number, client) in clients.into_iter().enumerate() {
             Leave::ALL[(number + round) % 2].now(client);

@@ -17,10 +17,16 @@ mod wait;
 mod weir;
 mod wire;
 
+mod client_limits;
 mod first_mile;
 mod hangup;
+mod heartbeats;
+mod inbound;
+mod leases;
 mod limits;
+mod observe;
 mod operation;
+mod recordings;
 mod retries;
 mod running;
 mod secrets;

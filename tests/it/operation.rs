@@ -1,306 +1,283 @@
-//! What an operator looks at: metrics, the status in its three forms, checked with the tools that
-//! read them where those are installed.
+//! Behaviour section 7: what an operator sees. Exit codes, findings, signals, reload, secrets.
 
-use std::fs::File;
-use std::io::Write;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
-use std::thread;
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::client::{ask, chat, get};
+use crate::client::{Client, End, chat, get, request};
+use crate::completion::Streamed;
 use crate::first_mile::error_of;
 use crate::upstream::{Format, Reply, Upstream};
-use crate::wait::LIMIT;
-use crate::weir::{Folder, Weir, config};
+use crate::wait::{LIMIT, until};
+use crate::weir::{Weir, config, run};
 
 const MODEL: &str = "up/gpt-4o-mini";
 
-/// The first of these programs that is installed; a test without one says that it was skipped.
-pub fn program(names: &[&str]) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    let found = names.iter().find_map(|name| {
-        std::env::split_paths(&path)
-            .map(|folder| folder.join(name))
-            .find(|file| file.is_file())
+/// An upstream whose streams say one word and the rest once the gate `go` is open.
+fn gated() -> Upstream {
+    let events = Format::OpenAi.events(&["one ", "two"]);
+    let (before, after) = events.split_at(Format::OpenAi.events_to_first_text());
+    Upstream::always(
+        Reply::stream()
+            .events(before)
+            .gate("go")
+            .events(after)
+            .end(),
+    )
+}
+
+/// Waits until nobody new is let in: no listener, no answer, or one that says so.
+fn wait_until_draining(weir: &Weir) {
+    let addr = weir.addr;
+    until(LIMIT, "the draining to begin", || {
+        if TcpStream::connect(addr).is_err() {
+            return Some(());
+        }
+        let mut client = Client::try_connect(addr)?;
+        let _ = client.try_send(&request("GET", "/readyz", &[], b""));
+        let answer = client.until_closed_or_answered(Duration::from_millis(500));
+        (!answer.starts_with(b"HTTP/1.1 200")).then_some(())
     });
-    if found.is_none() {
-        eprintln!("skipped: none of {names:?} is installed");
-    }
-    found
-}
-
-/// One key that answers and one that is out of quota.
-fn busy_weir() -> (Upstream, Weir) {
-    let limited = json!({"error": {"message": "Quota exceeded for <this> minute",
-        "type": "rate_limit", "code": "rate_limit_exceeded"}});
-    let upstream = Upstream::start(move |request| match request.key.as_deref() {
-        Some("key-good-1") => Format::OpenAi.answer(request, &["Hel", "lo"]),
-        _ => Reply::json(429, &limited).header("Retry-After", "240"),
-    });
-    let mut settings = config(
-        Format::OpenAi,
-        &upstream.url(),
-        &["key-limited-1", "key-good-1"],
-    );
-    settings["models"] = json!({"small": [MODEL]});
-    let weir = Weir::start(&settings);
-    for _ in 0..3 {
-        assert_eq!(weir.ask(&chat("small", false)).status, 200);
-        assert!(weir.stream(&chat(MODEL, true)).done);
-    }
-    weir.idle(LIMIT);
-    (upstream, weir)
-}
-
-/// The value of the sample that begins with `start`.
-fn sample(text: &str, start: &str) -> f64 {
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix(start))
-        .unwrap_or_else(|| panic!("no {start} in {text}"));
-    line.rsplit(' ').next().unwrap().parse().unwrap()
 }
 
 #[test]
-fn metrics_tell_what_happened() {
-    let (_upstream, weir) = busy_weir();
-    for number in 0..20 {
-        weir.ask(&chat(&format!("made-up-{number}"), false));
-    }
-    let answer = get(weir.addr, "/metrics");
-    assert_eq!(
-        answer.header("content-type"),
-        Some("text/plain; version=0.0.4; charset=utf-8")
-    );
-    let text = answer.text();
-    let chats = |rest: &str| {
-        let start = format!("weir_requests_total{{endpoint=\"chat\",{rest}}}");
-        sample(&text, &start)
-    };
-    assert_eq!(chats(r#"model="small",upstream="up",status="2xx""#), 3.0);
-    assert_eq!(chats(r#"model="other",upstream="up",status="2xx""#), 3.0);
-    assert_eq!(chats(r#"model="other",upstream="none",status="4xx""#), 20.0);
-    assert!(!text.contains("made-up-"), "{text}");
-    // The first request found out that the one key is out of quota.
-    assert_eq!(sample(&text, "weir_key_switches_total"), 1.0);
-    assert_eq!(
-        sample(
-            &text,
-            r#"weir_cool_downs_total{upstream="up",class="rate_limit"}"#
-        ),
-        1.0
-    );
-    assert_eq!(sample(&text, r#"weir_attempts_total{upstream="up"}"#), 7.0);
-    assert_eq!(sample(&text, r#"weir_keys_cooling{upstream="up"}"#), 1.0);
-    assert_eq!(sample(&text, r#"weir_leases_in_use{upstream="up"}"#), 0.0);
-    assert_eq!(sample(&text, r#"weir_stream_ends_total{kind="done"}"#), 3.0);
-    assert_eq!(
-        sample(
-            &text,
-            r#"weir_first_chunk_seconds_count{endpoint="chat",upstream="up"}"#
-        ),
-        6.0
-    );
-    assert!(sample(&text, "process_resident_memory_bytes") > 1e6);
-    assert!(sample(&text, "process_threads") > 60.0);
-}
-
-#[test]
-fn promtool_finds_nothing_to_say() {
-    let Some(promtool) = program(&["promtool"]) else {
-        return;
-    };
-    let (_upstream, weir) = busy_weir();
-    let text = get(weir.addr, "/metrics").text();
-    let mut child = Command::new(promtool)
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    // Written aside, since it may speak before it has read everything.
-    let writer = thread::spawn(move || stdin.write_all(text.as_bytes()));
-    let output = child.wait_with_output().unwrap();
-    writer.join().unwrap().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned()
-        + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
-    assert_eq!(said.trim(), "");
-}
-
-#[test]
-fn metrics_are_open_only_where_the_config_says_so() {
-    let mut settings = config(Format::OpenAi, &Upstream::nobody(), &["upstream-key"]);
-    settings["client_keys"] = json!(["caller-key"]);
-    let weir = Weir::start(&settings);
-    let refused = get(weir.addr, "/metrics");
-    assert_eq!(refused.status, 401);
-    error_of(&refused);
-    let key = [("Authorization", "Bearer caller-key")];
-    assert_eq!(ask(weir.addr, "GET", "/metrics", &key, b"").status, 200);
-    settings["metrics_open"] = json!(true);
-    let weir = Weir::start(&settings);
-    assert_eq!(get(weir.addr, "/metrics").status, 200);
-    assert_eq!(get(weir.addr, "/status").status, 401);
-}
-
-#[test]
-fn the_status_has_everything_in_it() {
-    let (_upstream, weir) = busy_weir();
-    let status = weir.status();
-    assert_eq!(status["health"], "limited");
-    assert!(
-        status["config"]["file"]
-            .as_str()
-            .unwrap()
-            .ends_with("weir.json")
-    );
-    assert_eq!(status["config"]["changed"], false);
-    let keys = status["upstreams"][0]["keys"].as_array().unwrap();
-    let rest = &keys[0]["cooling"][0];
-    assert_eq!(rest["model"], "gpt-4o-mini");
-    assert_eq!(rest["why"], "Quota exceeded for <this> minute");
-    assert!((200.0..=240.0).contains(&rest["seconds"].as_f64().unwrap()));
-    assert_eq!(keys[1]["cooling"], json!([]));
-    assert_eq!(keys[1]["today"]["requests"], 6);
-    assert!(keys[1]["today"]["prompt_tokens"].as_u64().unwrap() > 0);
-    let models = status["models"].as_array().unwrap();
-    assert!(
-        models
-            .iter()
-            .any(|model| model["name"] == "small" && model["requests"] == 3)
-    );
-    let recent = status["recent"].as_array().unwrap();
-    assert_eq!(recent.len(), 6);
-    let first = recent.last().unwrap();
-    assert_eq!(
-        (&first["attempts"], &first["status"]),
-        (&json!(2), &json!(200))
-    );
-    assert_eq!(first["key"], keys[1]["name"]);
-    let minutes = status["minutes"].as_array().unwrap();
-    assert_eq!(minutes.len(), 60);
-    let total: u64 = minutes
-        .iter()
-        .map(|m| m["requests"].as_u64().unwrap())
-        .sum();
-    assert_eq!(total, 6);
-
-    let text = get(weir.addr, "/status").text();
-    assert!(
-        text.starts_with("Serving, but 1 of 2 keys rests for some model.\n"),
-        "{text}"
-    );
-    let header = text
-        .lines()
-        .find(|line| line.starts_with("UPSTREAM"))
-        .unwrap();
-    let row = text.lines().find(|line| line.starts_with("up  ")).unwrap();
-    let state = header.find("STATE").unwrap();
-    assert!(row[state..].starts_with("resting for a model"), "{text}");
-}
-
-#[test]
-fn a_reset_ends_every_rest() {
-    let (_upstream, weir) = busy_weir();
-    assert_eq!(
-        ask(weir.addr, "POST", "/status/reset", &[], b"").status,
-        200
-    );
-    let status = weir.status();
-    assert_eq!(status["health"], "fine");
-    assert_eq!(status["upstreams"][0]["keys"][0]["cooling"], json!([]));
-}
-
-#[test]
-fn a_browser_can_give_its_key_for_the_page_and_for_nothing_else() {
-    let mut settings = config(Format::OpenAi, &Upstream::nobody(), &["upstream-key"]);
-    settings["client_keys"] = json!(["caller-key"]);
-    let weir = Weir::start(&settings);
-    let refused = ask(weir.addr, "GET", "/status", &[("Accept", "text/html")], b"");
-    assert_eq!(refused.status, 401);
-    assert_eq!(
-        refused.header("www-authenticate"),
-        Some("Basic realm=\"weir: any name, a client key as password\"")
-    );
-    // x:caller-key and x:wrong-key.
-    let right = [
-        ("Authorization", "Basic eDpjYWxsZXIta2V5"),
-        ("Accept", "text/html"),
-    ];
-    let page = ask(weir.addr, "GET", "/status", &right, b"");
-    assert_eq!(page.status, 200);
-    assert!(page.text().starts_with("<!doctype html>"));
-    let wrong = [("Authorization", "Basic eDp3cm9uZy1rZXk=")];
-    assert_eq!(ask(weir.addr, "GET", "/status", &wrong, b"").status, 401);
-    for (method, path) in [("POST", "/status/reset"), ("GET", "/v1/models")] {
-        assert_eq!(
-            ask(weir.addr, method, path, &right, b"").status,
-            401,
-            "{path}"
+fn wrong_usage_and_wrong_config_end_with_2() {
+    for arguments in [
+        &["--no-such-option"][..],
+        &["--listen"],
+        &["--config", "/no/such/file"],
+    ] {
+        let ended = run(None, arguments, &[]);
+        assert_eq!(ended.code, Some(2), "{arguments:?}: {ended:?}");
+        assert!(
+            !ended.stderr.is_empty() && ended.stdout.is_empty(),
+            "{ended:?}"
         );
     }
-}
-
-#[test]
-fn a_config_file_that_was_changed_is_told() {
-    let (_upstream, weir) = busy_weir();
-    let touched = File::options()
-        .append(true)
-        .open(weir.config_file())
-        .unwrap();
-    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(5);
-    touched.set_modified(later).unwrap();
-    assert_eq!(weir.status()["config"]["changed"], true);
-    let text = get(weir.addr, "/status").text();
-    assert!(text.contains("SIGHUP reads it again"), "{text}");
-}
-
-#[test]
-fn chromium_shows_the_page() {
-    let Some(chromium) = program(&["chromium", "chromium-browser", "google-chrome"]) else {
-        return;
-    };
-    let (upstream, weir) = busy_weir();
-    drop(upstream);
-    assert_eq!(weir.ask(&chat("small", false)).status, 502);
-
-    let profile = Folder::new();
-    let output = Command::new(chromium)
-        .args([
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-quic",
-        ])
-        .args(["--no-first-run", "--disable-background-networking"])
-        .args(["--disable-component-update", "--disable-sync", "--dump-dom"])
-        .arg(format!("--user-data-dir={}", profile.path().display()))
-        .arg(format!("http://{}/status", weir.addr))
-        .stderr(Stdio::null())
-        .output()
-        .unwrap();
-    let dom = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{dom}");
-    // As the browser understood it: what was escaped is text, and nothing else is there.
-    for shown in [
-        "<title>weir: limited</title>",
-        "rate limit: Quota exceeded for &lt;this&gt; minute",
-        "resting for a model",
-        "<svg viewBox=\"0 0 240 40\"",
-        "Requests a minute",
-        ">502<",
-        ">small<",
+    for (text, path) in [
+        ("{", "weir.json"),
+        ("[]", "weir.json"),
+        (r#"{"upstreams": [], "retrys": 3}"#, "retrys"),
+        (r#"{"upstreams": [], "retries": "3"}"#, "retries"),
+        (
+            r#"{"upstreams": [{"name": "a", "format": "gopher", "keys": ["k"]}]}"#,
+            "upstreams[0].format",
+        ),
+        (
+            r#"{"upstreams": [{"name": "a", "format": "openai", "keys": ["env:NOT_SET"]}]}"#,
+            "NOT_SET",
+        ),
     ] {
-        assert!(dom.contains(shown), "{shown} in {dom}");
+        let ended = run(Some(text), &["--listen", "127.0.0.1:0"], &[]);
+        assert_eq!(ended.code, Some(2), "{text}: {ended:?}");
+        assert!(ended.stderr.contains(path), "{text}: {}", ended.stderr);
+        assert!(ended.stdout.is_empty(), "{text}: {}", ended.stdout);
     }
-    assert!(!dom.contains("<this>") && !dom.contains("<script"), "{dom}");
-    let first = dom.find("<h1>").unwrap();
-    let table = dom.find("<table").unwrap();
-    let rest = dom.find("rests for").unwrap();
-    assert!(first < rest && rest < table, "what matters comes first");
+}
+
+#[test]
+fn check_config_tells_everything_at_once_and_leaves() {
+    let fine = config(Format::OpenAi, "http://127.0.0.1:9", &["k"]).to_string();
+    let ended = run(Some(&fine), &["--check-config"], &[]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+
+    let wrong = r#"{"retries": -1, "colour": "red", "upstreams": [
+        {"name": "a", "format": "openai", "keys": ["sk-very-secret"], "slots": 0}]}"#;
+    let ended = run(Some(wrong), &["--check-config"], &[]);
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    let told = ended.stderr + &ended.stdout;
+    for path in ["retries", "colour", "upstreams[0].slots"] {
+        assert!(told.contains(path), "no {path} in {told}");
+    }
+    assert!(!told.contains("sk-very-secret"), "{told}");
+}
+
+#[test]
+fn version_and_help_end_with_0() {
+    let ended = run(None, &["--version"], &[]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(
+        ended.stdout.contains(env!("CARGO_PKG_VERSION")),
+        "{ended:?}"
+    );
+    let ended = run(None, &["--help"], &[]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stdout.contains("--check-config"), "{ended:?}");
+}
+
+#[test]
+fn an_address_that_is_taken_ends_with_1() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap().to_string();
+    let text = config(Format::OpenAi, "http://127.0.0.1:9", &["k"]).to_string();
+    let ended = run(Some(&text), &["--listen", &addr], &[]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stderr.contains(&addr), "{ended:?}");
+}
+
+#[test]
+fn without_client_keys_only_this_machine_can_connect() {
+    let text = config(Format::OpenAi, "http://127.0.0.1:9", &["k"]).to_string();
+    let ended = run(Some(&text), &["--listen", "0.0.0.0:0"], &[]);
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(ended.stderr.contains("client_keys"), "{ended:?}");
+}
+
+#[test]
+fn a_key_comes_from_the_environment_and_is_never_shown() {
+    let scripted = Upstream::always(Format::OpenAi.whole("hi"));
+    let mut settings = config(Format::OpenAi, &scripted.url(), &["env:THE_KEY"]);
+    settings["upstreams"][0]["headers"] = json!({"x-team": "blue"});
+    let environment = [("THE_KEY", "sk-from-the-environment")];
+    let weir = Weir::start_with(&settings, &["--verbose"], &environment);
+    assert_eq!(weir.ask(&chat(MODEL, false)).status, 200);
+    let got = &scripted.requests()[0];
+    assert_eq!(got.key.as_deref(), Some("sk-from-the-environment"));
+    assert_eq!(got.header("x-team"), Some("blue"));
+    let shown = format!("{}{}", weir.log(), get(weir.addr, "/status").text());
+    assert!(!shown.contains("sk-from-the-environment"), "{shown}");
+    assert_eq!(weir.more_output(), Vec::<String>::new());
+}
+
+#[test]
+fn each_request_has_one_line_in_the_log() {
+    let scripted = Upstream::start(|request| Format::OpenAi.answer(request, &["hi"]));
+    let weir = Weir::start(&config(Format::OpenAi, &scripted.url(), &["k"]));
+    let body = chat(MODEL, false).to_string();
+    let headers = [("X-Request-Id", "find-me-4711")];
+    let path = "/v1/chat/completions";
+    let answer = crate::client::ask(weir.addr, "POST", path, &headers, body.as_bytes());
+    assert_eq!(answer.status, 200);
+    let log = weir.wait_log("find-me-4711", LIMIT);
+    let lines: Vec<&str> = log
+        .lines()
+        .filter(|line| line.contains("find-me-4711"))
+        .collect();
+    assert_eq!(lines.len(), 1, "{log}");
+    for word in [MODEL, "up", "200"] {
+        assert!(lines[0].contains(word), "no {word} in {}", lines[0]);
+    }
+}
+
+#[test]
+fn sigterm_and_sigint_let_running_requests_finish() {
+    for signal in [libc::SIGTERM, libc::SIGINT] {
+        let scripted = gated();
+        let mut weir = Weir::start(&config(Format::OpenAi, &scripted.url(), &["k"]));
+        let mut kept = Client::connect(weir.addr);
+        kept.send(&request("GET", "/readyz", &[], b""));
+        assert_eq!(kept.answer(LIMIT).status, 200);
+        let mut stream = weir.open_stream(&chat(MODEL, true));
+        while !stream.data(LIMIT).contains("one ") {}
+
+        weir.signal(signal);
+        // Nobody new comes in any more.
+        wait_until_draining(&weir);
+        scripted.open("go");
+        let streamed = Streamed::read(stream.rest(LIMIT));
+        assert!(streamed.done, "{streamed:?}");
+        assert_eq!(weir.wait_exit(LIMIT).code(), Some(0));
+    }
+}
+
+#[test]
+fn what_does_not_finish_in_time_is_cut_off() {
+    let scripted = gated();
+    let mut settings = config(Format::OpenAi, &scripted.url(), &["k"]);
+    settings["drain_ms"] = json!(300);
+    let mut weir = Weir::start(&settings);
+    let mut stream = weir.open_stream(&chat(MODEL, true));
+    while !stream.data(LIMIT).contains("one ") {}
+    let told = Instant::now();
+    weir.signal(libc::SIGTERM);
+    let streamed = Streamed::read(stream.rest(LIMIT));
+    assert!(!streamed.done);
+    assert_eq!(weir.wait_exit(LIMIT).code(), Some(0));
+    assert!(
+        told.elapsed() >= Duration::from_millis(250),
+        "{:?}",
+        told.elapsed()
+    );
+    scripted.wait_closed(0, LIMIT);
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let scripted = gated();
+    let mut settings = config(Format::OpenAi, &scripted.url(), &["k"]);
+    settings["drain_ms"] = json!(600_000);
+    let mut weir = Weir::start(&settings);
+    let mut stream = weir.open_stream(&chat(MODEL, true));
+    while !stream.data(LIMIT).contains("one ") {}
+    weir.signal(libc::SIGTERM);
+    // The first one must have been taken, or the two become one.
+    wait_until_draining(&weir);
+    weir.signal(libc::SIGTERM);
+    weir.wait_exit(Duration::from_secs(3));
+    assert_eq!(stream.rest(LIMIT).1, End::Cut);
+}
+
+#[test]
+fn without_requests_sigterm_ends_it_promptly() {
+    let scripted = gated();
+    let mut weir = Weir::start(&config(Format::OpenAi, &scripted.url(), &["k"]));
+    assert_eq!(get(weir.addr, "/healthz").status, 200);
+    weir.signal(libc::SIGTERM);
+    assert_eq!(weir.wait_exit(Duration::from_secs(3)).code(), Some(0));
+}
+
+#[test]
+fn sighup_reads_the_config_anew_and_disturbs_nobody() {
+    let scripted = gated();
+    let other = Upstream::start(|request| Format::OpenAi.answer(request, &["from the other"]));
+    let mut settings = config(Format::OpenAi, &scripted.url(), &["k"]);
+    let weir = Weir::start(&settings);
+    let mut stream = weir.open_stream(&chat(MODEL, true));
+    while !stream.data(LIMIT).contains("one ") {}
+    assert_eq!(weir.ask(&chat("fast", false)).status, 404);
+
+    // A bad file changes nothing and is told of.
+    fs::write(weir.config_file(), r#"{"upstreams": [], "no_such_key": 1}"#).unwrap();
+    weir.signal(libc::SIGHUP);
+    weir.wait_log("no_such_key", LIMIT);
+    assert_eq!(get(weir.addr, "/readyz").status, 200);
+    assert_eq!(weir.status()["upstreams"][0]["name"], "up");
+
+    let entry = crate::weir::upstream("other", Format::OpenAi, &other.url(), &["k"]);
+    settings["upstreams"].as_array_mut().unwrap().push(entry);
+    settings["models"] = json!({"fast": ["other/gpt-4o-mini"]});
+    fs::write(weir.config_file(), settings.to_string()).unwrap();
+    weir.signal(libc::SIGHUP);
+    let answer = until(LIMIT, "the new alias", || {
+        let answer = weir.ask(&chat("fast", false));
+        (answer.status == 200).then_some(answer)
+    });
+    assert!(answer.text().contains("from the other"));
+
+    scripted.open("go");
+    assert!(Streamed::read(stream.rest(LIMIT)).done);
+    weir.idle(LIMIT);
+}
+
+#[test]
+fn keys_that_stay_keep_their_rest_over_a_reload() {
+    let limited = Format::OpenAi
+        .error(429, "rate_limit_exceeded", "x")
+        .header("Retry-After", "100");
+    let scripted = Upstream::always(limited);
+    let mut settings = config(Format::OpenAi, &scripted.url(), &["k"]);
+    let weir = Weir::start(&settings);
+    assert_eq!(weir.ask(&chat(MODEL, false)).status, 429);
+    settings["models"] = json!({"again": [MODEL]});
+    fs::write(weir.config_file(), settings.to_string()).unwrap();
+    weir.signal(libc::SIGHUP);
+    let answer = until(LIMIT, "the new alias", || {
+        let answer = weir.ask(&chat("again", false));
+        (answer.status != 404).then_some(answer)
+    });
+    assert_eq!(answer.status, 429);
+    error_of(&answer);
+    assert_eq!(scripted.count(), 1, "the key was asked while it rests");
 }

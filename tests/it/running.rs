@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use crate::client::get;
-use crate::operation::program;
+use crate::observe::program;
 use crate::weir::Folder;
 
 fn binary() -> &'static str {

@@ -49,12 +49,16 @@ fn a_whole_answer_arrives_and_the_request_is_remembered() {
 fn a_stream_is_put_together_and_the_connection_stays() {
     let upstream = Upstream::start(|request| Format::OpenAi.answer(request, &["Hel", "lo"]));
     let mut client = Client::connect(upstream.addr);
-    client.post(&openai(true));
+    let mut body = openai(true);
+    body["stream_options"] = json!({"include_usage": true});
+    client.post(&body);
     let mut stream = client.stream(LIMIT);
     let streamed = Streamed::read(stream.rest(LIMIT));
     assert!(streamed.done && streamed.error.is_none());
     assert_eq!(streamed.completion.content, "Hello");
+    // Role, two pieces, finish, usage; without the last where nobody asks.
     assert_eq!(streamed.chunks.len(), 5);
+    assert_eq!(streamed.completion.usage.unwrap()["total_tokens"], USAGE.2);
     let mut client = stream.client;
     client.post(&openai(false));
     assert_eq!(client.answer(LIMIT).status, 200);

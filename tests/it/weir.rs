@@ -76,6 +76,18 @@ impl Weir {
         Weir::spawn(command, arguments, environment, dir, key)
     }
 
+    /// With so few file descriptors, soft and hard.
+    pub fn start_limited(config: &Value, descriptors: usize) -> Weir {
+        let dir = Folder::new();
+        let file = dir.path().join("weir.json");
+        fs::write(&file, serde_json::to_vec_pretty(config).unwrap()).unwrap();
+        let mut command = Command::new("/bin/sh");
+        let script = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
+        command.args(["-c", &script]).arg(binary());
+        command.arg("--config").arg(&file);
+        Weir::spawn(command, &[], &[], dir, None)
+    }
+
     /// Without a config file, in an empty folder.
     pub fn start_bare(arguments: &[&str], environment: &[(&str, &str)]) -> Weir {
         let command = Command::new(binary());
@@ -282,6 +294,51 @@ impl Drop for Weir {
             let tail = &log[log.len().saturating_sub(4096)..];
             eprintln!("end of weir's log:\n{}", String::from_utf8_lossy(tail));
         }
+    }
+}
+
+/// How a run that was expected to end by itself did end.
+#[derive(Debug)]
+pub struct Ended {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// Runs the binary to its end, with `config` as its file if there is one.
+pub fn run(config: Option<&str>, arguments: &[&str], environment: &[(&str, &str)]) -> Ended {
+    let dir = Folder::new();
+    let mut command = Command::new(binary());
+    if let Some(config) = config {
+        let file = dir.path().join("weir.json");
+        fs::write(&file, config).unwrap();
+        command.arg("--config").arg(file);
+    }
+    let mut child = command
+        .args(arguments)
+        .current_dir(dir.path())
+        .env_clear()
+        .envs(environment.iter().copied())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary was built with the tests");
+    let deadline = Instant::now() + LIMIT;
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() > deadline {
+            let _ = child.kill();
+            let output = child.wait_with_output().unwrap();
+            panic!("{arguments:?} did not end: {output:?}");
+        }
+        thread::park_timeout(Duration::from_millis(5));
+    }
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Ended {
+        code: output.status.code(),
+        stdout: text(output.stdout),
+        stderr: text(output.stderr),
     }
 }
 

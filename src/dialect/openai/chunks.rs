@@ -11,7 +11,7 @@ use super::write::{
     kind_name, push_call_head, push_citation, push_head, push_image, push_signature, push_usage,
 };
 use crate::chat::{Delta, DeltaSink, FinishReason, ToolKind, Usage};
-use crate::json::{push_key, push_number, push_one_line, push_string};
+use crate::json::{push_carried, push_key, push_number, push_string};
 
 /// Writes one stream.
 ///
@@ -326,7 +326,7 @@ impl DeltaSink for Chunks {
                 }
                 self.begin(candidate);
                 self.out.extend_from_slice(b"\"extra_content\":");
-                push_one_line(&mut self.out, json.as_bytes());
+                push_carried(&mut self.out, json);
                 self.end();
             }
             Delta::ToolStart {
@@ -389,7 +389,7 @@ impl DeltaSink for Chunks {
                 if is_object(json) && self.open(candidate) {
                     self.begin(candidate);
                     self.out.extend_from_slice(b"},\"logprobs\":");
-                    push_one_line(&mut self.out, json.as_bytes());
+                    push_carried(&mut self.out, json);
                     self.out.extend_from_slice(b",\"finish_reason\":null}]");
                     self.end_event();
                 }

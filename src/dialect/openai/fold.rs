@@ -9,7 +9,7 @@ use super::write::{
     push_call_head, push_citation, push_head, push_image, push_signature, push_usage,
 };
 use crate::chat::{Delta, DeltaSink, FinishReason, ToolKind, Usage};
-use crate::json::{push_key, push_number, push_one_line, push_string};
+use crate::json::{push_carried, push_key, push_number, push_string};
 
 /// Collects one answer.
 pub struct Fold {
@@ -172,7 +172,7 @@ impl Choice {
         }
         if let Some(extra) = &self.extra {
             push_key(out, b',', "extra_content");
-            push_one_line(out, extra.as_bytes());
+            push_carried(out, extra);
         }
         out.extend_from_slice(b"},\"logprobs\":");
         match &self.logprobs {
@@ -244,7 +244,7 @@ impl Logprobs {
         ] {
             for token in new.into_iter().flatten() {
                 let entries = entries.get_or_insert_default();
-                push_one_line(entries.next(), token.get().as_bytes());
+                push_carried(entries.next(), token.get());
             }
         }
     }
@@ -268,22 +268,30 @@ impl DeltaSink for Fold {
             Delta::Usage(usage) => self.usage.merge(usage),
             Delta::ServiceTier(tier) => tier.clone_into(&mut self.tier),
             Delta::Text { candidate, text } => {
-                if let (false, Some(choice)) = (text.is_empty(), self.choice(candidate)) {
+                if !text.is_empty()
+                    && let Some(choice) = self.choice(candidate)
+                {
                     choice.content.get_or_insert_default().push_str(text);
                 }
             }
             Delta::Reasoning { candidate, text } => {
-                if let Some(choice) = self.choice(candidate) {
+                if !text.is_empty()
+                    && let Some(choice) = self.choice(candidate)
+                {
                     choice.reasoning.push_str(text);
                 }
             }
             Delta::Refusal { candidate, text } => {
-                if let (false, Some(choice)) = (text.is_empty(), self.choice(candidate)) {
+                if !text.is_empty()
+                    && let Some(choice) = self.choice(candidate)
+                {
                     choice.refusal.get_or_insert_default().push_str(text);
                 }
             }
             Delta::Extra { candidate, json } => {
-                if let (true, Some(choice)) = (is_object(json), self.choice(candidate)) {
+                if is_object(json)
+                    && let Some(choice) = self.choice(candidate)
+                {
                     choice.extra.get_or_insert_with(|| json.trim().to_owned());
                 }
             }
@@ -359,7 +367,9 @@ impl DeltaSink for Fold {
                 }
             }
             Delta::Logprobs { candidate, json } => {
-                if let (true, Some(choice)) = (is_object(json), self.choice(candidate)) {
+                if is_object(json)
+                    && let Some(choice) = self.choice(candidate)
+                {
                     choice.logprobs.get_or_insert_default().take(json);
                 }
             }

@@ -1,6 +1,6 @@
 //! Through a proxy: tunnels for `https`, whole URLs for `http`.
 
-use super::tls::{Authority, GOOD, OK, accept};
+use super::authority::{Authority, GOOD, accept};
 use super::*;
 
 fn through(proxy: &Upstream, authority: Option<&Authority>) -> Line {

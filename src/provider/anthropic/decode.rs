@@ -206,7 +206,11 @@ impl Decoder for Messages {
         match data.first() {
             Some(b'{') => {}
             Some(b'[') if data != b"[DONE]" => return Err(Failure::from_event(data)),
-            // Relays that speak for several formats add OpenAI's last event.
+            // Relays that speak for several formats have OpenAI's last event.
+            _ if data == b"[DONE]" && self.stop_reason.is_some() => {
+                self.finish(out);
+                return Ok(Flow::Done);
+            }
             _ if data.is_empty() || data == b"[DONE]" => return Ok(Flow::More),
             _ => return Err(Failure::malformed("an event that is no JSON object")),
         }

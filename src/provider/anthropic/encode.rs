@@ -30,10 +30,19 @@ pub struct Dropped {
 impl Dropped {
     /// Notes that `field` is left out. Strict configurations refuse the request instead.
     pub fn warn(&mut self, field: &str) -> Result<(), ApiError> {
+        self.note(field, "cannot be honoured by this model")
+    }
+
+    /// Notes that calls and results did not pair up.
+    pub fn repaired(&mut self) -> Result<(), ApiError> {
+        self.note("messages", "has tool calls and results that do not pair up")
+    }
+
+    fn note(&mut self, field: &str, why: &str) -> Result<(), ApiError> {
         if self.strict {
             return Err(ApiError::unsupported_parameter(
                 field,
-                format!("{field} cannot be honoured by this model"),
+                format!("{field} {why}"),
             ));
         }
         if !self.names.iter().any(|name| name == field) {
@@ -120,6 +129,7 @@ pub fn encode(
             wants_tier: request.service_tier.is_some(),
             // The caller's own fields may bring tools along.
             keep_blocks: tools.server_tools || own.is_some(),
+            ..Undo::default()
         }),
     })
 }

@@ -2,10 +2,10 @@
 
 use super::block::push_compact;
 use super::encode::Dropped;
+use super::schema;
 use crate::capability::Claude;
 use crate::chat::{Request, ResponseFormat};
 use crate::error::ApiError;
-use crate::schema;
 
 const JSON_ONLY: &str = "Respond with a single JSON object and nothing else.";
 

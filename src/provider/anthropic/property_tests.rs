@@ -193,41 +193,90 @@ fn roles_alternate_and_every_call_is_answered() {
                 messages.insert(to, message);
             }
         }
-        let text = messages_of(model, &messages, &Value::Null);
-        let sent: Vec<Value> = serde_json::from_str(&text).unwrap();
-        assert_eq!(sent[0]["role"], "user", "{text}");
-        let mut open: Vec<&str> = Vec::new();
-        for (at, message) in sent.iter().enumerate() {
-            let role = message["role"].as_str().unwrap();
-            let before = at
-                .checked_sub(1)
-                .map(|at| sent[at]["role"].as_str().unwrap());
-            assert_ne!(before, Some(role), "{text}");
-            if role == "system" {
-                assert_eq!(before, Some("user"), "{text}");
+        check_structure(&messages_of(model, &messages, &Value::Null));
+    }
+}
+
+/// What the provider insists on, whatever was sent.
+fn check_structure(text: &str) {
+    let sent: Vec<Value> = serde_json::from_str(text).unwrap();
+    assert_eq!(sent[0]["role"], "user", "{text}");
+    let mut open: Vec<&str> = Vec::new();
+    for (at, message) in sent.iter().enumerate() {
+        let role = message["role"].as_str().unwrap();
+        let before = at
+            .checked_sub(1)
+            .map(|at| sent[at]["role"].as_str().unwrap());
+        assert_ne!(before, Some(role), "{text}");
+        if role == "system" {
+            assert_eq!(before, Some("user"), "{text}");
+        }
+        let blocks = message["content"].as_array().unwrap();
+        assert!(!blocks.is_empty(), "{text}");
+        let mut results = 0;
+        for (n, block) in blocks.iter().enumerate() {
+            match block["type"].as_str().unwrap() {
+                "tool_result" => {
+                    assert_eq!(n, results, "results come first: {text}");
+                    results += 1;
+                    let id = block["tool_use_id"].as_str().unwrap();
+                    let place = open.iter().position(|open| *open == id);
+                    open.swap_remove(place.unwrap_or_else(|| panic!("{id} in {text}")));
+                }
+                "tool_use" => open.push(block["id"].as_str().unwrap()),
+                "text" => assert!(!block["text"].as_str().unwrap().trim().is_empty()),
+                _ => {}
             }
-            let blocks = message["content"].as_array().unwrap();
-            assert!(!blocks.is_empty(), "{text}");
-            let mut results = 0;
-            for (n, block) in blocks.iter().enumerate() {
-                match block["type"].as_str().unwrap() {
-                    "tool_result" => {
-                        assert_eq!(n, results, "results come first: {text}");
-                        results += 1;
-                        let id = block["tool_use_id"].as_str().unwrap();
-                        let place = open.iter().position(|open| *open == id);
-                        open.swap_remove(place.unwrap_or_else(|| panic!("{id} in {text}")));
-                    }
-                    "tool_use" => open.push(block["id"].as_str().unwrap()),
-                    "text" => assert!(!block["text"].as_str().unwrap().trim().is_empty()),
-                    _ => {}
+        }
+        assert!(
+            role == "assistant" || open.is_empty(),
+            "{open:?} unanswered: {text}"
+        );
+    }
+    assert!(open.is_empty(), "{text}");
+}
+
+#[test]
+fn recorded_chat_requests_are_translated_or_refused() {
+    let Some(folder) = std::env::var_os("WEIR_RECORDINGS") else {
+        eprintln!("skipped: WEIR_RECORDINGS is not set");
+        return;
+    };
+    let Ok(entries) = std::fs::read_dir(std::path::Path::new(&folder).join("openai")) else {
+        eprintln!("skipped: no recordings of chat requests");
+        return;
+    };
+    let (mut translated, mut refused) = (0, 0);
+    for entry in entries {
+        let path = entry.unwrap().path();
+        let Ok(recording) = serde_json::from_slice::<Value>(&std::fs::read(&path).unwrap()) else {
+            continue;
+        };
+        let body = serde_json::to_vec(&recording["request"]["body"]).unwrap();
+        let Ok(head) = Head::read(&body) else {
+            continue;
+        };
+        let Ok(request) = head.parse() else { continue };
+        for model in [
+            "claude-opus-5-5",
+            "claude-sonnet-4-5",
+            "claude-opus-4-6",
+            "kimi-k2",
+        ] {
+            match Messages.encode(&request, model, &Options::default()) {
+                Ok(encoded) => {
+                    let fields: Fields<'_> = serde_json::from_slice(&encoded.body).unwrap();
+                    check_structure(fields.get("messages").unwrap().get());
+                    translated += 1;
+                }
+                Err(error) => {
+                    assert_eq!(error.status, 400, "{}: {error}", path.display());
+                    eprintln!("{}: {error}", path.file_name().unwrap().display());
+                    refused += 1;
                 }
             }
-            assert!(
-                role == "assistant" || open.is_empty(),
-                "{open:?} unanswered: {text}"
-            );
         }
-        assert!(open.is_empty(), "{text}");
     }
+    eprintln!("{translated} translated, {refused} refused");
+    assert!(translated > refused);
 }

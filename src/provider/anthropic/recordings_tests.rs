@@ -7,10 +7,10 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::Messages;
-use crate::dialect::openai::{Fold, Stamp};
+use crate::dialect::openai::{Fold, Head, Stamp};
 use crate::failure::{Class, Failure};
 use crate::golden::each_event;
-use crate::provider::{Flow, Provider, Undo};
+use crate::provider::{Flow, Options, Provider, Undo};
 
 #[test]
 fn recorded_answers_say_what_they_said() {
@@ -294,5 +294,82 @@ fn compare(completion: &Value, message: &Value) -> Result<(), String> {
         thought.as_u64(),
         usage["output_tokens_details"]["thinking_tokens"].as_u64(),
     )?;
-    same("id", &completion["id"], &message["id"])
+    same("id", &completion["id"], &message["id"])?;
+    comes_back(completion, message)
+}
+
+/// The answer, put into the history of a next request, is what the model said, block by block:
+/// signed thinking is refused otherwise.
+fn comes_back(completion: &Value, message: &Value) -> Result<(), String> {
+    let mut said = Vec::new();
+    for block in message["content"].as_array().unwrap() {
+        let mut block = block.clone();
+        match block["type"].as_str().unwrap() {
+            "text" if block["text"].as_str().unwrap().trim().is_empty() => continue,
+            "text" => said.push(json!({"type": "text", "text": block["text"]})),
+            "tool_use" => {
+                let arguments = block["arguments"].as_str().filter(|text| !text.is_empty());
+                if let Some(arguments) = arguments {
+                    block["input"] = serde_json::from_str(arguments).unwrap();
+                }
+                said.push(
+                    json!({"type": "tool_use", "id": block["id"], "name": block["name"],
+                                 "input": block["input"]}),
+                );
+            }
+            "thinking" | "redacted_thinking" => said.push(block),
+            _ => {}
+        }
+    }
+    let only_thinking = said.iter().all(|block| {
+        let kind = block["type"].as_str().unwrap();
+        kind == "thinking" || kind == "redacted_thinking"
+    });
+    if only_thinking {
+        return Ok(());
+    }
+    // Without thinking there is no layout, and text in several blocks comes back as one.
+    let is_text = |block: &Value| block["type"] == "text";
+    if completion["choices"][0]["message"]
+        .get("extra_content")
+        .is_none()
+    {
+        let blocks = message["content"].as_array().unwrap().iter();
+        let text: String = blocks
+            .filter(|block| is_text(block))
+            .map(|block| block["text"].as_str().unwrap())
+            .collect();
+        said.retain(|block| !is_text(block));
+        if !text.is_empty() {
+            said.insert(0, json!({"type": "text", "text": text}));
+        }
+    }
+    let mut history = vec![json!({"role": "user", "content": "x"})];
+    history.push(completion["choices"][0]["message"].clone());
+    let request = json!({"model": "claude-opus-5-5", "messages": history});
+    let text = serde_json::to_vec(&request).unwrap();
+    let head = Head::read(&text).map_err(|error| error.to_string())?;
+    let parsed = head.parse().map_err(|error| error.to_string())?;
+    let encoded = Messages
+        .encode(&parsed, "claude-opus-5-5", &Options::default())
+        .map_err(|error| error.to_string())?;
+    let sent: Value = serde_json::from_slice(&encoded.body).unwrap();
+    same(
+        "in the next request it",
+        &sent["messages"][1]["content"],
+        &json!(said),
+    )
+}
+
+#[test]
+fn interleaved_thinking_comes_back_as_it_was() {
+    let events = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/anthropic/");
+    for case in [
+        "thinking_interleaved_layout",
+        "v12_tool_index",
+        "thinking_redacted",
+    ] {
+        let text = std::fs::read_to_string(format!("{events}{case}.events.sse")).unwrap();
+        check(&json!({"status": 200, "body_text": text})).unwrap();
+    }
 }

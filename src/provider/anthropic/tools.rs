@@ -74,6 +74,7 @@ impl<'r> Tools<'r> {
         };
         if search.is_some() {
             tools.names.reserve("web_search");
+            natives.push(Cow::Borrowed("web_search"));
         }
         let names: Vec<&'r str> = request.tools.iter().filter_map(name).collect();
         tools.names.add_tools(&names);

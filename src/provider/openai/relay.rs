@@ -101,7 +101,9 @@ impl RelayStream {
                 self.head = self.head_of(&seen);
             }
             let choices = || first.iter().chain(&rest);
-            if self.official || (self.fits(&seen) && choices().all(|choice| self.suits(choice))) {
+            let in_order = rest.is_empty() || choices().is_sorted_by(|a, b| a.index < b.index);
+            let fits = in_order && self.fits(&seen) && choices().all(|choice| self.suits(choice));
+            if self.official || fits {
                 for (position, choice) in choices().enumerate() {
                     self.note(choice, position);
                 }
@@ -143,6 +145,8 @@ impl RelayStream {
         let called = choice.calls > 0 || known.is_some_and(|known| !known.calls.is_empty());
         let finish_fits = match choice.finish {
             None => true,
+            // The reason is told once.
+            Some(_) if known.is_some_and(|known| known.finished) => false,
             // An answer that holds a call ended with it: agents go by this word.
             Some(b"stop") => !called,
             Some(word) => FINISH_WORDS.iter().any(|known| known.as_bytes() == word),

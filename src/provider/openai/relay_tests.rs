@@ -215,6 +215,17 @@ fn servers_are_forgiven() {
         );
         assert_eq!(out.matches("assistant").count(), 1);
     }
+    // Half an emoji, where there is something to mend and where there is not.
+    let half = good.replace("\"a\"", r#""\\\ud83d\uDE00 \ud83d""#);
+    assert_eq!(mended(&half, false), half);
+    let out = mended(
+        &half.replace("\"finish_reason\":null", "\"finish_reason\":\"\""),
+        false,
+    );
+    assert!(out.contains("\"\\\\\u{1F600} \u{FFFD}\""), "{out}");
+    // A second last word.
+    let twice = good.replace(DONE, &[&chunk("{}", "\"stop\""), DONE].concat());
+    assert_eq!(mended(&twice, false).matches("\"stop\"").count(), 1);
     // A missing finish chunk before [DONE].
     let out = mended(&good.replace(&chunk("{}", "\"stop\""), ""), false);
     assert_eq!(out, good);

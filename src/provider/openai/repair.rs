@@ -11,7 +11,9 @@ use crate::failure::Failure;
 impl RelayStream {
     /// Parses a chunk, sets right what callers would stumble over, and appends it.
     pub(super) fn mend(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<(), Failure> {
-        let Ok(Value::Object(mut chunk)) = serde_json::from_slice::<Value>(data) else {
+        let parsed = serde_json::from_slice(data)
+            .or_else(|_| serde_json::from_slice(&without_half_pairs(data)));
+        let Ok(Value::Object(mut chunk)) = parsed else {
             return Err(Failure::malformed("an event of the upstream is not JSON"));
         };
         if chunk.get("error").is_some_and(|error| !error.is_null()) {
@@ -49,15 +51,31 @@ impl RelayStream {
         let had_choices = !choices.is_empty();
         let mut mended = Vec::with_capacity(choices.len());
         for (position, choice) in choices.into_iter().enumerate() {
-            if let Value::Object(mut choice) = choice {
-                self.mend_choice(&mut choice, position, out);
-                mended.push(Value::Object(choice));
+            let Value::Object(mut choice) = choice else {
+                continue;
+            };
+            let index = choice.get("index").and_then(Value::as_u64);
+            let index = index.map_or(position, |index| index as usize);
+            if index < MAX_CHOICES {
+                choice.insert("index".into(), index.into());
+                mended.push((index, choice));
             }
         }
-        if had_choices && mended.is_empty() {
-            return Err(Failure::malformed("a choice of the upstream is no object"));
-        }
-        chunk.insert("choices".into(), Value::Array(mended));
+        let Some(largest) = mended.iter().map(|(index, _)| *index).max().or(
+            // Only a chunk that had none may have none left.
+            (!had_choices).then_some(0),
+        ) else {
+            return Err(Failure::malformed(
+                "a chunk of the upstream has no valid choice",
+            ));
+        };
+        self.open_below(largest, out);
+        let choices = mended.into_iter().map(|(index, mut choice)| {
+            self.mend_choice(&mut choice, index);
+            Value::Object(choice)
+        });
+        let choices = choices.collect();
+        chunk.insert("choices".into(), Value::Array(choices));
         out.extend_from_slice(b"data: ");
         serde_json::to_writer(&mut *out, &chunk).expect("writing to memory does not fail");
         out.extend_from_slice(b"\n\n");
@@ -80,13 +98,9 @@ impl RelayStream {
         }
     }
 
-    /// Sets one choice right. Choices below it that have not been seen get their role first,
-    /// because callers put each new choice at the end of their list.
-    fn mend_choice(&mut self, choice: &mut Map<String, Value>, position: usize, out: &mut Vec<u8>) {
-        let index = choice.get("index").and_then(Value::as_u64);
-        let index = index.map_or(position, |index| index as usize);
-        let index = index.min(MAX_CHOICES - 1);
-        choice.insert("index".into(), index.into());
+    /// Writes the role of choices below `index` that have not been seen, because callers put each
+    /// new choice at the end of their list.
+    fn open_below(&mut self, index: usize, out: &mut Vec<u8>) {
         while self.choices.len() < index {
             let lower = self.choices.len();
             let role = format!(
@@ -98,6 +112,10 @@ impl RelayStream {
                 ..ChoiceState::default()
             });
         }
+    }
+
+    /// Sets one choice right; every lower one is open.
+    fn mend_choice(&mut self, choice: &mut Map<String, Value>, index: usize) {
         if self.choices.len() == index {
             self.choices.push(ChoiceState::default());
         }
@@ -123,6 +141,7 @@ impl RelayStream {
         let word = choice.get("finish_reason").and_then(Value::as_str);
         let word = match word {
             None | Some("") => None,
+            Some(_) if state.finished => None,
             Some(_) if !state.calls.is_empty() && word == Some("stop") => Some("tool_calls"),
             Some(word) => Some(match FINISH_WORDS.iter().find(|known| **known == word) {
                 Some(known) => *known,
@@ -163,6 +182,41 @@ fn number_call(call: &mut Map<String, Value>, calls: &mut Vec<String>) {
         calls[index] = id;
     }
     call.insert("index".into(), index.into());
+}
+
+/// The chunk with U+FFFD for each half of a surrogate pair that stands alone.
+///
+/// Servers that cut text at tokens and escape it afterwards send the halves of an emoji in two
+/// chunks. They pass where nothing else is to be mended, and callers may join them; a parser of
+/// strict strings takes neither.
+fn without_half_pairs(data: &[u8]) -> Vec<u8> {
+    let unit = |at: usize| {
+        let digits = data.get(at..at + 6)?.strip_prefix(b"\\u")?;
+        u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+    };
+    let mut out = Vec::with_capacity(data.len());
+    let mut at = 0;
+    while at < data.len() {
+        let width = match (data[at], unit(at)) {
+            (b'\\', Some(0xD800..=0xDBFF)) => match unit(at + 6) {
+                Some(0xDC00..=0xDFFF) => 12,
+                _ => 0,
+            },
+            (b'\\', Some(0xDC00..=0xDFFF)) => 0,
+            (b'\\', Some(_)) => 6,
+            (b'\\', None) => 2,
+            _ => 1,
+        };
+        if width == 0 {
+            out.extend_from_slice(b"\\ufffd");
+            at += 6;
+            continue;
+        }
+        let end = data.len().min(at + width);
+        out.extend_from_slice(&data[at..end]);
+        at = end;
+    }
+    out
 }
 
 /// Errors that do not stand under `error`.

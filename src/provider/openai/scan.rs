@@ -104,7 +104,11 @@ impl<'a> Scan<'a> {
     fn delta(&mut self, choice: &mut Choice<'a>) -> Option<()> {
         self.object(|scan, key, _| {
             match key {
-                b"role" => choice.has_role = !matches!(scan.value()?, b"null" | b"\"\""),
+                b"role" => match scan.value()? {
+                    b"null" | b"\"\"" => {}
+                    b"\"assistant\"" => choice.has_role = true,
+                    _ => return None,
+                },
                 b"tool_calls" if scan.peek() == Some(b'[') => scan.array(|scan| {
                     let mut index = None;
                     scan.object(|scan, key, _| {

@@ -160,7 +160,7 @@ impl<'r, 'x> Builder<'r, 'x> {
             Some((turn, at))
         });
         let Some((turn, at)) = call else {
-            self.dropped.warn("messages")?;
+            self.dropped.repaired()?;
             return self.tell_result(id, blocks);
         };
         let mark = Mark::of(message.cache_control, None)
@@ -188,7 +188,7 @@ impl<'r, 'x> Builder<'r, 'x> {
         };
         match earlier {
             Some(place) => {
-                self.dropped.warn("messages")?;
+                self.dropped.repaired()?;
                 self.turns[turn + 1].results[place] = block;
             }
             None => {
@@ -238,7 +238,7 @@ impl<'r, 'x> Builder<'r, 'x> {
                 .map(|call| call.sent.clone())
                 .collect();
             if !missing.is_empty() {
-                self.dropped.warn("messages")?;
+                self.dropped.repaired()?;
             }
             turns.push(turn);
         }

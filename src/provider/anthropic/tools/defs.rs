@@ -4,13 +4,13 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
+use super::super::schema;
 use crate::capability::Claude;
 use crate::chat::{Tool, ToolChoice};
 use crate::error::ApiError;
 use crate::json::{Fields, push_string};
 use crate::provider::anthropic::block::{Body, Mark};
 use crate::provider::anthropic::names::Names;
-use crate::schema;
 
 /// A custom tool takes one text.
 const CUSTOM_SCHEMA: &str =

@@ -1,0 +1,389 @@
+//! Messages -> `systemInstruction` and `contents`.
+//!
+//! A longer history must come out as the shorter one plus something, so that prompt caches match:
+//! what a message becomes depends only on the messages before it. The two repairs at the very end
+//! (`Continue.`, and results for calls that have none yet) are the exceptions.
+
+use std::borrow::Cow;
+
+use serde_json::value::RawValue;
+
+use super::encode::Context;
+use super::media::Media;
+use super::tools::Names;
+use super::write::Nest;
+use crate::chat::{Message, Part, PartKind, Role, ToolCall, ToolKind};
+use crate::error::ApiError;
+use crate::json::{Fields, push_string};
+
+/// Stands in front of a system message that comes after the beginning.
+const LATER_SYSTEM: &str = "[system instruction, not from the user]\n";
+
+/// What the vendor accepts where a signature got lost. It costs quality, so it goes only where a
+/// missing signature would be refused.
+const PLACEHOLDER: &str = "skip_thought_signature_validator";
+
+pub struct Contents<'c, 'r> {
+    context: &'c mut Context<'r>,
+    names: &'c mut Names<'r>,
+    out: Vec<u8>,
+    /// Of the content that is open; neighbours of one role share it.
+    role: Option<&'static str>,
+    /// The user has said something. Before that the vendor takes no function call.
+    user_spoke: bool,
+}
+
+impl<'c, 'r> Contents<'c, 'r> {
+    pub fn new(context: &'c mut Context<'r>, names: &'c mut Names<'r>) -> Self {
+        Contents {
+            context,
+            names,
+            out: Vec::new(),
+            role: None,
+            user_spoke: false,
+        }
+    }
+
+    /// Writes both fields. `hint` is a last word of the system instruction.
+    pub fn write(mut self, hint: Option<&str>, body: &mut Nest<'_>) -> Result<(), ApiError> {
+        let messages = &self.context.request.messages[..];
+        let leading = messages
+            .iter()
+            .take_while(|m| m.role == Role::System)
+            .count();
+        let (system, rest) = messages.split_at(leading);
+        let texts = || {
+            system
+                .iter()
+                .flat_map(|message| &message.content)
+                .filter_map(text)
+        };
+        if hint.is_some() || texts().next().is_some() {
+            let mut instruction = Nest::object(body.key("systemInstruction"));
+            let mut parts = Nest::array(instruction.key("parts"));
+            for text in texts().chain(hint) {
+                push_text(parts.item(), text, None);
+            }
+            parts.end();
+            instruction.end();
+        }
+        // The contents are the bulk of the body, so they are written in place.
+        self.out = std::mem::take(body.key("contents"));
+        self.out.push(b'[');
+        self.messages(rest, leading)?;
+        match self.role {
+            None => push_text(self.part("user"), ".", None),
+            Some("model") if self.context.options.gemini.reject_prefill => {
+                return Err(ApiError::unsupported_value(
+                    "messages",
+                    "this model does not continue an assistant message",
+                ));
+            }
+            Some("model") => push_text(self.part("user"), "Continue.", None),
+            Some(_) => {}
+        }
+        self.out.extend_from_slice(b"]}]");
+        *body.out = self.out;
+        Ok(())
+    }
+
+    fn messages(&mut self, messages: &'r [Message<'r>], offset: usize) -> Result<(), ApiError> {
+        let mut index = 0;
+        while let Some(message) = messages.get(index) {
+            let place = offset + index;
+            index += 1;
+            match message.role {
+                Role::System => self.later_system(message),
+                Role::User => self.parts("user", message, place)?,
+                Role::Tool => self.stray_result(message)?,
+                Role::Assistant => {
+                    self.assistant(message, place)?;
+                    if message.tool_calls.is_empty() {
+                        continue;
+                    }
+                    let answers = messages[index..]
+                        .iter()
+                        .take_while(|m| matches!(m.role, Role::Tool | Role::System))
+                        .count();
+                    let run = &messages[index..index + answers];
+                    self.results(&message.tool_calls, run, offset + index)?;
+                    index += answers;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The place of the next part, in a content of this role.
+    fn part(&mut self, role: &'static str) -> &mut Vec<u8> {
+        if self.role == Some(role) {
+            self.out.push(b',');
+        } else {
+            if self.role.is_some() {
+                self.out.extend_from_slice(b"]},");
+            }
+            self.out.extend_from_slice(br#"{"role":""#);
+            self.out.extend_from_slice(role.as_bytes());
+            self.out.extend_from_slice(br#"","parts":["#);
+            self.role = Some(role);
+            self.user_spoke |= role == "user";
+        }
+        &mut self.out
+    }
+
+    fn later_system(&mut self, message: &Message<'_>) {
+        let texts: Vec<&str> = message.content.iter().filter_map(text).collect();
+        if !texts.is_empty() {
+            let all = LATER_SYSTEM.to_owned() + &texts.join("\n");
+            push_text(self.part("user"), &all, None);
+        }
+    }
+
+    fn parts(
+        &mut self,
+        role: &'static str,
+        message: &'r Message<'r>,
+        place: usize,
+    ) -> Result<(), ApiError> {
+        for (position, part) in message.content.iter().enumerate() {
+            if let Some(text) = text(part) {
+                push_text(self.part(role), text, None);
+                continue;
+            }
+            let at = || format!("messages[{place}].content[{position}]");
+            if let Some(media) = Media::read(part, &self.context.model, &at)? {
+                media.write(self.part(role), true);
+            }
+        }
+        Ok(())
+    }
+
+    fn assistant(&mut self, message: &'r Message<'r>, place: usize) -> Result<(), ApiError> {
+        if message.has_audio {
+            self.context.drop_field("messages.audio")?;
+        }
+        if !message.tool_calls.is_empty() && !self.user_spoke {
+            push_text(self.part("user"), ".", None);
+        }
+        let own = |signature: &'r Option<Cow<'r, str>>| {
+            signature
+                .as_deref()
+                .filter(|signature| !signature.is_empty())
+        };
+        // The message's signature belongs to its last text part.
+        let signature = own(&message.google_signature);
+        let last_text = message
+            .content
+            .iter()
+            .rposition(|part| text(part).is_some());
+        for (position, part) in message.content.iter().enumerate() {
+            if let Some(text) = text(part) {
+                let signature = signature.filter(|_| Some(position) == last_text);
+                push_text(self.part("model"), text, signature);
+                continue;
+            }
+            let at = || format!("messages[{place}].content[{position}]");
+            if let Some(media) = Media::read(part, &self.context.model, &at)? {
+                media.write(self.part("model"), true);
+            }
+        }
+        let refusal = message
+            .refusal
+            .as_deref()
+            .filter(|refusal| !refusal.is_empty());
+        if let Some(refusal) = refusal {
+            push_text(self.part("model"), refusal, None);
+        }
+        if last_text.is_none() && refusal.is_none() && signature.is_some() {
+            // The model signed an empty text, which is the one part without content that counts.
+            push_text(self.part("model"), "", signature);
+        }
+        let signed = message
+            .tool_calls
+            .iter()
+            .any(|call| own(&call.google_signature).is_some());
+        let third = self.context.model.third;
+        for (position, call) in message.tool_calls.iter().enumerate() {
+            let placeholder = || (third && !signed && position == 0).then_some(PLACEHOLDER);
+            let signature = own(&call.google_signature).or_else(placeholder);
+            self.call(call, signature);
+        }
+        Ok(())
+    }
+
+    fn call(&mut self, call: &'r ToolCall<'r>, signature: Option<&str>) {
+        let third = self.context.model.third;
+        self.part("model");
+        let mut part = Nest::object(&mut self.out);
+        let mut function = Nest::object(part.key("functionCall"));
+        if third {
+            function.string("id", &call.id);
+        }
+        function.string("name", self.names.wire(&call.name));
+        push_args(function.key("args"), call);
+        function.end();
+        if let Some(signature) = signature {
+            part.string("thoughtSignature", signature);
+        }
+        part.end();
+    }
+
+    /// The results of one assistant turn: one per call and in the order of the calls, then what
+    /// else stood between them. `run` holds tool and system messages only.
+    fn results(
+        &mut self,
+        calls: &'r [ToolCall<'r>],
+        run: &'r [Message<'r>],
+        place: usize,
+    ) -> Result<(), ApiError> {
+        let third = self.context.model.third;
+        let mut behind = Vec::new();
+        let mut answers = 0;
+        for call in calls {
+            // Of two results for one call the later counts.
+            let answer = run
+                .iter()
+                .rposition(|m| m.role == Role::Tool && m.tool_call_id == call.id);
+            let mut media = Vec::new();
+            if let Some(answer) = answer {
+                answers += 1;
+                for (position, part) in run[answer].content.iter().enumerate() {
+                    let at = || format!("messages[{}].content[{position}]", place + answer);
+                    media.extend(Media::read(part, &self.context.model, &at)?);
+                }
+            }
+            self.part("user");
+            let mut part = Nest::object(&mut self.out);
+            let mut response = Nest::object(part.key("functionResponse"));
+            if third {
+                response.string("id", &call.id);
+            }
+            response.string("name", self.names.wire(&call.name));
+            match answer {
+                Some(answer) => push_result(response.key("response"), &run[answer].content),
+                None => response.raw("response", r#"{"error":"no result"}"#),
+            }
+            if third && !media.is_empty() {
+                let mut parts = Nest::array(response.key("parts"));
+                for media in &media {
+                    media.write(parts.item(), false);
+                }
+                parts.end();
+            } else {
+                behind.append(&mut media);
+            }
+            response.end();
+            part.end();
+        }
+        for media in &behind {
+            media.write(self.part("user"), true);
+        }
+        let mut used = 0;
+        for message in run {
+            match message.role {
+                Role::System => self.later_system(message),
+                _ if calls.iter().any(|call| call.id == message.tool_call_id) => used += 1,
+                _ => self.stray_result(message)?,
+            }
+        }
+        if answers < calls.len() {
+            self.context.repair("a tool call has no result")?;
+        }
+        if used > answers {
+            self.context
+                .repair("a tool call has more than one result")?;
+        }
+        Ok(())
+    }
+
+    /// A result that answers no call of the turn before it.
+    fn stray_result(&mut self, message: &Message<'_>) -> Result<(), ApiError> {
+        self.context
+            .repair("a tool result answers no call of the turn before it")?;
+        let all = format!(
+            "[result of tool call {}]\n{}",
+            message.tool_call_id,
+            joined(&message.content)
+        );
+        push_text(self.part("user"), &all, None);
+        Ok(())
+    }
+}
+
+/// The text of a part that has one.
+fn text<'a>(part: &'a Part<'_>) -> Option<&'a str> {
+    match &part.kind {
+        PartKind::Text(text) | PartKind::Refusal(text) if !text.is_empty() => Some(text),
+        _ => None,
+    }
+}
+
+fn push_text(out: &mut Vec<u8>, text: &str, signature: Option<&str>) {
+    let mut part = Nest::object(out);
+    part.string("text", text);
+    if let Some(signature) = signature {
+        part.string("thoughtSignature", signature);
+    }
+    part.end();
+}
+
+/// The text parts of a tool's answer.
+fn joined<'a>(content: &'a [Part<'_>]) -> Cow<'a, str> {
+    let mut texts = content.iter().filter_map(text);
+    let first = texts.next().unwrap_or_default();
+    match texts.next() {
+        None => Cow::Borrowed(first),
+        Some(second) => {
+            let mut all = format!("{first}\n{second}");
+            for more in texts {
+                all.push('\n');
+                all.push_str(more);
+            }
+            Cow::Owned(all)
+        }
+    }
+}
+
+/// The arguments of an earlier call, always as an object.
+fn push_args(out: &mut Vec<u8>, call: &ToolCall<'_>) {
+    let text = call.arguments.trim_ascii();
+    let wrapped = |out: &mut Vec<u8>, key: &str, text: &str| {
+        let mut object = Nest::object(out);
+        object.string(key, text);
+        object.end();
+    };
+    if call.kind == ToolKind::Custom {
+        return wrapped(out, "input", &call.arguments);
+    }
+    if text.is_empty() || text == "null" {
+        return out.extend_from_slice(b"{}");
+    }
+    match serde_json::from_str::<&RawValue>(text) {
+        Ok(value) if value.get().starts_with('{') => {
+            out.extend_from_slice(super::compact(value.get()).as_bytes());
+        }
+        Ok(value) => {
+            let mut object = Nest::object(out);
+            object.raw("value", &super::compact(value.get()));
+            object.end();
+        }
+        // The model shall see what it wrote, rather than a call without arguments.
+        Err(_) => wrapped(out, "INVALID_JSON", &call.arguments),
+    }
+}
+
+/// What a tool answered, as the object that the vendor wants.
+fn push_result(out: &mut Vec<u8>, content: &[Part<'_>]) {
+    let text = joined(content);
+    let trimmed = text.trim_ascii();
+    if trimmed.starts_with('{') && serde_json::from_str::<Fields<'_>>(trimmed).is_ok() {
+        return out.extend_from_slice(super::compact(trimmed).as_bytes());
+    }
+    let mut object = Nest::object(out);
+    // Dialects that know failed tools write this word in front.
+    match text.strip_prefix("[error] ") {
+        Some(error) => push_string(object.key("error"), error),
+        None => push_string(object.key("output"), &text),
+    }
+    object.end();
+}

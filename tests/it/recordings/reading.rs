@@ -1,0 +1,274 @@
+//! What a recorded answer means, read straight from the vendor's own shape.
+//!
+//! Written from the vendors' references and apart from weir's decoders, so that the two can
+//! disagree.
+
+use serde_json::{Value, json};
+
+use crate::completion::{Call, Completion};
+
+/// What the caller must be told.
+#[derive(Debug)]
+pub struct Reading {
+    /// Of the answer, or of the error in its place.
+    pub status: u16,
+    pub completion: Completion,
+    /// A stream that must end with an error event.
+    pub broken: bool,
+    /// Words of an error that must arrive.
+    pub words: Option<String>,
+}
+
+/// Reads the response of a recording; `Err` is the reason for leaving it out.
+pub fn read(provider: &str, recording: &Value) -> Result<Reading, &'static str> {
+    let response = &recording["response"];
+    let status = u16::try_from(response["status"].as_u64().unwrap()).unwrap();
+    if status >= 400 {
+        return Ok(failed(status, &response["body"]));
+    }
+    let events = match response["body_text"].as_str() {
+        Some(text) => events_of(text),
+        None if response["body"].is_array() => {
+            return Err("an array of answers, which only other URLs than ours bring");
+        }
+        None => vec![response["body"].clone()],
+    };
+    if has_tag(recording, "partial_args") {
+        return Err("arguments in pieces, which the public service does not send");
+    }
+    let streamed = response["body_text"].is_string();
+    let mut reading = match provider {
+        "anthropic" if streamed => anthropic(&anthropic_message(&events)),
+        "anthropic" => anthropic(&events[0]),
+        "gemini" => gemini(&events),
+        _ if streamed => openai_stream(&events),
+        _ => Reading::of(Completion::of_body(&events[0])),
+    };
+    let error = events
+        .iter()
+        .find_map(|event| event["error"]["message"].as_str());
+    if let Some(words) = error {
+        reading.broken = true;
+        reading.words = Some(words.to_string());
+    }
+    Ok(reading)
+}
+
+pub fn has_tag(recording: &Value, tag: &str) -> bool {
+    let tags = recording["tags"].as_array().unwrap();
+    tags.iter().any(|known| known == tag)
+}
+
+impl Reading {
+    fn of(completion: Completion) -> Reading {
+        Reading {
+            status: 200,
+            completion,
+            broken: false,
+            words: None,
+        }
+    }
+}
+
+/// The data of each event, as JSON.
+fn events_of(text: &str) -> Vec<Value> {
+    text.lines()
+        .filter_map(|line| line.strip_prefix("data:"))
+        .map(str::trim)
+        .filter(|data| *data != "[DONE]")
+        .map(|data| serde_json::from_str(data).unwrap())
+        .collect()
+}
+
+/// The table of the failures, for the bodies that were recorded.
+fn failed(status: u16, body: &Value) -> Reading {
+    let error = match &body["error"] {
+        Value::Null => body,
+        error => error,
+    };
+    let words = error["message"].as_str().or(error.as_str());
+    let text = body.to_string();
+    let key = text.contains("API_KEY_INVALID") || text.contains("FAILED_PRECONDITION");
+    let status = match status {
+        // Our own key is our own trouble.
+        401 | 402 => 502,
+        403 if error["message"].is_string() => 502,
+        400 if key => 502,
+        429 if text.contains("insufficient_quota") => 502,
+        529 => 503,
+        other => other,
+    };
+    Reading {
+        status,
+        words: words.map(str::to_string),
+        ..Reading::of(Completion::default())
+    }
+}
+
+fn usage(prompt: u64, completion: u64) -> Option<Value> {
+    Some(json!({
+        "prompt_tokens": prompt, "completion_tokens": completion,
+        "total_tokens": prompt + completion
+    }))
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+fn items(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+/// A message as it would have come whole.
+fn anthropic_message(events: &[Value]) -> Value {
+    let mut message = json!({"content": [], "usage": {}});
+    let mut blocks: Vec<(Value, String)> = Vec::new();
+    for event in events {
+        let index = event["index"].as_u64().unwrap_or(0) as usize;
+        match text(&event["type"]) {
+            "message_start" => message = event["message"].clone(),
+            "content_block_start" => {
+                assert_eq!(index, blocks.len());
+                blocks.push((event["content_block"].clone(), String::new()));
+            }
+            "content_block_delta" => {
+                let delta = &event["delta"];
+                let (block, input) = &mut blocks[index];
+                for field in ["text", "thinking"] {
+                    if let Some(more) = delta[field].as_str() {
+                        block[field] = json!(text(&block[field]).to_string() + more);
+                    }
+                }
+                input.push_str(text(&delta["partial_json"]));
+            }
+            "message_delta" => {
+                message["stop_reason"] = event["delta"]["stop_reason"].clone();
+                message["stop_details"] = event["delta"]["stop_details"].clone();
+                for (name, value) in event["usage"].as_object().into_iter().flatten() {
+                    if !value.is_null() {
+                        message["usage"][name] = value.clone();
+                    }
+                }
+            }
+            // Some recorders put the streams of a whole loop into one file; each is one answer.
+            "message_stop" => break,
+            _ => {}
+        }
+    }
+    message["content"] = blocks
+        .into_iter()
+        .map(|(mut block, input)| {
+            if !input.is_empty() {
+                block["input"] = serde_json::from_str(&input).unwrap();
+            }
+            block
+        })
+        .collect();
+    message
+}
+
+fn anthropic(message: &Value) -> Reading {
+    let mut completion = Completion::default();
+    for block in items(&message["content"]) {
+        match text(&block["type"]) {
+            "text" => completion.content.push_str(text(&block["text"])),
+            "thinking" => completion.reasoning.push_str(text(&block["thinking"])),
+            "tool_use" => completion.calls.push(Call {
+                id: text(&block["id"]).to_string(),
+                name: text(&block["name"]).to_string(),
+                arguments: block["input"].to_string(),
+            }),
+            _ => {}
+        }
+    }
+    let finish = match text(&message["stop_reason"]) {
+        "max_tokens" | "model_context_window_exceeded" => "length",
+        "tool_use" => "tool_calls",
+        "refusal" => "content_filter",
+        "end_turn" | "stop_sequence" => "stop",
+        _ if !completion.calls.is_empty() => "tool_calls",
+        _ => "stop",
+    };
+    completion.finish = Some(finish.to_string());
+    completion.refusal = text(&message["stop_details"]["explanation"]).to_string();
+    let count = |name: &str| message["usage"][name].as_u64().unwrap_or(0);
+    let cached = count("cache_read_input_tokens") + count("cache_creation_input_tokens");
+    completion.usage = usage(count("input_tokens") + cached, count("output_tokens"));
+    Reading::of(completion)
+}
+
+fn gemini(events: &[Value]) -> Reading {
+    let mut completion = Completion::default();
+    let mut finish = None;
+    let mut blocked = None;
+    let mut counts = json!({});
+    let mut candidates = 0;
+    for event in events {
+        for (name, value) in event["usageMetadata"].as_object().into_iter().flatten() {
+            counts[name] = value.clone();
+        }
+        blocked = blocked.or(event["promptFeedback"]["blockReason"].as_str());
+        let Some(candidate) = items(&event["candidates"]).next() else {
+            continue;
+        };
+        candidates += 1;
+        finish = candidate["finishReason"].as_str().or(finish);
+        for part in items(&candidate["content"]["parts"]) {
+            let words = text(&part["text"]);
+            match part["thought"] == true {
+                true => completion.reasoning.push_str(words),
+                false => completion.content.push_str(words),
+            }
+            if let Some(call) = part.get("functionCall") {
+                completion.calls.push(Call {
+                    id: text(&call["id"]).to_string(),
+                    name: text(&call["name"]).to_string(),
+                    arguments: match &call["args"] {
+                        Value::Null => "{}".to_string(),
+                        arguments => arguments.to_string(),
+                    },
+                });
+            }
+        }
+    }
+    if candidates == 0 && blocked.is_none() {
+        return Reading {
+            status: 502,
+            ..Reading::of(completion)
+        };
+    }
+    let told = match finish {
+        None | Some("SAFETY" | "MODEL_ARMOR" | "RECITATION") => "content_filter",
+        Some("MAX_TOKENS") => "length",
+        _ if !completion.calls.is_empty() => "tool_calls",
+        _ => "stop",
+    };
+    completion.finish = Some(told.to_string());
+    let count = |name: &str| counts[name].as_u64();
+    let prompt =
+        count("promptTokenCount").unwrap_or(0) + count("toolUsePromptTokenCount").unwrap_or(0);
+    let answered = match count("totalTokenCount") {
+        Some(total) if total >= prompt => total - prompt,
+        _ => count("candidatesTokenCount").unwrap_or(0) + count("thoughtsTokenCount").unwrap_or(0),
+    };
+    if counts.get("promptTokenCount").is_some() {
+        completion.usage = usage(prompt, answered);
+    }
+    Reading::of(completion)
+}
+
+fn openai_stream(events: &[Value]) -> Reading {
+    let mut completion = Completion::default();
+    let mut role = false;
+    for event in events {
+        if event["error"].is_null() {
+            completion.add(event, &mut role, false);
+        }
+    }
+    // With a forced tool OpenAI says `stop` beside the call; callers look for `tool_calls` (S8).
+    if !completion.calls.is_empty() && completion.finish.as_deref() == Some("stop") {
+        completion.finish = Some("tool_calls".to_string());
+    }
+    Reading::of(completion)
+}
