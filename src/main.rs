@@ -23,6 +23,7 @@ mod config;
 mod demo;
 mod desk;
 mod dialect;
+mod discovery;
 mod error;
 mod exchange;
 mod failure;

@@ -8,6 +8,8 @@
 //! | signals | 1 | the kernel's signals | with the process |
 //! | workers | `workers` + `SPARE` | a request in the HTTP server's queue, then what the request needs | with the process |
 //! | timer | 1 | the bell, callers who hang up, the next moment something is due | when told to stop |
+//! | discovery | 1 where an upstream has `discover` | the next model list that is due, or a reload | with the process |
+//! | patience | 1 per model list that is asked for | its end, for 30 s | with it |
 //! | of the HTTP server | 1 accepts, 4 or more read one connection each | connections, heads | with their connections |
 //! | keepers | 1 per HTTP server that was given up | late requests on its old connections | after `KEEP` without one |
 //! | look-ups | 1 per name that is looked up | the resolver | with its answer |
@@ -35,8 +37,9 @@ use signal_hook::iterator::Signals;
 use tiny_http::Request;
 
 use crate::cancel::Cause;
-use crate::config::{Config, Listen};
+use crate::config::{Config, Listen, Upstream};
 use crate::desk::{AtWork, Desk, Job, Phase};
+use crate::discovery::Discovery;
 use crate::inbound::Call;
 use crate::journal;
 use crate::limits::Limits;
@@ -90,7 +93,10 @@ pub struct State {
 
 impl State {
     /// Lays the lines and fills the pools. Keys that `before` had keep what is known of them.
-    fn new(config: Config, before: Option<&State>) -> Result<State, String> {
+    fn new(mut config: Config, before: Option<&State>) -> Result<State, String> {
+        for upstream in &mut config.upstreams {
+            keep_list(upstream, before);
+        }
         let mut pools = Vec::new();
         let mut lines = Vec::new();
         for upstream in &config.upstreams {
@@ -164,11 +170,39 @@ pub struct Gateway {
     metrics: Metrics,
     ledger: Ledger,
     limits: Limits,
+    discovery: Arc<Discovery>,
+}
+
+/// A model list of the same upstream is kept over a reload.
+fn keep_list(upstream: &mut Upstream, before: Option<&State>) {
+    let known = before.and_then(|before| {
+        let all = &before.config.upstreams;
+        all.iter()
+            .find(|old| old.name == upstream.name && old.base_url == upstream.base_url)
+    });
+    let known = known.and_then(|old| old.options.learned.clone());
+    if let (Some(learned), Some(known)) = (&mut upstream.options.learned, known) {
+        *learned = known;
+    }
 }
 
 impl Gateway {
     pub fn state(&self) -> Arc<State> {
         Arc::clone(&self.state.read())
+    }
+
+    /// Has the model lists asked for that the configuration wants.
+    fn discover(self: &Arc<Gateway>) {
+        let wants = |upstream: &Upstream| upstream.options.learned.is_some();
+        let wanted = self.state().config.upstreams.iter().any(wants);
+        let gateway = Arc::clone(self);
+        self.discovery.look(wanted, move || {
+            let state = gateway.state();
+            let all = state.config.upstreams.iter().zip(&state.lines);
+            all.filter(|(upstream, _)| wants(upstream))
+                .map(|(upstream, line)| (upstream.clone(), line.clone()))
+                .collect()
+        });
     }
 }
 
@@ -178,6 +212,7 @@ pub fn run(config: Config, reload: Box<dyn Fn() -> Result<Config, String> + Send
         Ok((gateway, signals, address)) => {
             // The one line on standard output.
             let _ = writeln!(io::stdout(), "{address}");
+            gateway.discover();
             serve(&gateway, &signals, &*reload)
         }
         Err(message) => {
@@ -235,6 +270,7 @@ fn start(config: Config) -> Result<Started, String> {
         metrics: Metrics::default(),
         ledger: Ledger::default(),
         limits: Limits::default(),
+        discovery: Arc::default(),
     });
     let on_round = {
         let gateway = Arc::clone(&gateway);
@@ -328,7 +364,7 @@ fn serve(
     ExitCode::FAILURE
 }
 
-fn reload_config(gateway: &Gateway, reload: &dyn Fn() -> Result<Config, String>) {
+fn reload_config(gateway: &Arc<Gateway>, reload: &dyn Fn() -> Result<Config, String>) {
     let before = gateway.state();
     let read = reload().and_then(|config| {
         if config.listen != before.config.listen || config.workers != before.config.workers {
@@ -340,6 +376,7 @@ fn reload_config(gateway: &Gateway, reload: &dyn Fn() -> Result<Config, String>)
         Ok(state) => {
             journal::set(&state.config);
             *gateway.state.write() = Arc::new(state);
+            gateway.discover();
             info!("configuration reloaded");
         }
         Err(message) => error!("configuration not reloaded, the old one stays: {message}"),

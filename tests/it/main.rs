@@ -18,6 +18,7 @@ mod weir;
 mod wire;
 
 mod client_limits;
+mod discovery;
 mod first_mile;
 mod hangup;
 mod heartbeats;

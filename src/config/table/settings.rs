@@ -87,6 +87,8 @@ pub static SETTINGS: &[Setting] = &[
         "Requests at once on each key."),
     set(Upstream, "models", Kind::Texts, Words("the vendor's own names", r#"["gemini-*"]"#),
         "Names of the models it serves; `*` stands for any text."),
+    set(Upstream, "discover", Kind::Flag, Flag(false),
+        "Asks the upstream for its list of models, every hour and beside the serving. `/v1/models` shows them, those that no pattern leads elsewhere are routed here, and what the list says a model can do is heeded."),
     set(Upstream, "headers", Kind::Headers, Words("none", r#"{"x-team": "blue"}"#),
         "Further headers of each request; `env:` and `file:` are understood."),
     set(Upstream, "connect_ms", millis(1, HOUR), TOP,
