@@ -43,6 +43,7 @@ mod print;
 mod provider;
 mod record;
 mod reply;
+mod request_log;
 mod route;
 mod server;
 mod sockets;

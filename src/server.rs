@@ -49,6 +49,7 @@ use crate::memory::Memory;
 use crate::metrics::{self, Metrics, Names};
 use crate::pool::Pool;
 use crate::record::Record;
+use crate::request_log::RequestLog;
 use crate::sockets;
 use crate::status::Ledger;
 use crate::watch::{Duties, Watch};
@@ -83,6 +84,7 @@ pub struct State {
     pub lines: Vec<Line>,
     /// Lives as long as the process, whatever is reloaded.
     pub memory: Arc<Memory>,
+    pub request_log: Option<Arc<RequestLog>>,
     /// What no text from an upstream may show.
     pub masks: Masks,
     /// The models that metrics tell apart.
@@ -118,6 +120,13 @@ impl State {
             }));
         }
         let state = State {
+            request_log: config.request_log.as_ref().map(|wanted| {
+                let old = before.and_then(|before| before.request_log.as_ref());
+                match old.filter(|old| old.is_for(wanted)) {
+                    Some(old) => Arc::clone(old),
+                    None => Arc::new(RequestLog::open(wanted)),
+                }
+            }),
             masks: Masks::new(&config),
             names: Names::new(&config),
             since: SystemTime::now(),
@@ -461,6 +470,9 @@ pub fn take(gateway: &Arc<Gateway>, request: Request, desk: &Desk) {
     };
     let endpoint = routes::endpoint(&call);
     let mut record = Record::new(call.id.clone(), endpoint.name());
+    if state.request_log.is_some() && endpoint == routes::Endpoint::Chat {
+        record.transcript = Some(Box::default());
+    }
     // A panic drops the call or its stream, whose guards answer; the fence only keeps the worker.
     let fenced = catch_unwind(AssertUnwindSafe(|| {
         routes::answer(gateway, &state, endpoint, call, &at_work.job, &mut record);
@@ -475,5 +487,8 @@ pub fn take(gateway: &Arc<Gateway>, request: Request, desk: &Desk) {
     }
     if endpoint.is_logged() {
         record.log(state.config.log_format);
+    }
+    if let Some(log) = &state.request_log {
+        log.write(&record, &state.masks);
     }
 }
