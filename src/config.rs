@@ -13,6 +13,7 @@ use std::time::Duration;
 use crate::limits::Allowance;
 use crate::models;
 use crate::provider::{Format, Options};
+use crate::request_log;
 use crate::route;
 
 mod base_url;
@@ -69,6 +70,7 @@ pub struct Config {
     pub max_answer_bytes: usize,
     pub log_level: log::LevelFilter,
     pub log_format: LogFormat,
+    pub request_log: Option<request_log::Settings>,
     /// `/metrics` is answered without a client key.
     pub metrics_open: bool,
 }
@@ -248,6 +250,7 @@ impl Default for Config {
             max_answer_bytes: table::count_of(Top, "max_answer_bytes"),
             log_level: log::LevelFilter::Info,
             log_format: LogFormat::Text,
+            request_log: None,
             metrics_open: table::flag(Top, "metrics_open"),
         }
     }

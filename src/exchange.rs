@@ -45,6 +45,7 @@ pub fn chat(
         Ok(body) => body,
         Err(problem) => return refuse_body(config, call, &problem, record),
     };
+    record.keep_request(&body);
     let head = match Head::read(&body) {
         Ok(head) => head,
         Err(error) => return refuse(call, &error, record),
@@ -145,6 +146,7 @@ impl Caller<'_> {
             (Ok(Answered::Whole(body)), Caller::Plain(call)) => {
                 record.status = 200;
                 record.first_byte = Some(record.begun.millis());
+                record.keep_answer(&body);
                 let mut reply = Reply::json(200, body);
                 reply.headers.push_str(lines);
                 push_header(&mut reply.headers, "Server-Timing", timing(record));
@@ -160,6 +162,7 @@ impl Caller<'_> {
                 }
                 record.status = refused.error.status;
                 let mut reply = Reply::error(&refused.error);
+                record.keep_answer(&reply.body);
                 reply.headers.push_str(lines);
                 push_header(&mut reply.headers, "Server-Timing", timing(record));
                 if refused.hopeless {

@@ -10,6 +10,7 @@ use crate::config::LogFormat;
 use crate::desk::Stopwatch;
 use crate::journal;
 use crate::limits::Limits;
+use crate::request_log::Transcript;
 
 /// How a stream ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +61,8 @@ pub struct Record {
     pub heartbeats: u32,
     /// Why it failed, in the words the caller got.
     pub error: Option<String>,
+    /// The bodies, where they are logged.
+    pub transcript: Option<Box<Transcript>>,
 }
 
 impl Record {
@@ -82,7 +85,27 @@ impl Record {
             spent: false,
             heartbeats: 0,
             error: None,
+            transcript: None,
         }
+    }
+
+    /// Keeps the request's body, where bodies are logged.
+    pub fn keep_request(&mut self, body: &[u8]) {
+        if let Some(transcript) = &mut self.transcript {
+            transcript.request(body);
+        }
+    }
+
+    /// Keeps a part of the answer, where bodies are logged.
+    pub fn keep_answer(&mut self, bytes: &[u8]) {
+        if let Some(transcript) = &mut self.transcript {
+            transcript.answer(bytes);
+        }
+    }
+
+    /// All that is known, as a JSON object.
+    pub fn json(&self) -> String {
+        self.line(LogFormat::Json)
     }
 
     /// Milliseconds that weir itself took so far.

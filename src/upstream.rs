@@ -235,7 +235,7 @@ fn span(text: &str) -> Option<Duration> {
 }
 
 /// An RFC 3339 date in UTC, as Anthropic writes it: `2026-11-24T12:00:00Z`.
-fn timestamp(text: &str) -> Option<SystemTime> {
+pub fn timestamp(text: &str) -> Option<SystemTime> {
     let text = text.trim().strip_suffix('Z')?;
     let (date, time) = text.split_once('T')?;
     let mut date = date.splitn(3, '-').map(str::parse::<u64>);

@@ -15,6 +15,7 @@ use crate::provider::Format;
 mod aliases;
 mod client_keys;
 mod key_file;
+mod request_log;
 mod upstream;
 
 /// What a file's words can refer to.
@@ -41,6 +42,7 @@ pub fn config(text: &str, ground: &Ground<'_>, findings: &mut Findings) -> Confi
     };
 
     numbers(&top, &mut config);
+    config.request_log = request_log::read(&top, ground, findings);
     config.client_keys = client_keys::read(&top, ground, findings);
     key_file::read(&top, ground, &mut config.client_keys, findings);
     match (ground.listen, top.text("listen")) {

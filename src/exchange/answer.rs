@@ -258,6 +258,7 @@ impl Exchange<'_, '_> {
             crate::reply::push_header(&mut lines, "Server-Timing", super::timing(self.record));
             stream.announce(lines);
         }
+        self.record.keep_answer(ready);
         let sent = stream.send(ready);
         self.record
             .first_byte
@@ -288,6 +289,7 @@ impl Exchange<'_, '_> {
                 }
                 if let Some(stream) = &self.stream {
                     let first = self.record.first_byte.is_none();
+                    self.record.keep_answer(sink.pending());
                     let sent = stream.end(sink.pending());
                     if first {
                         self.record.first_byte = Some(self.record.begun.millis());
