@@ -34,6 +34,8 @@ pub struct Options {
     pub anthropic: anthropic::Switches,
     /// Gemini's format only.
     pub gemini: gemini::Switches,
+    /// The Responses format only.
+    pub responses: responses::Switches,
 }
 
 impl Options {
@@ -59,6 +61,7 @@ impl Default for Options {
             strip: Vec::new(),
             anthropic: anthropic::Switches::default(),
             gemini: gemini::Switches::default(),
+            responses: responses::Switches::default(),
         }
     }
 }
