@@ -149,7 +149,7 @@ pub fn read<'a, T: Deserialize<'a>>(raw: Option<&'a RawValue>) -> Option<T> {
 }
 
 /// The entries of `raw`, if it is a list.
-pub fn list<'a>(raw: Option<&'a RawValue>) -> Vec<&'a RawValue> {
+pub fn list(raw: Option<&RawValue>) -> Vec<&RawValue> {
     read(raw).unwrap_or_default()
 }
 
