@@ -247,6 +247,14 @@ impl Failure {
         matches!(self.status, 400 | 404) && self.message.contains("v1/responses")
     }
 
+    /// The provider gives no summary of the reasoning to this organisation.
+    pub fn refuses_summary(&self) -> bool {
+        let told = self.param.as_deref() == Some("reasoning.summary")
+            || self.message.contains("reasoning.summary")
+            || self.message.contains("reasoning summaries");
+        self.status == 400 && told
+    }
+
     /// What the caller is told. Our own bad keys are our trouble: 502, with names but no secrets.
     pub fn to_error(&self, upstream: &str, key: &str) -> ApiError {
         let message = match self.class {
@@ -790,5 +798,21 @@ mod tests {
         assert!(failure(404, only).wants_responses());
         assert!(!failure(400, "reasoning_effort is not supported").wants_responses());
         assert!(!failure(500, tools).wants_responses());
+    }
+
+    #[test]
+    fn a_summary_that_is_not_given_is_recognised() {
+        let failure = |status: u16, param: &str, message: &str| {
+            let body = format!(
+                r#"{{"error":{{"message":"{message}","type":"invalid_request_error","param":"{param}","code":"unsupported_value"}}}}"#
+            );
+            Failure::from_status(status, body.as_bytes(), None)
+        };
+        let words = "Your organization must be verified to generate reasoning summaries.";
+        assert!(failure(400, "reasoning.summary", words).refuses_summary());
+        assert!(failure(400, "x", words).refuses_summary());
+        assert!(failure(400, "x", "Unknown parameter: 'reasoning.summary'.").refuses_summary());
+        assert!(!failure(500, "reasoning.summary", words).refuses_summary());
+        assert!(!failure(400, "reasoning.effort", "m").refuses_summary());
     }
 }

@@ -25,6 +25,7 @@ mod leases;
 mod limits;
 mod operation;
 mod recordings;
+mod responses;
 mod retries;
 mod selftest;
 mod streams;
