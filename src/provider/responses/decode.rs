@@ -13,6 +13,7 @@ use super::wire::{self, Count, Details, Event, Incomplete, Item, Part, Response}
 use super::{failed, speech};
 use crate::chat::{Delta, DeltaSink, FinishReason, ToolKind, Usage};
 use crate::failure::Failure;
+use crate::provider::gemini::compact;
 use crate::provider::{Decoder, Flow, Undo};
 use crate::sse;
 
@@ -35,7 +36,7 @@ pub struct Decode {
     chars: u64,
     /// The part of the last piece of reasoning: item and place.
     thought_at: Option<(usize, u64)>,
-    /// Reasoning items verbatim, with commas between them.
+    /// Reasoning items as they came, with commas between them.
     reasoning: String,
 }
 
@@ -121,7 +122,7 @@ impl Decode {
             "response.output_text.delta" => {
                 let at = self.item(event.output_index)?;
                 self.say(at, event.content_index, &event.delta, out);
-                speech::log_probabilities(event.logprobs, out);
+                self.weigh(event.logprobs, out);
             }
             "response.function_call_arguments.delta" | "response.custom_tool_call_input.delta" => {
                 let at = self.item(event.output_index)?;
@@ -232,6 +233,14 @@ impl Decode {
         }
         self.chars += text.chars().count() as u64;
         self.put(Delta::Text { candidate: 0, text }, out);
+    }
+
+    fn weigh(&mut self, logprobs: Option<&RawValue>, out: &mut dyn DeltaSink) {
+        // Every event has the list, nearly always an empty one.
+        if let Some(raw) = logprobs.filter(|raw| raw.get() != "[]") {
+            self.begin(out);
+            speech::log_probabilities(raw, out);
+        }
     }
 
     fn refuse(&mut self, at: usize, text: &str, out: &mut dyn DeltaSink) {
@@ -351,7 +360,7 @@ impl Decode {
             let place = Count(Some(place as u64));
             if !text && &*part.kind == "output_text" {
                 self.say(at, place, &part.text, out);
-                speech::log_probabilities(part.logprobs, out);
+                self.weigh(part.logprobs, out);
             }
             if !refusal {
                 self.refuse(at, &part.refusal, out);
@@ -382,14 +391,15 @@ impl Decode {
 
     /// Keeps a reasoning item for the carrier.
     fn keep(&mut self, raw: &RawValue) {
-        if self.reasoning.len() + raw.get().len() > MOST_REASONING {
+        let item = compact(raw.get());
+        if self.reasoning.len() + item.len() > MOST_REASONING {
             debug!("responses: too much reasoning to hand it all back");
             return;
         }
         if !self.reasoning.is_empty() {
             self.reasoning.push(',');
         }
-        self.reasoning.push_str(raw.get());
+        self.reasoning.push_str(&item);
     }
 
     /// The response is over, well or not.

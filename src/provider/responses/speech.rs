@@ -29,11 +29,7 @@ pub fn cite(raw: &RawValue, base: u64, out: &mut dyn DeltaSink) {
 }
 
 /// Puts out the log probabilities of a piece of text.
-pub fn log_probabilities(raw: Option<&RawValue>, out: &mut dyn DeltaSink) {
-    // Every event has the list, nearly always an empty one.
-    let Some(raw) = raw.filter(|raw| raw.get() != "[]") else {
-        return;
-    };
+pub fn log_probabilities(raw: &RawValue, out: &mut dyn DeltaSink) {
     let tokens = wire::list(Some(raw));
     if tokens.is_empty() {
         return;
