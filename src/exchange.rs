@@ -278,7 +278,7 @@ impl Exchange<'_, '_> {
                 }
             };
             let mut outcome = self.attempt(target, &lease, &encoded).map_err(mask);
-            if let Err(failure) = &outcome
+            while let Err(failure) = &outcome
                 && let Some(mended) = self.encoder.mend(upstream, &target.model, failure)
             {
                 // One more try on the same key, without what it refused.

@@ -37,6 +37,8 @@ pub struct Options {
     pub anthropic: anthropic::Switches,
     /// Gemini's format only.
     pub gemini: gemini::Switches,
+    /// The Responses format only.
+    pub responses: responses::Switches,
 }
 
 impl Options {
@@ -76,6 +78,7 @@ impl Default for Options {
             learned: None,
             anthropic: anthropic::Switches::default(),
             gemini: gemini::Switches::default(),
+            responses: responses::Switches::default(),
         }
     }
 }

@@ -30,6 +30,7 @@ mod limits;
 mod observe;
 mod operation;
 mod recordings;
+mod responses;
 mod retries;
 mod running;
 mod secrets;
