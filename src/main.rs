@@ -17,6 +17,7 @@ use simple_logger::SimpleLogger;
 
 use config::{Findings, Loaded, Sources, Surroundings};
 
+mod alloc;
 mod cancel;
 mod capability;
 mod chat;
@@ -46,6 +47,9 @@ mod sse;
 mod stream;
 mod upstream;
 mod watch;
+
+#[global_allocator]
+static ALLOCATOR: alloc::Keeping = alloc::Keeping::new();
 
 /// Wrong usage or config.
 const WRONG: u8 = 2;
