@@ -65,6 +65,7 @@ use parking_lot::Mutex;
 
 use config::{Findings, Loaded, Sources, Surroundings};
 
+mod alloc;
 mod cancel;
 mod capability;
 mod chat;
@@ -102,6 +103,9 @@ mod status;
 mod stream;
 mod upstream;
 mod watch;
+
+#[global_allocator]
+static ALLOCATOR: alloc::Keeping = alloc::Keeping::new();
 
 /// Wrong usage or config.
 const WRONG: u8 = 2;
