@@ -122,8 +122,9 @@ def install(names):
             shutil.copytree(HERE / "node", TARGET / "node")
             quiet(["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"], TARGET / "node")
         else:
-            quiet([sys.executable, "-m", "venv", str(TARGET / name)])
-            pip = [str(python(name)), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+            quiet([sys.executable, "-m", "venv", "--without-pip", str(TARGET / name)])
+            pip = [sys.executable, "-m", "pip", "--python", str(python(name))]
+            pip += ["install", "-q", "--disable-pip-version-check", "--no-compile"]
             # The lock names everything, and what it names need not be resolved again.
             quiet([*pip, "--no-deps", "-r", str(wish)])
         mark.write_text(digest)
