@@ -152,6 +152,7 @@ def lock():
         for package in lock["packages"].values():
             # Where it came from is the business of whoever installs it.
             package.pop("resolved", None)
+            package.pop("funding", None)
         shutil.copy(Path(folder, "package.json"), HERE / "node" / "package.json")
         text = json.dumps(lock, indent=2) + "\n"
         (HERE / "node" / "package-lock.json").write_text(text)
