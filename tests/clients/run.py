@@ -28,6 +28,7 @@ ROOT = HERE.parent.parent
 TARGET = ROOT / "target" / "clients"
 WEIR = Path(os.environ.get("WEIR", ROOT / "target" / "debug" / "weir")).resolve()
 sys.path.insert(0, str(HERE))
+sys.dont_write_bytecode = True
 
 from harness import CHECKS, MODELS  # noqa: E402
 from upstream import Upstream  # noqa: E402
@@ -193,6 +194,14 @@ class Weir:
         self.log.close()
 
 
+def own_environment():
+    """What this process was started with, less what would make the clients slow."""
+    kept = dict(os.environ)
+    kept.pop("PYTHONDONTWRITEBYTECODE", None)
+    # What is compiled stays out of the source tree.
+    return kept | {"PYTHONPYCACHEPREFIX": str(TARGET / "pycache")}
+
+
 def run(name, bodies):
     environment, program = CLIENTS[name]
     folder = TARGET / "runs" / name
@@ -212,20 +221,20 @@ def run(name, bodies):
         "LITELLM_TELEMETRY": "False",
         "NO_PROXY": "*",
     }
-    command = {
-        "node": ["node", str(TARGET / "node" / program)],
-        None: [sys.executable, str(HERE / program)],
-    }.get(environment, [str(python(environment)), str(HERE / program)])
     if environment == "node":
         # Modules are found from where the program lies.
         for file in ("harness.mjs", program):
             shutil.copy(HERE / file, TARGET / "node" / file)
+        command = ["node", str(TARGET / "node" / program)]
+    else:
+        own = python(environment) if environment else sys.executable
+        command = [str(own), str(HERE / program)]
     begun = time.time()
     with open(folder / "stderr", "w") as errors:
         try:
             done = subprocess.run(
                 command,
-                env=os.environ | told,
+                env=own_environment() | told,
                 cwd=folder,
                 stdout=subprocess.PIPE,
                 stderr=errors,

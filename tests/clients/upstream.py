@@ -33,6 +33,10 @@ HOLD_LIMIT = 5.0
 SLOW_PIECES, SLOW_PAUSE = 200, 0.1
 
 
+def compact(value):
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
 class Asked:
     """What one request asks for, whatever its format."""
 
@@ -161,7 +165,7 @@ class OpenAi(Wire):
     def chunk(self, delta, reason=None):
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
         chunk = self.base("chat.completion.chunk", [choice])
-        return b"data: " + json.dumps(chunk).encode() + b"\n\n"
+        return b"data: " + compact(chunk) + b"\n\n"
 
     def start(self):
         return self.chunk({"role": "assistant", "content": ""})
@@ -183,7 +187,7 @@ class OpenAi(Wire):
         yield self.chunk({}, "tool_calls" if answer.calls else "stop")
         if (self.asked.body.get("stream_options") or {}).get("include_usage"):
             chunk = self.base("chat.completion.chunk", []) | {"usage": self.usage_of_chat}
-            yield b"data: " + json.dumps(chunk).encode() + b"\n\n"
+            yield b"data: " + compact(chunk) + b"\n\n"
         yield b"data: [DONE]\n\n"
 
     @staticmethod
@@ -217,8 +221,8 @@ class Anthropic(Wire):
         return head | {"content": blocks} | tail
 
     def event(self, kind, **fields):
-        data = json.dumps({"type": kind} | fields)
-        return f"event: {kind}\ndata: {data}\n\n".encode()
+        data = compact({"type": kind} | fields)
+        return f"event: {kind}\ndata: ".encode() + data + b"\n\n"
 
     def block(self, index, block, deltas):
         yield self.event("content_block_start", index=index, content_block=block)
@@ -290,7 +294,7 @@ class Gemini(Wire):
         return self.reply(parts + self.call_parts(answer.calls), True)
 
     def event(self, reply):
-        return b"data: " + json.dumps(reply).encode() + b"\r\n\r\n"
+        return b"data: " + compact(reply) + b"\r\n\r\n"
 
     def start(self):
         return b""
