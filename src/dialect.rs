@@ -8,6 +8,7 @@ use self::openai::Stamp;
 use crate::chat::{DeltaSink, Usage};
 use crate::error::ApiError;
 
+pub mod ask;
 pub mod openai;
 pub mod text;
 

@@ -25,10 +25,14 @@ use crate::reply::{Reply, push_header};
 use crate::route::{self, Target};
 use crate::server::State;
 use crate::stream::{self, Stream};
-use crate::upstream::{Attempt, ended_for_good};
+use crate::upstream::{self, Attempt, ended_for_good};
 
 mod answer;
+mod ask;
+pub mod dry_run;
 mod encode;
+
+pub use ask::ask;
 
 use answer::{Answered, Sink};
 use encode::Encoder;
@@ -65,10 +69,20 @@ fn converse(
     };
     record.model = head.model.to_string();
     record.streamed = head.stream;
-    let targets = match targets(config, &head, key) {
+    let targets = match targets(config, &head.model, key) {
         Ok(targets) => targets,
         Err(error) => return refuse(call, &error, record),
     };
+    if dry_run::is_asked(&call) {
+        record.streamed = false;
+        return match outline(state, &head, &targets, &call.id) {
+            Ok(reply) => {
+                record.status = reply.status;
+                call.reply(reply);
+            }
+            Err(error) => refuse(call, &error, record),
+        };
+    }
     let id = call.id.clone();
     let dialect = call.dialect;
     let caller = match head.stream {
@@ -104,6 +118,37 @@ fn converse(
     let outcome = exchange.run(&targets);
     let route_lines = std::mem::take(&mut exchange.route_lines);
     caller.finish(outcome, &route_lines, record);
+}
+
+/// What the first target would be sent.
+fn outline(
+    state: &State,
+    head: &Head<'_>,
+    targets: &[Target],
+    id: &str,
+) -> Result<Reply, ApiError> {
+    let recalled = OnceCell::new();
+    let mut encoder = Encoder::new(head, &state.memory, &recalled);
+    let first = targets.first().map(|target| {
+        let upstream = &state.config.upstreams[target.upstream];
+        encoder.encode(upstream, &target.model)
+    });
+    let Some(encoded) = first.transpose()? else {
+        return Err(ApiError::new(503, "no upstream can serve this model now"));
+    };
+    let accept = upstream::accept(head.stream || encoder.translates());
+    let outline = dry_run::Outline {
+        method: "POST",
+        path: &encoded.path,
+        headers: vec![
+            ("content-type", "application/json"),
+            ("accept", accept),
+            ("x-request-id", id),
+        ],
+        body: Some(&encoded.body),
+        dropped: &encoded.dropped,
+    };
+    dry_run::reply(state, targets, &outline)
 }
 
 /// Whom the answer goes to.
@@ -582,12 +627,7 @@ fn timing(record: &Record) -> String {
 }
 
 /// The places that can serve the request, in order.
-fn targets(
-    config: &Config,
-    head: &Head<'_>,
-    key: Option<&ClientKey>,
-) -> Result<Vec<Target>, ApiError> {
-    let model = &*head.model;
+fn targets(config: &Config, model: &str, key: Option<&ClientKey>) -> Result<Vec<Target>, ApiError> {
     let missing = |what: &str| {
         Err(ApiError::new(404, format!("the model `{model}` {what}"))
             .with_code("model_not_found")

@@ -268,7 +268,7 @@ impl Scissors<'_> {
         };
         match self.old {
             // Without chunks an orderly end is the end of the answer.
-            true => caller.reset(),
+            true => caller.break_off(),
             false => caller.shut(),
         }
         true

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 
 use config::{Findings, Loaded, Sources, Surroundings};
 
+mod base64;
 mod cancel;
 mod capability;
 mod chat;
@@ -38,6 +39,7 @@ mod metrics;
 mod models;
 mod pool;
 mod provider;
+mod query;
 mod record;
 mod reply;
 mod route;

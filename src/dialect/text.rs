@@ -97,23 +97,46 @@ impl Whole for Text {
 /// name plain text among others (`application/json, text/plain, */*`) and mean JSON, so it has to
 /// be wanted more than each of them.
 pub fn is_wanted(accept: &str) -> bool {
-    let mut text = 0.0_f32;
-    let mut other = 0.0_f32;
-    for range in accept.split(',') {
-        let mut parts = range.split(';').map(str::trim);
-        let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
-        let quality = parts
-            .filter_map(|part| part.split_once('='))
-            .find(|(name, _)| name.trim().eq_ignore_ascii_case("q"))
-            .map_or(1.0, |(_, value)| value.trim().parse().unwrap_or(0.0));
-        let place = match kind.as_str() {
-            "text/plain" => &mut text,
-            "application/json" | "text/event-stream" | "application/*" | "*/*" => &mut other,
-            _ => continue,
-        };
-        *place = place.max(quality);
+    let wishes = Wishes::read(accept);
+    wishes.text > wishes.json.max(wishes.events).max(wishes.any)
+}
+
+/// Whether an `Accept` header asks for JSON where plain text is the usual answer.
+pub fn is_json_wanted(accept: &str) -> bool {
+    let wishes = Wishes::read(accept);
+    wishes.json > wishes.text.max(wishes.any)
+}
+
+/// How much each kind of answer is wanted, from 0 to 1.
+#[derive(Default)]
+struct Wishes {
+    text: f32,
+    json: f32,
+    events: f32,
+    any: f32,
+}
+
+impl Wishes {
+    fn read(accept: &str) -> Wishes {
+        let mut wishes = Wishes::default();
+        for range in accept.split(',') {
+            let mut parts = range.split(';').map(str::trim);
+            let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
+            let quality = parts
+                .filter_map(|part| part.split_once('='))
+                .find(|(name, _)| name.trim().eq_ignore_ascii_case("q"))
+                .map_or(1.0, |(_, value)| value.trim().parse().unwrap_or(0.0));
+            let place = match kind.as_str() {
+                "text/plain" => &mut wishes.text,
+                "application/json" | "application/*" => &mut wishes.json,
+                "text/event-stream" => &mut wishes.events,
+                "*/*" => &mut wishes.any,
+                _ => continue,
+            };
+            *place = place.max(quality);
+        }
+        wishes
     }
-    text > other
 }
 
 #[cfg(test)]
@@ -137,6 +160,15 @@ mod tests {
             ("text/plain, application/json", false),
         ] {
             assert_eq!(is_wanted(accept), wanted, "{accept}");
+        }
+    }
+
+    #[test]
+    fn json_is_wanted_by_name_only() {
+        assert!(is_json_wanted("application/json"));
+        assert!(is_json_wanted("application/json, */*;q=0.1"));
+        for accept in ["", "*/*", "text/plain", "application/json, text/plain, */*"] {
+            assert!(!is_json_wanted(accept), "{accept}");
         }
     }
 

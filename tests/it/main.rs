@@ -30,3 +30,4 @@ mod retries;
 mod secrets;
 mod selftest;
 mod streams;
+mod text;
