@@ -11,11 +11,12 @@ use log::debug;
 
 use crate::cancel::{self, Cause};
 use crate::config::{ClientKey, Config};
-use crate::desk::Job;
-use crate::dialect::openai::{self, Head, Stamp};
+use crate::desk::{Held, Job};
+use crate::dialect::Dialect;
+use crate::dialect::openai::{Head, Stamp};
 use crate::error::ApiError;
 use crate::failure::{Class, Failure, Verdict};
-use crate::inbound::{self, Call, NoBody};
+use crate::inbound::{self, Call, NoBody, Scissors};
 use crate::memory::Notes;
 use crate::pool::{Lease, NoLease, Wanted};
 use crate::provider::Encoded;
@@ -24,10 +25,14 @@ use crate::reply::{Reply, push_header};
 use crate::route::{self, Target};
 use crate::server::State;
 use crate::stream::{self, Stream};
-use crate::upstream::{Attempt, ended_for_good};
+use crate::upstream::{self, Attempt, ended_for_good};
 
 mod answer;
+mod ask;
+pub mod dry_run;
 mod encode;
+
+pub use ask::ask;
 
 use answer::{Answered, Sink};
 use encode::Encoder;
@@ -46,44 +51,57 @@ pub fn chat(
         Err(problem) => return refuse_body(config, call, &problem, record),
     };
     record.keep_request(&body);
-    let head = match Head::read(&body) {
+    converse(state, call, job, key, record, &body);
+}
+
+/// Answers a chat request in the caller's dialect. `body` is in the form of Chat Completions.
+fn converse(
+    state: &State,
+    call: Call<'_>,
+    job: &Arc<Job>,
+    key: Option<&ClientKey>,
+    record: &mut Record,
+    body: &[u8],
+) {
+    let config = &state.config;
+    let head = match Head::read(body) {
         Ok(head) => head,
         Err(error) => return refuse(call, &error, record),
     };
     record.model = head.model.to_string();
     record.streamed = head.stream;
-    let targets = match targets(config, &head, key) {
+    let targets = match targets(config, &head.model, key) {
         Ok(targets) => targets,
         Err(error) => return refuse(call, &error, record),
     };
+    if dry_run::is_asked(&call) {
+        record.streamed = false;
+        return match outline(state, &head, &targets, &call.id) {
+            Ok(reply) => {
+                record.status = reply.status;
+                call.reply(reply);
+            }
+            Err(error) => refuse(call, &error, record),
+        };
+    }
     let id = call.id.clone();
-    let caller = if head.stream {
-        let old = call.old;
-        let Some((writer, fixed)) = call.into_writer() else {
-            return;
-        };
-        let stream_head = stream::Head {
-            content_type: "text/event-stream",
-            fixed,
-            attempt: String::new(),
-        };
-        let stream = Arc::new(Stream::new(
-            writer,
-            !old,
-            stream_head,
-            config.keepalive,
-            Arc::clone(&job.held),
-        ));
-        job.set_stream(&stream);
-        Caller::Stream(Unfinished(stream))
-    } else {
-        Caller::Plain(call)
+    let dialect = call.dialect;
+    let caller = match head.stream {
+        true => match Unfinished::begin(call, config.keepalive, Arc::clone(&job.held)) {
+            Some(unfinished) => {
+                job.set_stream(&unfinished.stream);
+                Caller::Stream(unfinished)
+            }
+            None => return,
+        },
+        false => Caller::Plain(call),
     };
     let recalled = OnceCell::new();
     let mut exchange = Exchange {
         state,
         job,
         head: &head,
+        dialect,
         encoder: Encoder::new(&head, &state.memory, &recalled),
         stamp: Stamp {
             seed: inbound::unique(),
@@ -104,6 +122,37 @@ pub fn chat(
     caller.finish(outcome, &route_lines, record);
 }
 
+/// What the first target would be sent.
+fn outline(
+    state: &State,
+    head: &Head<'_>,
+    targets: &[Target],
+    id: &str,
+) -> Result<Reply, ApiError> {
+    let recalled = OnceCell::new();
+    let mut encoder = Encoder::new(head, &state.memory, &recalled);
+    let first = targets.first().map(|target| {
+        let upstream = &state.config.upstreams[target.upstream];
+        encoder.encode(upstream, &target.model)
+    });
+    let Some(encoded) = first.transpose()? else {
+        return Err(ApiError::new(503, "no upstream can serve this model now"));
+    };
+    let accept = upstream::accept(head.stream || encoder.translates());
+    let outline = dry_run::Outline {
+        method: "POST",
+        path: &encoded.path,
+        headers: vec![
+            ("content-type", "application/json"),
+            ("accept", accept),
+            ("x-request-id", id),
+        ],
+        body: Some(&encoded.body),
+        dropped: &encoded.dropped,
+    };
+    dry_run::reply(state, targets, &outline)
+}
+
 /// Whom the answer goes to.
 #[expect(
     clippy::large_enum_variant,
@@ -111,20 +160,63 @@ pub fn chat(
 )]
 enum Caller<'w> {
     Plain(Call<'w>),
-    Stream(Unfinished),
+    Stream(Unfinished<'w>),
 }
 
 /// A stream that must be ended on every way out, panics included.
-struct Unfinished(Arc<Stream>);
+struct Unfinished<'w> {
+    stream: Arc<Stream>,
+    dialect: Dialect,
+    scissors: Scissors<'w>,
+}
 
-impl Drop for Unfinished {
+impl<'w> Unfinished<'w> {
+    fn begin(call: Call<'w>, keepalive: Duration, held: Arc<Held>) -> Option<Unfinished<'w>> {
+        /// Longer than any request.
+        const NEVER: Duration = Duration::from_secs(u32::MAX as u64);
+        let (old, dialect, scissors) = (call.old, call.dialect, call.scissors());
+        let (writer, mut fixed) = call.into_writer()?;
+        if let Some(names) = dialect.trailers()
+            && !old
+        {
+            push_header(&mut fixed, "Trailer", names);
+        }
+        let head = stream::Head {
+            content_type: dialect.stream_type(),
+            fixed,
+            attempt: String::new(),
+        };
+        let keepalive = match dialect.has_heartbeat() {
+            true => keepalive,
+            false => NEVER,
+        };
+        Some(Unfinished {
+            stream: Arc::new(Stream::new(writer, !old, head, keepalive, held)),
+            dialect,
+            scissors,
+        })
+    }
+
+    /// Ends the stream because of an error. Does nothing to one that has ended.
+    fn fail(&self, reply: Reply, error: &ApiError) {
+        match self.dialect.last_words(error) {
+            Some(event) => {
+                let _ = self.stream.fail(reply, &event);
+            }
+            None => {
+                if self.stream.abandon(&reply) && !self.scissors.cut() {
+                    self.stream.spoil();
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
         let error = ApiError::new(500, "the gateway failed to answer this request")
             .with_code("internal_error");
-        // Does nothing to a stream that has ended.
-        let _ = self
-            .0
-            .fail(Reply::error(&error), &openai::error_event(&error));
+        self.fail(inbound::refusal(self.dialect, &error), &error);
     }
 }
 
@@ -132,7 +224,14 @@ impl Caller<'_> {
     fn stream(&self) -> Option<Arc<Stream>> {
         match self {
             Caller::Plain(_) => None,
-            Caller::Stream(unfinished) => Some(Arc::clone(&unfinished.0)),
+            Caller::Stream(unfinished) => Some(Arc::clone(&unfinished.stream)),
+        }
+    }
+
+    fn dialect(&self) -> Dialect {
+        match self {
+            Caller::Plain(call) => call.dialect,
+            Caller::Stream(unfinished) => unfinished.dialect,
         }
     }
 
@@ -148,6 +247,7 @@ impl Caller<'_> {
                 record.first_byte = Some(record.begun.millis());
                 record.keep_answer(&body);
                 let mut reply = Reply::json(200, body);
+                reply.content_type = call.dialect.content_type();
                 reply.headers.push_str(lines);
                 push_header(&mut reply.headers, "Server-Timing", timing(record));
                 call.reply(reply);
@@ -161,7 +261,7 @@ impl Caller<'_> {
                     return;
                 }
                 record.status = refused.error.status;
-                let mut reply = Reply::error(&refused.error);
+                let mut reply = inbound::refusal(caller.dialect(), &refused.error);
                 record.keep_answer(&reply.body);
                 reply.headers.push_str(lines);
                 push_header(&mut reply.headers, "Server-Timing", timing(record));
@@ -170,10 +270,7 @@ impl Caller<'_> {
                 }
                 match caller {
                     Caller::Plain(call) => call.reply(reply),
-                    Caller::Stream(unfinished) => {
-                        let event = openai::error_event(&refused.error);
-                        let _ = unfinished.0.fail(reply, &event);
-                    }
+                    Caller::Stream(unfinished) => unfinished.fail(reply, &refused.error),
                 }
             }
         }
@@ -203,6 +300,7 @@ struct Exchange<'e, 'b> {
     state: &'e State,
     job: &'e Arc<Job>,
     head: &'e Head<'b>,
+    dialect: Dialect,
     encoder: Encoder<'e, 'b>,
     stamp: Stamp,
     id: &'e str,
@@ -408,7 +506,7 @@ impl Exchange<'_, '_> {
         }
         let mut sink = Sink::new(
             self.encoder
-                .speaker(encoded, &self.stamp, self.stream.is_some()),
+                .speaker(encoded, &self.stamp, self.dialect, self.stream.is_some()),
             Notes::new(self.stamp.seed),
         );
         loop {
@@ -540,12 +638,7 @@ fn timing(record: &Record) -> String {
 }
 
 /// The places that can serve the request, in order.
-fn targets(
-    config: &Config,
-    head: &Head<'_>,
-    key: Option<&ClientKey>,
-) -> Result<Vec<Target>, ApiError> {
-    let model = &*head.model;
+fn targets(config: &Config, model: &str, key: Option<&ClientKey>) -> Result<Vec<Target>, ApiError> {
     let missing = |what: &str| {
         Err(ApiError::new(404, format!("the model `{model}` {what}"))
             .with_code("model_not_found")
@@ -564,7 +657,8 @@ fn targets(
 fn refuse(call: Call<'_>, error: &ApiError, record: &mut Record) {
     record.status = error.status;
     record.error = Some(error.message.clone());
-    call.reply(Reply::error(error));
+    let reply = call.refusal(error);
+    call.reply(reply);
 }
 
 fn refuse_body(config: &Config, call: Call<'_>, problem: &NoBody, record: &mut Record) {

@@ -15,6 +15,7 @@ use log::warn;
 use tiny_http::{Method, Request};
 
 use crate::desk::{Held, Job, Phase};
+use crate::dialect::Dialect;
 use crate::error::ApiError;
 use crate::reply::{Reply, push_header};
 use crate::watch::Watch;
@@ -52,6 +53,8 @@ pub struct Call<'w> {
     pub length: Length,
     /// The caller speaks HTTP/1.0, which has no chunked framing.
     pub old: bool,
+    /// How this caller is spoken to.
+    pub dialect: Dialect,
     /// The connection must not be used any further.
     close: bool,
     /// The caller sends its body only when it is told to go on.
@@ -92,6 +95,7 @@ impl<'w> Call<'w> {
             peer: request.remote_addr().copied(),
             length: *checked.as_ref().unwrap_or(&Length::None),
             old: *request.http_version() < (1, 1),
+            dialect: Dialect::Chat,
             close: false,
             waits: framing::header(&request, "expect").is_some(),
             common: String::new(),
@@ -155,6 +159,20 @@ impl<'w> Call<'w> {
     /// Answers.
     pub fn reply(mut self, reply: Reply) {
         self.answer(reply);
+    }
+
+    /// An error in the caller's dialect.
+    pub fn refusal(&self, error: &ApiError) -> Reply {
+        refusal(self.dialect, error)
+    }
+
+    /// What can cut this caller's connection.
+    pub fn scissors(&self) -> Scissors<'w> {
+        Scissors {
+            watch: self.watch,
+            peer: self.peer,
+            old: self.old,
+        }
     }
 
     /// Hands the raw writer out for a stream: from here on the answer is its holder's affair.
@@ -242,6 +260,37 @@ impl<'w> Call<'w> {
             "{}: 413, body over the limit ({count} such requests so far)",
             self.id
         );
+    }
+}
+
+/// An error in the caller's dialect.
+pub fn refusal(dialect: Dialect, error: &ApiError) -> Reply {
+    let mut reply = Reply::error(error);
+    reply.content_type = dialect.content_type();
+    reply.body = dialect.error(error);
+    reply
+}
+
+/// Cuts a caller's connection in the middle of an answer, so that nobody can take what came for
+/// the whole of it.
+pub struct Scissors<'w> {
+    watch: &'w Watch,
+    peer: Option<SocketAddr>,
+    old: bool,
+}
+
+impl Scissors<'_> {
+    /// False where the connection cannot be found: on a unix socket.
+    pub fn cut(&self) -> bool {
+        let Some(caller) = self.peer.and_then(|peer| self.watch.find(peer)) else {
+            return false;
+        };
+        match self.old {
+            // Without chunks an orderly end is the end of the answer.
+            true => caller.break_off(),
+            false => caller.shut(),
+        }
+        true
     }
 }
 

@@ -66,6 +66,7 @@ use parking_lot::Mutex;
 use config::{Findings, Loaded, Sources, Surroundings};
 
 mod alloc;
+mod base64;
 mod cancel;
 mod capability;
 mod chat;
@@ -92,6 +93,7 @@ mod models;
 mod pool;
 mod print;
 mod provider;
+mod query;
 mod record;
 mod reply;
 mod request_log;

@@ -501,7 +501,7 @@ pub fn take(gateway: &Arc<Gateway>, request: Request, desk: &Desk) {
         record.status = 500;
     }
     gateway.metrics.note(&record, &state.names);
-    if endpoint == routes::Endpoint::Chat {
+    if endpoint.is_exchange() {
         gateway.ledger.note(&record, &state.names);
     }
     if endpoint.is_logged() {

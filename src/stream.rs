@@ -43,6 +43,8 @@ struct Out {
     /// Chunked framing; without it (HTTP/1.0) the end of the connection ends the stream.
     chunked: bool,
     head: Head,
+    /// Lines that follow the last chunk.
+    trailers: String,
     /// The bytes of one write, kept for its room.
     frame: Vec<u8>,
     heartbeats: u32,
@@ -82,6 +84,7 @@ impl Stream {
                 state: State::Fresh,
                 chunked,
                 head,
+                trailers: String::new(),
                 frame: Vec::new(),
                 heartbeats: 0,
             }),
@@ -120,9 +123,37 @@ impl Stream {
         self.write(&mut self.out.lock(), events, false)
     }
 
-    /// Sends the last events, possibly none, and ends the stream.
-    pub fn end(&self, events: &[u8]) -> Result<(), Gone> {
-        self.write(&mut self.out.lock(), events, true)
+    /// Sends the last events, possibly none, and ends the stream. `trailers` are header lines
+    /// that follow the body, where the framing has a place for them.
+    pub fn end(&self, events: &[u8], trailers: &str) -> Result<(), Gone> {
+        let mut out = self.out.lock();
+        trailers.clone_into(&mut out.trailers);
+        self.write(&mut out, events, true)
+    }
+
+    /// Ends the stream because of an error for which the dialect has no event: as a plain answer
+    /// if nothing is out yet. Else true: its end is missing, and the caller has to see that.
+    pub fn abandon(&self, reply: &Reply) -> bool {
+        let mut out = self.out.lock();
+        match std::mem::replace(&mut out.state, State::Ended) {
+            State::Fresh => {
+                let _writing = self.writing();
+                // A caller who has gone is a normal end.
+                let _ = reply.write(&mut out.writer);
+                false
+            }
+            State::Open => true,
+            State::Ended => false,
+        }
+    }
+
+    /// Breaks the framing of an abandoned stream, for connections that cannot be cut: no client
+    /// takes this for a chunk.
+    pub fn spoil(&self) {
+        let mut out = self.out.lock();
+        let _writing = self.writing();
+        let _ = out.writer.write_all(b"cut\r\n");
+        let _ = out.writer.flush();
     }
 
     /// Ends the stream because of an error: as a plain answer if nothing is out yet, else with
@@ -239,7 +270,9 @@ impl Out {
             self.frame.extend_from_slice(b"\r\n");
         }
         if last {
-            self.frame.extend_from_slice(b"0\r\n\r\n");
+            self.frame.extend_from_slice(b"0\r\n");
+            self.frame.extend_from_slice(self.trailers.as_bytes());
+            self.frame.extend_from_slice(b"\r\n");
         }
     }
 
@@ -313,7 +346,7 @@ mod tests {
         stream.send(b"data: 0123456789\n\n").unwrap();
         stream.announce("too late".into());
         stream.beat();
-        stream.end(b"data: [DONE]\n\n").unwrap();
+        stream.end(b"data: [DONE]\n\n", "").unwrap();
         assert_eq!(stream.send(b"data: x\n\n"), Err(Gone));
         assert_eq!(
             wire.0.lock().1,
@@ -354,6 +387,31 @@ mod tests {
         assert!(stream.fail(Reply::new(503), b"unused").unwrap());
         assert!(wire.0.lock().1[0].starts_with("HTTP/1.1 503 Service Unavailable\r\n"));
         assert_eq!(stream.send(b"x"), Err(Gone));
+    }
+
+    #[test]
+    fn trailers_follow_the_last_chunk() {
+        let (stream, wire) = stream(true, Duration::from_secs(10));
+        stream.send(b"a").unwrap();
+        stream.end(b"b", "x-y: 1\r\n").unwrap();
+        assert_eq!(wire.0.lock().1[1], "1\r\nb\r\n0\r\nx-y: 1\r\n\r\n");
+    }
+
+    #[test]
+    fn an_abandoned_stream_is_refused_or_has_no_end() {
+        let (fresh, wire) = stream(true, Duration::from_secs(10));
+        assert!(!fresh.abandon(&Reply::new(502)));
+        assert!(wire.0.lock().1[0].starts_with("HTTP/1.1 502 "));
+        let (begun, wire) = stream(true, Duration::from_secs(10));
+        begun.send(b"a").unwrap();
+        assert!(begun.abandon(&Reply::new(502)));
+        assert!(!begun.abandon(&Reply::new(502)));
+        assert_eq!(begun.end(b"", ""), Err(Gone));
+        assert_eq!(wire.0.lock().1.len(), 1);
+        // An answer that has ended stays whole.
+        let (whole, _) = stream(true, Duration::from_secs(10));
+        whole.end(b"a", "").unwrap();
+        assert!(!whole.abandon(&Reply::new(502)));
     }
 
     #[test]

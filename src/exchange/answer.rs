@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Exchange;
 use crate::chat::{Delta, DeltaSink, Usage};
 use crate::desk::Phase;
-use crate::dialect::openai::{Chunks, Fold};
+use crate::dialect::{Streamed, Whole};
 use crate::failure::Failure;
 use crate::line::Answer;
 use crate::memory::Notes;
@@ -31,8 +31,10 @@ pub enum Speaker {
     Relay(RelayStream),
     /// The same format on both sides, in one piece.
     Whole,
-    Chunks(Box<dyn Decoder>, Box<Chunks>),
-    Fold(Box<dyn Decoder>, Box<Fold>),
+    /// Deltas, written as they come.
+    Chunks(Box<dyn Decoder>, Box<dyn Streamed>),
+    /// Deltas, written in one piece.
+    Fold(Box<dyn Decoder>, Box<dyn Whole>),
 }
 
 /// A speaker and what it has to say so far.
@@ -281,16 +283,19 @@ impl Exchange<'_, '_> {
                 let Speaker::Fold(_, fold) = sink.speaker else {
                     return Err(unexpected_stream());
                 };
-                Answered::Whole(fold.into_json())
+                self.route_lines.push_str(&fold.lines());
+                Answered::Whole(fold.into_body())
             }
             (_, speaker) => {
+                let mut trailers = String::new();
                 if let Speaker::Chunks(_, chunks) = speaker {
                     chunks.finish();
+                    trailers = chunks.trailers();
                 }
                 if let Some(stream) = &self.stream {
                     let first = self.record.first_byte.is_none();
                     self.record.keep_answer(sink.pending());
-                    let sent = stream.end(sink.pending());
+                    let sent = stream.end(sink.pending(), &trailers);
                     if first {
                         self.record.first_byte = Some(self.record.begun.millis());
                     }

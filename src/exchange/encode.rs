@@ -7,7 +7,8 @@ use super::answer::Speaker;
 use crate::capability;
 use crate::chat::{Request, Tool};
 use crate::config::Upstream;
-use crate::dialect::openai::{Chunks, Fold, Head, Stamp};
+use crate::dialect::Dialect;
+use crate::dialect::openai::{Head, Stamp};
 use crate::error::ApiError;
 use crate::failure::Failure;
 use crate::memory::{Lesson, Memory, Recalled};
@@ -170,24 +171,32 @@ impl<'e, 'b> Encoder<'e, 'b> {
     }
 
     /// Who turns the target's answer into what the caller reads.
-    pub fn speaker(&self, encoded: &Encoded, stamp: &Stamp, streams: bool) -> Speaker {
-        let Some(translator) = self.translator else {
-            return if streams {
-                Speaker::Relay(openai::RelayStream::new(stamp.clone(), self.official))
-            } else {
-                Speaker::Whole
-            };
+    pub fn speaker(
+        &self,
+        encoded: &Encoded,
+        stamp: &Stamp,
+        dialect: Dialect,
+        streams: bool,
+    ) -> Speaker {
+        let decoder = match self.translator {
+            Some(translator) => translator.decoder(Arc::clone(&encoded.undo)),
+            None => {
+                let relay = openai::RelayStream::new(stamp.clone(), self.official);
+                match (dialect.is_chat(), streams) {
+                    (true, true) => return Speaker::Relay(relay),
+                    (true, false) => return Speaker::Whole,
+                    (false, _) => Box::new(openai::Deltas::new(relay)),
+                }
+            }
         };
         let mut stamp = stamp.clone();
         stamp.legacy_functions = self
             .request
             .get()
             .is_some_and(|request| request.legacy_functions);
-        let decoder = translator.decoder(Arc::clone(&encoded.undo));
-        if streams {
-            Speaker::Chunks(decoder, Box::new(Chunks::new(stamp)))
-        } else {
-            Speaker::Fold(decoder, Box::new(Fold::new(stamp)))
+        match streams {
+            true => Speaker::Chunks(decoder, dialect.streamed(stamp)),
+            false => Speaker::Fold(decoder, dialect.whole(stamp)),
         }
     }
 }

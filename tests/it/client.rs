@@ -233,6 +233,13 @@ impl Client {
         self.wire.unused().to_vec()
     }
 
+    /// Waits for the end of the connection: orderly, or the error it ended with.
+    pub fn end(&mut self, limit: Duration) -> io::Result<()> {
+        let deadline = Some(Instant::now() + limit);
+        while self.wire.fill(deadline)? > 0 {}
+        Ok(())
+    }
+
     /// Waits for the server to end the connection and gives back what it still said.
     pub fn until_closed(&mut self, limit: Duration) -> Vec<u8> {
         let deadline = Some(Instant::now() + limit);

@@ -36,3 +36,4 @@ mod running;
 mod secrets;
 mod selftest;
 mod streams;
+mod text;
