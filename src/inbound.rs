@@ -56,6 +56,8 @@ pub struct Call<'w> {
 pub enum NoBody {
     TooLong,
     Late,
+    /// There is no room for it now.
+    NoMemory,
     /// The caller closed or broke its framing.
     Cut,
 }
@@ -84,7 +86,7 @@ impl<'w> Call<'w> {
         push_header(&mut call.common, "x-request-id", &call.id);
         let fault = match checked {
             Ok(Length::Known(length)) if length > max_body as u64 => {
-                call.refuse_unread(max_body);
+                call.refuse_unread(&too_long(max_body));
                 return Err(413);
             }
             Ok(_) => return Ok(call),
@@ -93,7 +95,7 @@ impl<'w> Call<'w> {
         let declared = call.request.as_ref().and_then(Request::body_length);
         if declared.is_some_and(|length| length > max_body) {
             // Two lengths, and the one that the server believes is absurd.
-            call.refuse_unread(max_body);
+            call.refuse_unread(&too_long(max_body));
             return Err(413);
         }
         call.close = true;
@@ -191,18 +193,14 @@ impl<'w> Call<'w> {
         }
     }
 
-    /// 413 for a body that must not be touched: the server would reserve its declared length.
-    fn refuse_unread(&mut self, max_body: usize) {
+    /// Refuses a body that must not be touched any more: the server would reserve its declared
+    /// length, or what is left of it.
+    pub fn refuse_unread(&mut self, error: &ApiError) {
         static LEAKED: AtomicU64 = AtomicU64::new(0);
         let Some(request) = self.request.take() else {
             return;
         };
-        let error = ApiError::new(
-            413,
-            format!("the request body is longer than {max_body} bytes"),
-        )
-        .with_code("request_too_large");
-        let mut reply = Reply::error(&error).with("Connection", "close");
+        let mut reply = Reply::error(error).with("Connection", "close");
         reply.headers.push_str(&self.common);
         match self.peer.and_then(|peer| self.watch.find(peer)) {
             Some(caller) => {
@@ -217,7 +215,7 @@ impl<'w> Call<'w> {
                 // hands reader and writer out together.
                 let body = io::Cursor::new(reply.body);
                 let response = tiny_http::Response::new(
-                    tiny_http::StatusCode(413),
+                    tiny_http::StatusCode(error.status),
                     Vec::new(),
                     body,
                     None,
@@ -228,8 +226,8 @@ impl<'w> Call<'w> {
         }
         let count = LEAKED.fetch_add(1, Ordering::Relaxed) + 1;
         warn!(
-            "{}: 413, body over the limit ({count} such requests so far)",
-            self.id
+            "{}: {}, the body is not read ({count} such requests so far)",
+            self.id, error.status
         );
     }
 }
@@ -241,6 +239,11 @@ impl Drop for Call<'_> {
             self.answer(Reply::error(&error.with_code("internal_error")));
         }
     }
+}
+
+fn too_long(max_body: usize) -> ApiError {
+    let message = format!("the request body is longer than {max_body} bytes");
+    ApiError::new(413, message).with_code("request_too_large")
 }
 
 /// Reads to the end, at most `max` bytes, and stops when the job's time for it is over.
@@ -262,10 +265,17 @@ fn read_all(
         // Only when it is full: a caller who sends a byte at a time must not have megabytes of
         // room cleared for each of them.
         if filled == body.len() {
-            let room = (body.capacity() - filled).max(PIECE);
+            let room = PIECE.max(body.capacity() - filled).max(filled / 2);
+            if body.try_reserve_exact(room).is_err() {
+                break Err(NoBody::NoMemory);
+            }
             body.resize(filled + room, 0);
         }
         match reader.read(&mut body[filled..]) {
+            // What is done with the body needs about as much again, and there it would be too late.
+            Ok(0) if Vec::<u8>::new().try_reserve_exact(2 * filled).is_err() => {
+                break Err(NoBody::NoMemory);
+            }
             Ok(0) => break Ok(()),
             Ok(count) => filled += count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -18,6 +18,7 @@ mod weir;
 mod wire;
 
 mod callers;
+mod exhaustion;
 mod faults;
 mod first_mile;
 mod hangup;
