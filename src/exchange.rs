@@ -661,7 +661,7 @@ fn refuse(call: Call<'_>, error: &ApiError, record: &mut Record) {
     call.reply(reply);
 }
 
-fn refuse_body(config: &Config, call: Call<'_>, problem: &NoBody, record: &mut Record) {
+fn refuse_body(config: &Config, mut call: Call<'_>, problem: &NoBody, record: &mut Record) {
     let error = match problem {
         NoBody::TooLong => ApiError::new(
             413,
@@ -678,11 +678,22 @@ fn refuse_body(config: &Config, call: Call<'_>, problem: &NoBody, record: &mut R
                 config.body_wait.as_millis()
             ),
         ),
+        NoBody::NoMemory => ApiError::new(
+            503,
+            "the gateway has no memory for a request of this length now",
+        )
+        .with_code("overloaded")
+        .with_retry_after(Duration::from_secs(1)),
         NoBody::Cut => ApiError::new(
             400,
             "the request body ended too early or is not properly framed",
         ),
     };
+    if *problem == NoBody::NoMemory {
+        record.status = error.status;
+        record.error = Some(error.message.clone());
+        return call.refuse_unread(&error);
+    }
     refuse(call, &error, record);
 }
 

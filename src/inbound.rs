@@ -68,6 +68,8 @@ pub struct Call<'w> {
 pub enum NoBody {
     TooLong,
     Late,
+    /// There is no room for it now.
+    NoMemory,
     /// The caller closed or broke its framing.
     Cut,
 }
@@ -104,7 +106,7 @@ impl<'w> Call<'w> {
         push_header(&mut call.common, "x-request-id", &call.id);
         let fault = match checked {
             Ok(Length::Known(length)) if length > max_body as u64 => {
-                call.refuse_unread(max_body);
+                call.refuse_unread(&too_long(max_body));
                 return Err(413);
             }
             Ok(_) => return Ok(call),
@@ -113,7 +115,7 @@ impl<'w> Call<'w> {
         let declared = call.request.as_ref().and_then(Request::body_length);
         if declared.is_some_and(|length| length > max_body) {
             // Two lengths, and the one that the server believes is absurd.
-            call.refuse_unread(max_body);
+            call.refuse_unread(&too_long(max_body));
             return Err(413);
         }
         call.close = true;
@@ -221,17 +223,13 @@ impl<'w> Call<'w> {
         }
     }
 
-    /// 413 for a body that must not be touched: the server would reserve its declared length.
-    fn refuse_unread(&mut self, max_body: usize) {
+    /// Refuses a body that must not be touched any more: the server would reserve its declared
+    /// length, or what is left of it.
+    pub fn refuse_unread(&mut self, error: &ApiError) {
         let Some(request) = self.request.take() else {
             return;
         };
-        let error = ApiError::new(
-            413,
-            format!("the request body is longer than {max_body} bytes"),
-        )
-        .with_code("request_too_large");
-        let mut reply = Reply::error(&error).with("Connection", "close");
+        let mut reply = Reply::error(error).with("Connection", "close");
         reply.headers.push_str(&self.common);
         match self.peer.and_then(|peer| self.watch.find(peer)) {
             Some(caller) => {
@@ -246,7 +244,7 @@ impl<'w> Call<'w> {
                 // hands reader and writer out together.
                 let body = io::Cursor::new(reply.body);
                 let response = tiny_http::Response::new(
-                    tiny_http::StatusCode(413),
+                    tiny_http::StatusCode(error.status),
                     Vec::new(),
                     body,
                     None,
@@ -257,8 +255,8 @@ impl<'w> Call<'w> {
         }
         let count = LEAKED.fetch_add(1, Ordering::Relaxed) + 1;
         warn!(
-            "{}: 413, body over the limit ({count} such requests so far)",
-            self.id
+            "{}: {}, the body is not read ({count} such requests so far)",
+            self.id, error.status
         );
     }
 }
@@ -303,6 +301,11 @@ impl Drop for Call<'_> {
     }
 }
 
+fn too_long(max_body: usize) -> ApiError {
+    let message = format!("the request body is longer than {max_body} bytes");
+    ApiError::new(413, message).with_code("request_too_large")
+}
+
 /// Reads exactly `length` bytes.
 fn read_length(
     reader: &mut dyn Read,
@@ -315,12 +318,7 @@ fn read_length(
     let mut filled = 0;
     while filled < length {
         if filled == body.len() {
-            body.resize(
-                (filled * 2)
-                    .clamp(BELIEVED, length.max(BELIEVED))
-                    .min(length),
-                0,
-            );
+            grow(body, (filled * 2).max(BELIEVED).min(length))?;
         }
         match read_some(reader, &mut body[filled..], job)? {
             0 if job.body_late.load(Ordering::Relaxed) => return Err(NoBody::Late),
@@ -328,7 +326,7 @@ fn read_length(
             count => filled += count,
         }
     }
-    Ok(())
+    room_for_work(filled)
 }
 
 /// Reads to the end, at most `max` bytes.
@@ -347,7 +345,7 @@ fn read_all(
         // Only when it is full: a caller who sends a byte at a time must not have megabytes of
         // room cleared for each of them.
         if filled == body.len() {
-            body.resize(filled * 2 + PIECE, 0);
+            grow(body, filled * 2 + PIECE)?;
         }
         match read_some(reader, &mut body[filled..], job)? {
             0 => break,
@@ -355,6 +353,23 @@ fn read_all(
         }
     }
     body.truncate(filled);
+    room_for_work(filled)
+}
+
+/// Makes the body `length` bytes long, if there is memory for it.
+fn grow(body: &mut Vec<u8>, length: usize) -> Result<(), NoBody> {
+    let room = length.saturating_sub(body.len());
+    body.try_reserve_exact(room).map_err(|_| NoBody::NoMemory)?;
+    body.resize(length, 0);
+    Ok(())
+}
+
+/// What is done with a long body needs about as much again, and there it would be too late.
+fn room_for_work(length: usize) -> Result<(), NoBody> {
+    const LONG: usize = 1024 * 1024;
+    if length > LONG && Vec::<u8>::new().try_reserve_exact(2 * length).is_err() {
+        return Err(NoBody::NoMemory);
+    }
     Ok(())
 }
 

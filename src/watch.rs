@@ -315,7 +315,12 @@ impl Round {
         self.watch
             .connections
             .store(callers.len(), Ordering::Relaxed);
-        let outcome = self.connections.look(callers, jobs, now);
+        let watch = &self.watch;
+        let outcome = self.connections.look(callers, jobs, &|| watch.jobs(), now);
+        // Whoever waits to be accepted does so because many come, not because nobody is let in.
+        if outcome.fresh > 0 {
+            self.queue_since = None;
+        }
         // Each beat moves one connection on, and silent ones may stand before the one that has
         // something to say.
         self.beats = match outcome.starving {

@@ -62,6 +62,8 @@ pub struct Connections {
 pub struct Outcome {
     /// A connection's bytes lie unread though no request of it is in the works.
     pub starving: bool,
+    /// Connections that were not there on the last look.
+    pub fresh: usize,
     /// Milliseconds until the next look.
     pub next_look: u64,
 }
@@ -77,8 +79,18 @@ impl Connections {
 
     /// Takes the connections that are open now: hands them to the jobs that want them, closes
     /// those whose time is over, and the longest idle where there are too many.
-    pub fn look(&mut self, callers: Vec<Caller>, jobs: &[Arc<Job>], now: u64) -> Outcome {
+    ///
+    /// `jobs_now` tells which jobs there are at that moment: one that began after `jobs` were
+    /// listed may be what a connection's bytes were for.
+    pub fn look(
+        &mut self,
+        callers: Vec<Caller>,
+        jobs: &[Arc<Job>],
+        jobs_now: &dyn Fn() -> Vec<Arc<Job>>,
+        now: u64,
+    ) -> Outcome {
         let jobs = by_peer(jobs);
+        let mut over: Vec<Caller> = Vec::new();
         let before = self.known.len();
         let mut unread = false;
         let mut starving = false;
@@ -109,10 +121,22 @@ impl Connections {
             unread |= waits;
             connection.unread = waits;
             if taken > HEAD_BYTES || connection.is_over(facts, now, self.head_ms) {
-                debug!("connection from {peer} closed: idle, or its head is too slow or too long");
-                caller.reset();
+                over.push(caller);
             } else if open > self.limit {
                 spare.push((connection.quiet_since, caller));
+            }
+        }
+        let late = if over.is_empty() {
+            Vec::new()
+        } else {
+            jobs_now()
+        };
+        let late = by_peer(&late);
+        for caller in over {
+            let peer = canonical(caller.peer);
+            if !late.contains_key(&peer) {
+                debug!("connection from {peer} closed: idle, or its head is too slow or too long");
+                caller.reset();
             }
         }
         let jobs = jobs.values().flatten();
@@ -129,6 +153,7 @@ impl Connections {
         let moving = fresh > 0 || unread || self.known.len() != before;
         Outcome {
             starving,
+            fresh,
             next_look: match moving {
                 _ if long_head || starving => SHORT_MS,
                 true => BUSY_MS,
