@@ -11,11 +11,11 @@ use log::debug;
 
 use crate::cancel;
 use crate::config::{ClientKey, Config, Upstream};
-use crate::desk::Job;
+use crate::desk::{Held, Job};
 use crate::dialect::Dialect;
 use crate::dialect::openai::{Head, Stamp};
 use crate::error::ApiError;
-use crate::failure::Failure;
+use crate::failure::{Class, Failure};
 use crate::inbound::{self, Call, NoBody, Scissors};
 use crate::memory::Notes;
 use crate::pool::Lease;
@@ -52,6 +52,7 @@ pub fn chat(
         Ok(body) => body,
         Err(problem) => return refuse_body(config, call, &problem, record),
     };
+    record.keep_request(&body);
     converse(state, call, job, key, record, &body);
 }
 
@@ -88,7 +89,7 @@ fn converse(
     let id = call.id.clone();
     let dialect = call.dialect;
     let caller = match head.stream {
-        true => match Unfinished::begin(call, config.keepalive) {
+        true => match Unfinished::begin(call, config.keepalive, Arc::clone(&job.held)) {
             Some(unfinished) => {
                 job.set_stream(&unfinished.stream);
                 Caller::Stream(unfinished)
@@ -114,6 +115,7 @@ fn converse(
         id: &id,
         stream: caller.stream(),
         encoded: Encoded::default(),
+        broken: false,
         record,
         route_lines: String::new(),
     };
@@ -171,7 +173,7 @@ struct Unfinished<'w> {
 }
 
 impl<'w> Unfinished<'w> {
-    fn begin(call: Call<'w>, keepalive: Duration) -> Option<Unfinished<'w>> {
+    fn begin(call: Call<'w>, keepalive: Duration, held: Arc<Held>) -> Option<Unfinished<'w>> {
         /// Longer than any request.
         const NEVER: Duration = Duration::from_secs(u32::MAX as u64);
         let (old, dialect, scissors) = (call.old, call.dialect, call.scissors());
@@ -191,7 +193,7 @@ impl<'w> Unfinished<'w> {
             false => NEVER,
         };
         Some(Unfinished {
-            stream: Arc::new(Stream::new(writer, !old, head, keepalive)),
+            stream: Arc::new(Stream::new(writer, !old, head, keepalive, held)),
             dialect,
             scissors,
         })
@@ -245,6 +247,7 @@ impl Caller<'_> {
             (Ok(Answered::Whole(body)), Caller::Plain(call)) => {
                 record.status = 200;
                 record.first_byte = Some(record.begun.millis());
+                record.keep_answer(&body);
                 let mut reply = Reply::json(200, body);
                 reply.content_type = call.dialect.content_type();
                 reply.headers.push_str(lines);
@@ -261,6 +264,7 @@ impl Caller<'_> {
                 }
                 record.status = refused.error.status;
                 let mut reply = inbound::refusal(caller.dialect(), &refused.error);
+                record.keep_answer(&reply.body);
                 reply.headers.push_str(lines);
                 push_header(&mut reply.headers, "Server-Timing", timing(record));
                 if refused.hopeless {
@@ -288,6 +292,8 @@ struct Exchange<'e, 'b> {
     stream: Option<Arc<Stream>>,
     /// What the target at hand is sent.
     encoded: Encoded,
+    /// The last attempt broke on its connection.
+    broken: bool,
     record: &'e mut Record,
     /// Headers about the attempt that is being made.
     route_lines: String,
@@ -313,20 +319,18 @@ impl Work for Exchange<'_, '_> {
 
     fn attempt(&mut self, target: &Target, lease: &Lease) -> Result<Answered, Failure> {
         let upstream = &self.state.config.upstreams[target.upstream];
-        let failure = match self.send(target, lease) {
-            Ok(answered) => return Ok(answered),
-            Err(failure) => self.state.masks.failure(failure),
-        };
-        match self.encoder.mend(upstream, &target.model, &failure) {
+        let mask = |failure| self.state.masks.failure(failure);
+        let mut outcome = self.send(target, lease).map_err(mask);
+        while let Err(failure) = &outcome
+            && let Some(mended) = self.encoder.mend(upstream, &target.model, failure)
+        {
             // One more try on the same key, without what it refused.
-            Some(Ok(mended)) => {
-                debug!("{}: sent again: {}", self.id, failure.message);
-                self.encoded = mended;
-                self.send(target, lease)
-            }
-            Some(Err(error)) => Err(Failure::refused(error)),
-            None => Err(failure),
+            debug!("{}: sent again: {}", self.id, failure.message);
+            self.encoded = mended.map_err(Failure::refused)?;
+            outcome = self.send(target, lease).map_err(mask);
         }
+        self.broken = matches!(&outcome, Err(failure) if failure.class == Class::Transport);
+        outcome
     }
 }
 
@@ -364,6 +368,7 @@ impl Exchange<'_, '_> {
             upstream,
             key: &upstream.keys[lease.key()],
             line: &self.state.lines[target.upstream],
+            fresh: self.broken,
             path: &encoded.path,
             body: &encoded.body,
             id: self.id,
@@ -388,10 +393,13 @@ impl Exchange<'_, '_> {
         );
         loop {
             let outcome = self.relay(&attempt, &mut answer, &mut sink, lease);
+            // However it ended, its timer must not end what follows.
+            self.job.leave();
             self.record.usage = sink.usage();
             let answered = outcome?;
             // Some answers come in several parts, each asked for with a request of its own.
             let Some(body) = sink.continuation(&encoded.body) else {
+                self.record.spend(&self.state.limits);
                 sink.take_notes()
                     .keep(&self.state.memory, &upstream.name, lease.key());
                 return self.close(answered, &attempt, answer, sink);
@@ -471,7 +479,10 @@ fn refuse_body(config: &Config, call: Call<'_>, problem: &NoBody, record: &mut R
                 config.body_wait.as_millis()
             ),
         ),
-        NoBody::Cut => ApiError::new(400, "the request body ended before its declared length"),
+        NoBody::Cut => ApiError::new(
+            400,
+            "the request body ended too early or is not properly framed",
+        ),
     };
     refuse(call, &error, record);
 }

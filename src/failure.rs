@@ -226,9 +226,6 @@ impl Failure {
         }
     }
 
-    pub fn wants_responses(&self) -> bool {
-        false
-    }
     pub fn caller_gone() -> Self {
         Failure::plain(
             Class::CallerGone,
@@ -256,6 +253,20 @@ impl Failure {
         let mut failure = judge(status, &said);
         failure.retry_after = said.retry_delay;
         failure
+    }
+
+    /// `/chat/completions` does not take the request, but says that `/responses` would.
+    pub fn wants_responses(&self) -> bool {
+        // Models that the other address never serves are told with 404.
+        matches!(self.status, 400 | 404) && self.message.contains("v1/responses")
+    }
+
+    /// The provider gives no summary of the reasoning to this organisation.
+    pub fn refuses_summary(&self) -> bool {
+        let told = self.param.as_deref() == Some("reasoning.summary")
+            || self.message.contains("reasoning.summary")
+            || self.message.contains("reasoning summaries");
+        self.status == 400 && told
     }
 
     /// What the caller is told. Our own bad keys are our trouble: 502, with names but no secrets.
@@ -784,5 +795,38 @@ mod tests {
             error.message,
             "upstream claude refused its key claude#1: bad"
         );
+    }
+
+    #[test]
+    fn v33_a_pointer_to_the_other_address_is_recognised() {
+        let failure = |status: u16, message: &str| {
+            let body = format!(
+                r#"{{"error":{{"message":"{message}","type":"invalid_request_error","param":null,"code":null}}}}"#
+            );
+            Failure::from_status(status, body.as_bytes(), None)
+        };
+        let tools = "Function tools with reasoning_effort are not supported for gpt-5.6 in \
+                     /v1/chat/completions. Please use /v1/responses instead.";
+        assert!(failure(400, tools).wants_responses());
+        let only = "This model is only supported in v1/responses and not in v1/chat/completions.";
+        assert!(failure(404, only).wants_responses());
+        assert!(!failure(400, "reasoning_effort is not supported").wants_responses());
+        assert!(!failure(500, tools).wants_responses());
+    }
+
+    #[test]
+    fn a_summary_that_is_not_given_is_recognised() {
+        let failure = |status: u16, param: &str, message: &str| {
+            let body = format!(
+                r#"{{"error":{{"message":"{message}","type":"invalid_request_error","param":"{param}","code":"unsupported_value"}}}}"#
+            );
+            Failure::from_status(status, body.as_bytes(), None)
+        };
+        let words = "Your organization must be verified to generate reasoning summaries.";
+        assert!(failure(400, "reasoning.summary", words).refuses_summary());
+        assert!(failure(400, "x", words).refuses_summary());
+        assert!(failure(400, "x", "Unknown parameter: 'reasoning.summary'.").refuses_summary());
+        assert!(!failure(500, "reasoning.summary", words).refuses_summary());
+        assert!(!failure(400, "reasoning.effort", "m").refuses_summary());
     }
 }

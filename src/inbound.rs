@@ -7,13 +7,14 @@
 use std::io::{self, Read, Write};
 use std::mem;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use log::warn;
 use tiny_http::{Method, Request};
 
-use crate::desk::{Job, Phase};
+use crate::desk::{Held, Job, Phase};
 use crate::dialect::Dialect;
 use crate::error::ApiError;
 use crate::reply::{Reply, push_header};
@@ -43,6 +44,7 @@ pub fn leaked() -> u64 {
 pub struct Call<'w> {
     request: Option<Request>,
     watch: &'w Watch,
+    held: Arc<Held>,
     pub id: String,
     pub method: Method,
     pub path: String,
@@ -55,6 +57,8 @@ pub struct Call<'w> {
     pub dialect: Dialect,
     /// The connection must not be used any further.
     close: bool,
+    /// The caller sends its body only when it is told to go on.
+    waits: bool,
     /// Headers that go into every answer to this caller.
     common: String,
 }
@@ -71,12 +75,19 @@ pub enum NoBody {
 impl<'w> Call<'w> {
     /// Takes a request over. An error is a framing that cannot be trusted: it has been answered,
     /// and the connection will be closed.
-    pub fn take(request: Request, watch: &'w Watch, max_body: usize) -> Result<Call<'w>, u16> {
+    /// `held` is let go of before the last bytes of the answer leave.
+    pub fn take(
+        request: Request,
+        watch: &'w Watch,
+        max_body: usize,
+        held: Arc<Held>,
+    ) -> Result<Call<'w>, u16> {
         let checked = framing::check(&request);
         let (path, query) = split(request.url());
         let id = own_id(&request).unwrap_or_else(new_id);
         let mut call = Call {
             watch,
+            held,
             id,
             method: request.method().clone(),
             path,
@@ -86,6 +97,7 @@ impl<'w> Call<'w> {
             old: *request.http_version() < (1, 1),
             dialect: Dialect::Chat,
             close: false,
+            waits: framing::header(&request, "expect").is_some(),
             common: String::new(),
             request: Some(request),
         };
@@ -174,13 +186,15 @@ impl<'w> Call<'w> {
         let Some(request) = self.request.take() else {
             return;
         };
+        self.held.release();
         reply.headers.push_str(&self.common);
         reply.head_only |= self.method == Method::Head;
         // A short body that nobody read is drained by the server, within the job's time for it. A
-        // long one is not worth waiting for, and of a chunked one the server drains nothing.
+        // long one is not worth waiting for, and of a chunked one the server drains nothing. Nor does it pay to
+        // wait for one that the caller holds back until it has heard from us.
         let unread = match self.length {
             Length::None => false,
-            Length::Known(length) => length > DRAINED,
+            Length::Known(length) => length > DRAINED || self.waits,
             Length::Chunked => true,
         };
         let close = self.close || unread;
@@ -198,8 +212,13 @@ impl<'w> Call<'w> {
             return;
         }
         let mut writer = request.into_writer();
-        // A caller who has gone is a normal end.
-        let _ = reply.write(&mut writer);
+        // A caller who has gone is a normal end. One who did not read in time would take the next
+        // answer for the rest of this one.
+        if reply.write(&mut writer).is_err()
+            && let Some(caller) = self.peer.and_then(|peer| self.watch.find(peer))
+        {
+            caller.shut();
+        }
     }
 
     /// 413 for a body that must not be touched: the server would reserve its declared length.
@@ -320,18 +339,23 @@ fn read_all(
     job: &Job,
 ) -> Result<(), NoBody> {
     const PIECE: usize = 4 * 1024;
+    let mut filled = 0;
     loop {
-        let filled = body.len();
         if filled > max {
             return Err(NoBody::TooLong);
         }
-        body.resize(filled + filled.max(PIECE), 0);
-        let count = read_some(reader, &mut body[filled..], job)?;
-        body.truncate(filled + count);
-        if count == 0 {
-            return Ok(());
+        // Only when it is full: a caller who sends a byte at a time must not have megabytes of
+        // room cleared for each of them.
+        if filled == body.len() {
+            body.resize(filled * 2 + PIECE, 0);
+        }
+        match read_some(reader, &mut body[filled..], job)? {
+            0 => break,
+            count => filled += count,
         }
     }
+    body.truncate(filled);
+    Ok(())
 }
 
 /// Reads once, unless the job's time for the body is over.

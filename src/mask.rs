@@ -53,6 +53,11 @@ impl Masks {
         Masks(secrets)
     }
 
+    /// Bytes of the longest secret.
+    pub fn longest(&self) -> usize {
+        self.0.first().map_or(0, String::len)
+    }
+
     /// The text with `***` in the place of each secret.
     pub fn text<'t>(&self, text: &'t str) -> Cow<'t, str> {
         let mut masked = Cow::Borrowed(text);

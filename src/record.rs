@@ -9,6 +9,8 @@ use crate::chat::Usage;
 use crate::config::LogFormat;
 use crate::desk::Stopwatch;
 use crate::journal;
+use crate::limits::Limits;
+use crate::request_log::Transcript;
 
 /// How a stream ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,9 +57,12 @@ pub struct Record {
     /// Milliseconds spent waiting for upstreams.
     pub upstream_ms: f64,
     pub usage: Usage,
+    spent: bool,
     pub heartbeats: u32,
     /// Why it failed, in the words the caller got.
     pub error: Option<String>,
+    /// The bodies, where they are logged.
+    pub transcript: Option<Box<Transcript>>,
 }
 
 impl Record {
@@ -77,14 +82,50 @@ impl Record {
             first_byte: None,
             upstream_ms: 0.0,
             usage: Usage::default(),
+            spent: false,
             heartbeats: 0,
             error: None,
+            transcript: None,
         }
+    }
+
+    /// Keeps the request's body, where bodies are logged.
+    pub fn keep_request(&mut self, body: &[u8]) {
+        if let Some(transcript) = &mut self.transcript {
+            transcript.request(body);
+        }
+    }
+
+    /// Keeps a part of the answer, where bodies are logged.
+    pub fn keep_answer(&mut self, bytes: &[u8]) {
+        if let Some(transcript) = &mut self.transcript {
+            transcript.answer(bytes);
+        }
+    }
+
+    /// All that is known, as a JSON object.
+    pub fn json(&self) -> String {
+        self.line(LogFormat::Json)
     }
 
     /// Milliseconds that weir itself took so far.
     pub fn own_ms(&self) -> f64 {
         (self.begun.millis() - self.upstream_ms).max(0.0)
+    }
+
+    /// Charges the key of the caller with what the answer cost, once. Before its last bytes leave,
+    /// so that the next request finds it counted.
+    pub fn spend(&mut self, limits: &Limits) {
+        if !self.spent {
+            self.spent = true;
+            limits.spend(&self.client, self.tokens());
+        }
+    }
+
+    /// What the answer cost.
+    pub fn tokens(&self) -> u64 {
+        let count = |tokens: Option<u64>| tokens.unwrap_or(0);
+        count(self.usage.prompt).saturating_add(count(self.usage.completion))
     }
 
     /// How the stream ended, if one was asked for.

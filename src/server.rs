@@ -8,6 +8,8 @@
 //! | signals | 1 | the kernel's signals | with the process |
 //! | workers | `workers` + `SPARE` | a request in the HTTP server's queue, then what the request needs | with the process |
 //! | timer | 1 | the bell, callers who hang up, the next moment something is due | when told to stop |
+//! | discovery | 1 where an upstream has `discover` | the next model list that is due, or a reload | with the process |
+//! | patience | 1 per model list that is asked for | its end, for 30 s | with it |
 //! | of the HTTP server | 1 accepts, 4 or more read one connection each | connections, heads | with their connections |
 //! | keepers | 1 per HTTP server that was given up | late requests on its old connections | after `KEEP` without one |
 //! | look-ups | 1 per name that is looked up | the resolver | with its answer |
@@ -35,22 +37,26 @@ use signal_hook::iterator::Signals;
 use tiny_http::Request;
 
 use crate::cancel::Cause;
-use crate::config::{Config, Listen};
+use crate::config::{Config, Listen, Upstream};
 use crate::desk::{AtWork, Desk, Job, Phase};
+use crate::discovery::Discovery;
 use crate::inbound::Call;
 use crate::journal;
+use crate::limits::Limits;
 use crate::line::{self, Line};
 use crate::mask::Masks;
 use crate::memory::Memory;
 use crate::metrics::{self, Metrics, Names};
 use crate::pool::Pool;
 use crate::record::Record;
+use crate::request_log::RequestLog;
 use crate::sockets;
 use crate::status::Ledger;
 use crate::watch::{Duties, Watch};
 
 mod crew;
 mod door;
+mod handed;
 mod routes;
 
 use crew::Crew;
@@ -78,6 +84,9 @@ pub struct State {
     pub lines: Vec<Line>,
     /// Lives as long as the process, whatever is reloaded.
     pub memory: Arc<Memory>,
+    /// What client keys have used; lives as long as the process, too.
+    pub limits: Arc<Limits>,
+    pub request_log: Option<Arc<RequestLog>>,
     /// What no text from an upstream may show.
     pub masks: Masks,
     /// The models that metrics tell apart.
@@ -88,7 +97,10 @@ pub struct State {
 
 impl State {
     /// Lays the lines and fills the pools. Keys that `before` had keep what is known of them.
-    fn new(config: Config, before: Option<&State>) -> Result<State, String> {
+    fn new(mut config: Config, before: Option<&State>) -> Result<State, String> {
+        for upstream in &mut config.upstreams {
+            keep_list(upstream, before);
+        }
         let mut pools = Vec::new();
         let mut lines = Vec::new();
         for upstream in &config.upstreams {
@@ -110,6 +122,13 @@ impl State {
             }));
         }
         let state = State {
+            request_log: config.request_log.as_ref().map(|wanted| {
+                let old = before.and_then(|before| before.request_log.as_ref());
+                match old.filter(|old| old.is_for(wanted)) {
+                    Some(old) => Arc::clone(old),
+                    None => Arc::new(RequestLog::open(wanted)),
+                }
+            }),
             masks: Masks::new(&config),
             names: Names::new(&config),
             since: SystemTime::now(),
@@ -117,6 +136,7 @@ impl State {
             pools,
             lines,
             memory: before.map_or_else(Arc::default, |before| Arc::clone(&before.memory)),
+            limits: before.map_or_else(Arc::default, |before| Arc::clone(&before.limits)),
         };
         if let Some(before) = before {
             state.inherit(before);
@@ -156,16 +176,52 @@ pub struct Gateway {
     crew: Crew,
     draining: AtomicBool,
     /// Chats in the works, each on a worker of its own.
-    chats: AtomicUsize,
+    chats: Arc<AtomicUsize>,
     max_chats: usize,
     begun: Instant,
     metrics: Metrics,
     ledger: Ledger,
+    discovery: Arc<Discovery>,
+}
+
+/// A model list of the same upstream is kept over a reload.
+fn keep_list(upstream: &mut Upstream, before: Option<&State>) {
+    let known = before.and_then(|before| {
+        let all = &before.config.upstreams;
+        all.iter()
+            .find(|old| old.name == upstream.name && old.base_url == upstream.base_url)
+    });
+    let known = known.and_then(|old| old.options.learned.clone());
+    if let (Some(learned), Some(known)) = (&mut upstream.options.learned, known) {
+        *learned = known;
+    }
 }
 
 impl Gateway {
+    /// Chats in the works, up to the last byte of their answers.
+    pub fn running(&self) -> usize {
+        let jobs = self.watch.jobs();
+        jobs.iter()
+            .filter(|job| job.is_chat.load(Ordering::Relaxed))
+            .count()
+    }
+
     pub fn state(&self) -> Arc<State> {
         Arc::clone(&self.state.read())
+    }
+
+    /// Has the model lists asked for that the configuration wants.
+    fn discover(self: &Arc<Gateway>) {
+        let wants = |upstream: &Upstream| upstream.options.learned.is_some();
+        let wanted = self.state().config.upstreams.iter().any(wants);
+        let gateway = Arc::clone(self);
+        self.discovery.look(wanted, move || {
+            let state = gateway.state();
+            let all = state.config.upstreams.iter().zip(&state.lines);
+            all.filter(|(upstream, _)| wants(upstream))
+                .map(|(upstream, line)| (upstream.clone(), line.clone()))
+                .collect()
+        });
     }
 }
 
@@ -175,6 +231,7 @@ pub fn run(config: Config, reload: Box<dyn Fn() -> Result<Config, String> + Send
         Ok((gateway, signals, address)) => {
             // The one line on standard output.
             let _ = writeln!(io::stdout(), "{address}");
+            gateway.discover();
             serve(&gateway, &signals, &*reload)
         }
         Err(message) => {
@@ -197,11 +254,22 @@ fn start(config: Config) -> Result<Started, String> {
     let max_connections = max_connections(&config, descriptors);
     let write_timeout = config.write_timeout;
     let cannot = |what: io::Error| format!("cannot listen on {listen}: {what}");
-    let opened = match &listen {
-        Listen::Tcp(address) => Opened::tcp(address, write_timeout),
-        Listen::Unix(path) => unix(path),
+    let handed = Opened::handed(write_timeout)
+        .map_err(|error| format!("cannot use the socket that was handed over: {error}"))?;
+    let opened = match (handed, &listen) {
+        (Some(handed), _) => Ok(handed),
+        (None, Listen::Tcp(address)) => Opened::tcp(address, write_timeout),
+        (None, Listen::Unix(path)) => unix(path),
     }
     .map_err(cannot)?;
+    let closed = config.open || !config.client_keys.is_empty();
+    if !closed && !opened.is_local() {
+        return Err(format!(
+            "other machines can reach {}, which was handed over, and there are no `client_keys`; \
+             add some to the config file, or \"open\": true",
+            opened.address
+        ));
+    }
     let address = opened.address.clone();
     let watch = Watch::new(opened.port).map_err(|error| format!("no descriptors: {error}"))?;
     let listener = opened.for_timer.as_ref();
@@ -215,11 +283,12 @@ fn start(config: Config) -> Result<Started, String> {
         door: Door::new(opened).map_err(cannot)?,
         crew: Crew::default(),
         draining: AtomicBool::new(false),
-        chats: AtomicUsize::new(0),
+        chats: Arc::default(),
         max_chats,
         begun: Instant::now(),
         metrics: Metrics::default(),
         ledger: Ledger::default(),
+        discovery: Arc::default(),
     });
     let on_round = {
         let gateway = Arc::clone(&gateway);
@@ -313,7 +382,7 @@ fn serve(
     ExitCode::FAILURE
 }
 
-fn reload_config(gateway: &Gateway, reload: &dyn Fn() -> Result<Config, String>) {
+fn reload_config(gateway: &Arc<Gateway>, reload: &dyn Fn() -> Result<Config, String>) {
     let before = gateway.state();
     let read = reload().and_then(|config| {
         if config.listen != before.config.listen || config.workers != before.config.workers {
@@ -325,6 +394,7 @@ fn reload_config(gateway: &Gateway, reload: &dyn Fn() -> Result<Config, String>)
         Ok(state) => {
             journal::set(&state.config);
             *gateway.state.write() = Arc::new(state);
+            gateway.discover();
             info!("configuration reloaded");
         }
         Err(message) => error!("configuration not reloaded, the old one stays: {message}"),
@@ -404,15 +474,28 @@ pub fn take(gateway: &Arc<Gateway>, request: Request, desk: &Desk) {
     // Whoever reads the body, or drains what nobody read, is ended when this is over.
     job.enter(Phase::Body, state.config.body_wait);
     let at_work = AtWork::begin(desk, &gateway.watch, job);
-    let Ok(call) = Call::take(request, &gateway.watch, state.config.max_body_bytes) else {
+    let held = Arc::clone(&at_work.job.held);
+    let max_body = state.config.max_body_bytes;
+    let Ok(call) = Call::take(request, &gateway.watch, max_body, held) else {
         return;
     };
     let endpoint = routes::endpoint(&call);
     let mut record = Record::new(call.id.clone(), endpoint.name());
+    if state.request_log.is_some() && endpoint == routes::Endpoint::Chat {
+        record.transcript = Some(Box::default());
+    }
     // A panic drops the call or its stream, whose guards answer; the fence only keeps the worker.
     let fenced = catch_unwind(AssertUnwindSafe(|| {
         routes::answer(gateway, &state, endpoint, call, &at_work.job, &mut record);
     }));
+    if record.status == 499 {
+        // A caller who did not read in time is still there, with half a chunk.
+        let known = at_work.job.caller.lock().clone();
+        let find = || gateway.watch.find(at_work.job.peer?).map(Arc::new);
+        if let Some(caller) = known.or_else(find) {
+            caller.shut();
+        }
+    }
     if fenced.is_err() {
         error!("{}: a panic while answering", record.id);
         record.status = 500;
@@ -423,5 +506,8 @@ pub fn take(gateway: &Arc<Gateway>, request: Request, desk: &Desk) {
     }
     if endpoint.is_logged() {
         record.log(state.config.log_format);
+    }
+    if let Some(log) = &state.request_log {
+        log.write(&record, &state.masks);
     }
 }

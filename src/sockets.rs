@@ -54,6 +54,27 @@ pub fn stop_listening(listener: &impl AsRawFd) {
     unsafe { libc::shutdown(listener.as_raw_fd(), libc::SHUT_RDWR) };
 }
 
+/// Ends a listening socket for this process alone: whoever else has it goes on to listen, and
+/// connections wait for them. A thread in `accept` comes back with the next connection.
+pub fn leave_listener(listener: &impl AsRawFd) -> io::Result<()> {
+    let nothing = std::fs::File::open("/dev/null")?;
+    let name = |fd: i32| std::fs::read_link(format!("/proc/self/fd/{fd}"));
+    let ours = name(listener.as_raw_fd())?;
+    let list = std::fs::read_dir("/proc/self/fd")?;
+    let all: Vec<i32> = list
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    // By number, since the HTTP server does not give its own descriptor out.
+    for fd in all {
+        if name(fd).is_ok_and(|other| other == ours) {
+            // SAFETY: both are open. The number stays taken, so that its owners close what they
+            // believe to have, and find no socket in it.
+            unsafe { libc::dup2(nothing.as_raw_fd(), fd) };
+        }
+    }
+    Ok(())
+}
+
 /// Connections that wait in the listener's accept queue.
 pub fn accept_queue(listener: BorrowedFd<'_>) -> Option<u32> {
     // For a listening socket the kernel reports the queue's length in this field.

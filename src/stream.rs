@@ -6,12 +6,14 @@
 //! answer with its own status. Knows no dialect but the error event it is handed.
 
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::clock;
+use crate::desk::Held;
 use crate::reply::Reply;
 
 /// What the timer thread sends into a silent stream. A comment alone is safe: the official SDKs
@@ -24,10 +26,14 @@ pub struct Gone;
 
 pub struct Stream {
     out: Mutex<Out>,
+    /// Let go of before the last bytes leave.
+    held: Arc<Held>,
     /// `clock::now` of the last write, or of the begin.
     last: AtomicU64,
     /// `clock::now` of the begin of the write that is going on; 0 for none.
     writing_since: AtomicU64,
+    /// Something was written, so no other answer stands before this one on its connection.
+    has_turn: AtomicBool,
     keepalive: u64,
 }
 
@@ -70,6 +76,7 @@ impl Stream {
         chunked: bool,
         head: Head,
         keepalive: Duration,
+        held: Arc<Held>,
     ) -> Stream {
         Stream {
             out: Mutex::new(Out {
@@ -81,8 +88,10 @@ impl Stream {
                 frame: Vec::new(),
                 heartbeats: 0,
             }),
+            held,
             last: AtomicU64::new(clock::now()),
             writing_since: AtomicU64::new(0),
+            has_turn: AtomicBool::new(false),
             keepalive: clock::millis(keepalive).max(1),
         }
     }
@@ -90,6 +99,11 @@ impl Stream {
     /// The head is out: from here on a failure is an event.
     pub fn has_begun(&self) -> bool {
         self.out.lock().state != State::Fresh
+    }
+
+    /// Something was written. Does not wait for a write that is going on.
+    pub fn has_turn(&self) -> bool {
+        self.has_turn.load(Ordering::Relaxed)
     }
 
     pub fn heartbeats(&self) -> u32 {
@@ -150,6 +164,7 @@ impl Stream {
             return self.write(&mut out, event, true).map(|()| false);
         }
         out.state = State::Ended;
+        self.held.release();
         let written = {
             let _writing = self.writing();
             reply.write(&mut out.writer)
@@ -199,9 +214,13 @@ impl Stream {
         if out.state == State::Ended {
             return Err(Gone);
         }
+        if last {
+            self.held.release();
+        }
         let _writing = self.writing();
         out.frame(events, last);
         let written = out.write_frame();
+        self.has_turn.store(true, Ordering::Relaxed);
         out.state = match written {
             Ok(()) if !last => State::Open,
             // After a failed write the framing is broken, so nothing may follow.
@@ -279,7 +298,6 @@ fn push_hex(out: &mut Vec<u8>, number: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
 
     /// Takes what is written, one entry a flush.
     #[derive(Clone, Default)]
@@ -307,7 +325,13 @@ mod tests {
             attempt: String::new(),
         };
         (
-            Stream::new(Box::new(wire.clone()), chunked, head, keepalive),
+            Stream::new(
+                Box::new(wire.clone()),
+                chunked,
+                head,
+                keepalive,
+                Arc::default(),
+            ),
             wire,
         )
     }

@@ -388,6 +388,7 @@ fn the_printed_example_says_nothing_but_defaults() {
         .collect();
     let all = all
         .replace("/etc/ssl/own-ca.pem", "ca.pem")
+        .replace("/etc/weir/keys", "callers.keys")
         .replace("env:CI_KEY", "env:DIGEST");
     let config = good(&all);
     for setting in table::SETTINGS {
@@ -398,6 +399,10 @@ fn the_printed_example_says_nothing_but_defaults() {
         );
     }
     assert!(config.upstreams[0].first_byte_set);
+    let from_file = config.client_keys.last().expect("the file holds one");
+    assert_eq!(from_file.name, "team-a");
+    assert_eq!(from_file.models, ["models-*"]);
+    assert_eq!(from_file.allowance.tokens_per_day, Some(5));
 }
 
 #[test]

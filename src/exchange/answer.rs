@@ -198,6 +198,9 @@ impl Exchange<'_, '_> {
         self.job.enter(Phase::Between, idle);
         if matches!(sink.speaker, Speaker::Whole) || (!streamed && is_json(answer)) {
             let body = self.read_whole(attempt, answer)?;
+            if body.trim_ascii().is_empty() {
+                return Err(Failure::empty());
+            }
             sink.on_body(&body)?;
             lease.succeeded();
             if matches!(sink.speaker, Speaker::Whole) {
@@ -207,8 +210,10 @@ impl Exchange<'_, '_> {
         }
         let mut reader = sse::Reader::new(self.state.config.max_answer_bytes);
         let mut told = false;
+        let mut events = 0u64;
         'answer: loop {
             while let Some(event) = reader.next().map_err(|_| too_long())? {
+                events += 1;
                 let flow = sink.on_event(event)?;
                 if sink.has_content && !told {
                     told = true;
@@ -221,12 +226,16 @@ impl Exchange<'_, '_> {
             }
             let count = reader
                 .fill(&mut answer.body)
-                .map_err(|error| attempt.broken(&self.job.cancel, &error))?;
+                .map_err(|error| attempt.broken(self.job, &error))?;
             if count == 0 {
-                if let Some(event) = reader.finish()
-                    && sink.on_event(event)? == Flow::Done
-                {
-                    break;
+                if let Some(event) = reader.finish() {
+                    events += 1;
+                    if sink.on_event(event)? == Flow::Done {
+                        break;
+                    }
+                }
+                if events == 0 {
+                    return Err(Failure::empty());
                 }
                 sink.on_end()?;
                 break;
@@ -251,6 +260,7 @@ impl Exchange<'_, '_> {
             crate::reply::push_header(&mut lines, "Server-Timing", super::timing(self.record));
             stream.announce(lines);
         }
+        self.record.keep_answer(ready);
         let sent = stream.send(ready);
         self.record
             .first_byte
@@ -284,6 +294,7 @@ impl Exchange<'_, '_> {
                 }
                 if let Some(stream) = &self.stream {
                     let first = self.record.first_byte.is_none();
+                    self.record.keep_answer(sink.pending());
                     let sent = stream.end(sink.pending(), &trailers);
                     if first {
                         self.record.first_byte = Some(self.record.begun.millis());
@@ -300,9 +311,8 @@ impl Exchange<'_, '_> {
         while left > 0 && matches!(answer.body.read(&mut rest), Ok(1..)) {
             left -= 1;
         }
-        self.job.leave();
         // The answer is whole, whatever became of the connection.
-        let _ = attempt.ended(&self.job.cancel);
+        let _ = attempt.ended(self.job);
         Ok(answered)
     }
 
@@ -314,29 +324,31 @@ impl Exchange<'_, '_> {
         let declared = answer
             .header("content-length")
             .and_then(|length| length.parse::<usize>().ok());
-        let mut body = Vec::with_capacity(declared.map_or(PIECE, |length| length.min(BELIEVED)));
+        let mut body = vec![0; declared.map_or(PIECE, |length| length.min(BELIEVED))];
+        let mut filled = 0;
         loop {
-            let filled = body.len();
             if filled > cap {
                 return Err(too_long());
             }
             // A whole body's end is still to be read, and needs no room of its own.
             let mut end = [0];
-            let read = if Some(filled) == declared {
-                answer.body.read(&mut end)
-            } else {
-                let room = (body.capacity() - filled).max(PIECE.max(filled / 2));
-                body.resize(filled + room, 0);
-                let read = answer.body.read(&mut body[filled..]);
-                body.truncate(filled + *read.as_ref().unwrap_or(&0));
-                read
-            };
-            match read {
-                Ok(0) => break,
-                Ok(_) => self.job.extend(attempt.upstream.idle),
-                Err(error) => return Err(attempt.broken(&self.job.cancel, &error)),
+            if filled == body.len() && Some(filled) != declared {
+                body.resize(filled * 2 + PIECE, 0);
             }
+            let room = match filled == body.len() {
+                true => &mut end[..],
+                false => &mut body[filled..],
+            };
+            match answer.body.read(room) {
+                Ok(0) => break,
+                Ok(count) => {
+                    filled = (filled + count).min(body.len());
+                }
+                Err(error) => return Err(attempt.broken(self.job, &error)),
+            }
+            self.job.extend(attempt.upstream.idle);
         }
+        body.truncate(filled);
         self.job.leave();
         Ok(body)
     }

@@ -11,7 +11,7 @@ use crate::dialect::Dialect;
 use crate::dialect::openai::{Head, Stamp};
 use crate::error::ApiError;
 use crate::failure::Failure;
-use crate::memory::{Memory, Recalled};
+use crate::memory::{Lesson, Memory, Recalled};
 use crate::provider::{Encoded, Format, Provider, openai, responses};
 
 /// Encodes one request for one target after the other.
@@ -59,7 +59,11 @@ impl<'e, 'b> Encoder<'e, 'b> {
         self.by_responses = false;
         self.official = upstream.options.official;
         self.translator = upstream.format.translator();
-        if self.translator.is_none() && upstream.options.official && self.needs_responses(model)? {
+        let learned = &self.memory.learned;
+        if self.translator.is_none()
+            && (learned.knows(&upstream.name, model, Lesson::WantsResponses)
+                || upstream.options.official && self.needs_responses(model)?)
+        {
             self.by_responses = true;
             self.translator = Some(&responses::Responses);
         }
@@ -70,6 +74,12 @@ impl<'e, 'b> Encoder<'e, 'b> {
         match self.translator {
             Some(translator) => {
                 self.recall(&upstream.name)?;
+                let learned = &self.memory.learned;
+                if learned.knows(&upstream.name, model, Lesson::NoSummary) {
+                    let mut options = upstream.options.clone();
+                    options.responses.summary = false;
+                    return translator.encode(self.request()?, model, &options);
+                }
                 translator.encode(self.request()?, model, &upstream.options)
             }
             None => openai::encode(self.head, model, &upstream.options),
@@ -77,7 +87,8 @@ impl<'e, 'b> Encoder<'e, 'b> {
     }
 
     /// A second version of the request, where the failure says that one may pass: without
-    /// signatures that were refused, or in the format that the model wants. Once each.
+    /// signatures that were refused, in the format that the model wants, or without a summary
+    /// that we do not get. Once each; the last two are remembered.
     pub fn mend(
         &mut self,
         upstream: &Upstream,
@@ -95,10 +106,20 @@ impl<'e, 'b> Encoder<'e, 'b> {
             }
             return Some(self.encode_again(upstream, model));
         }
+        let learned = &self.memory.learned;
         let relays = upstream.format == Format::OpenAi && !self.by_responses;
         if relays && failure.wants_responses() {
+            learned.learn(&upstream.name, model, Lesson::WantsResponses);
             self.by_responses = true;
             self.translator = Some(&responses::Responses);
+            return Some(self.encode_again(upstream, model));
+        }
+        if upstream.options.responses.summary
+            && (self.by_responses || upstream.format == Format::Responses)
+            && failure.refuses_summary()
+            && !learned.knows(&upstream.name, model, Lesson::NoSummary)
+        {
+            learned.learn(&upstream.name, model, Lesson::NoSummary);
             return Some(self.encode_again(upstream, model));
         }
         None

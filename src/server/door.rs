@@ -19,6 +19,7 @@ use log::{error, info, warn};
 use parking_lot::Mutex;
 use tiny_http::{Listener, Request, Server};
 
+use super::handed::{self, Handed};
 use super::{Gateway, STACK, take};
 use crate::sockets;
 
@@ -38,6 +39,8 @@ const KEPT: usize = 64;
 /// A listening socket as it was opened.
 pub struct Opened {
     socket: Socket,
+    /// It belongs to whoever started weir as well, and outlives it.
+    handed: bool,
     /// As told on standard output.
     pub address: String,
     /// 0 for a unix socket.
@@ -73,25 +76,61 @@ impl Opened {
         let mut last = None;
         for address in address.to_socket_addrs()? {
             match sockets::bind(address) {
-                Ok(listener) => {
-                    sockets::prepare_listener(&listener, write_timeout)?;
-                    let local = listener.local_addr()?;
-                    return Ok(Opened {
-                        for_timer: Some(listener.try_clone()?),
-                        socket: Socket::Tcp(listener),
-                        address: format!("http://{local}"),
-                        port: local.port(),
-                        file: None,
-                    });
-                }
+                Ok(listener) => return Opened::bound(listener, write_timeout),
                 Err(error) => last = Some(error),
             }
         }
         Err(last.unwrap_or_else(|| io::Error::other("the name has no address")))
     }
 
+    /// A socket that was opened for this process by whoever started it.
+    pub fn handed(write_timeout: Duration) -> io::Result<Option<Opened>> {
+        let listener = match handed::take()? {
+            None => return Ok(None),
+            Some(Handed::Unix(listener)) => {
+                let address = listener.local_addr()?;
+                let path = address.as_pathname().unwrap_or(Path::new("(handed over)"));
+                // The file is the other's, to keep as well as to remove.
+                return Ok(Some(Opened {
+                    handed: true,
+                    file: None,
+                    ..Opened::unix(listener, path)?
+                }));
+            }
+            Some(Handed::Tcp(listener)) => listener,
+        };
+        Ok(Some(Opened {
+            handed: true,
+            ..Opened::bound(listener, write_timeout)?
+        }))
+    }
+
+    /// Whether only this machine can connect.
+    pub fn is_local(&self) -> bool {
+        match &self.socket {
+            Socket::Unix(_) => true,
+            Socket::Tcp(listener) => listener
+                .local_addr()
+                .is_ok_and(|address| address.ip().is_loopback()),
+        }
+    }
+
+    fn bound(listener: TcpListener, write_timeout: Duration) -> io::Result<Opened> {
+        sockets::prepare_listener(&listener, write_timeout)?;
+        let local = listener.local_addr()?;
+        Ok(Opened {
+            handed: false,
+            for_timer: Some(listener.try_clone()?),
+            socket: Socket::Tcp(listener),
+            address: format!("http://{local}"),
+            port: local.port(),
+            file: None,
+        })
+    }
+
     pub fn unix(listener: UnixListener, path: &Path) -> io::Result<Opened> {
         Ok(Opened {
+            handed: false,
             socket: Socket::Unix(listener),
             address: format!("unix:{}", path.display()),
             port: 0,
@@ -130,6 +169,7 @@ impl Generation {
 
 pub struct Door {
     state: Mutex<State>,
+    handed: bool,
     /// The number of the current server, to be looked at without the lock.
     number: AtomicU64,
     file: Option<PathBuf>,
@@ -156,6 +196,7 @@ impl Door {
                 opened: Instant::now(),
                 closed: false,
             }),
+            handed: opened.handed,
             number: AtomicU64::new(0),
             file: opened.file,
         })
@@ -203,10 +244,21 @@ impl Door {
         gateway.crew.wake_all();
     }
 
-    /// Refuses new connections. Requests on open ones still come.
+    /// Takes no new connections. Requests on open ones still come.
     pub fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;
+        if self.handed {
+            // Connections wait for the next weir instead of being refused.
+            let left = match &state.socket {
+                Socket::Tcp(listener) => sockets::leave_listener(listener),
+                Socket::Unix(listener) => sockets::leave_listener(listener),
+            };
+            if let Err(error) = left {
+                warn!("the listener that was handed over stays in use: {error}");
+            }
+            return;
+        }
         match &state.socket {
             Socket::Tcp(listener) => sockets::stop_listening(listener),
             Socket::Unix(listener) => sockets::stop_listening(listener),

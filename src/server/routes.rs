@@ -159,6 +159,18 @@ pub fn answer(
     if let Some(key) = key {
         record.client.clone_from(&key.name);
     }
+    // Before the headers, so that they tell what is left after this request.
+    let ticket = match key.filter(|_| endpoint.is_exchange()) {
+        Some(key) => state.limits.admit(key),
+        None => Ok(None),
+    };
+    for (name, value) in key.map_or_else(Vec::new, |key| state.limits.headers(key)) {
+        call.add_common(name, &value);
+    }
+    match ticket {
+        Ok(ticket) => job.held.keep(ticket),
+        Err(error) => return refuse(call, endpoint, &error, record),
+    }
     let reply = match endpoint {
         Endpoint::Chat | Endpoint::Ask => {
             if gateway.draining.load(Ordering::Acquire) {
@@ -167,16 +179,20 @@ pub fn answer(
                     .with_retry_after(Duration::from_secs(1));
                 return refuse(call, endpoint, &error, record);
             }
-            let Some(_seat) = Seat::take(&gateway.chats, gateway.max_chats) else {
+            let Some(seat) = Seat::take(&gateway.chats, gateway.max_chats) else {
                 let error = ApiError::new(503, "all workers of the gateway are busy")
                     .with_code("overloaded")
                     .with_retry_after(Duration::from_secs(1));
                 return refuse(call, endpoint, &error, record);
             };
-            return match endpoint {
+            job.held.keep(seat);
+            job.is_chat.store(true, Ordering::Relaxed);
+            match endpoint {
                 Endpoint::Ask => exchange::ask(state, call, job, key, record),
                 _ => exchange::chat(state, call, job, key, record),
-            };
+            }
+            record.spend(&state.limits);
+            return;
         }
         Endpoint::Models => Reply::json(200, models::list(config, &usable(state), key, 0)),
         Endpoint::Model => {
@@ -224,17 +240,17 @@ pub fn answer(
 }
 
 /// A place among the chats that may run at once.
-struct Seat<'a>(&'a AtomicUsize);
+struct Seat(Arc<AtomicUsize>);
 
-impl<'a> Seat<'a> {
-    fn take(taken: &'a AtomicUsize, most: usize) -> Option<Seat<'a>> {
-        let seat = Seat(taken);
+impl Seat {
+    fn take(taken: &Arc<AtomicUsize>, most: usize) -> Option<Seat> {
+        let seat = Seat(Arc::clone(taken));
         // Counted first; the guard takes it back if it was one too many.
         (taken.fetch_add(1, Ordering::AcqRel) < most).then_some(seat)
     }
 }
 
-impl Drop for Seat<'_> {
+impl Drop for Seat {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
@@ -319,7 +335,9 @@ fn allow_origin(config: &Config, call: &mut Call<'_>) {
     call.add_common(
         "Access-Control-Expose-Headers",
         "x-request-id, x-weir-upstream, x-weir-attempts, x-weir-dropped, x-weir-finish-reason, \
-         x-weir-prompt-tokens, x-weir-completion-tokens, Retry-After",
+         x-weir-prompt-tokens, x-weir-completion-tokens, Retry-After, \
+         x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, \
+         x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens",
     );
 }
 
@@ -378,7 +396,7 @@ fn metrics(gateway: &Gateway, state: &State) -> Reply {
     let now = Instant::now();
     let pools = state.config.upstreams.iter().zip(&state.pools);
     let gauges = Gauges {
-        chats: gateway.chats.load(Ordering::Relaxed),
+        chats: gateway.running(),
         max_chats: gateway.max_chats,
         connections: gateway.watch.connections(),
         leaked: inbound::leaked(),
@@ -397,7 +415,7 @@ fn status(gateway: &Gateway, state: &State, accept: Option<&str>) -> Reply {
     let around = status::Around {
         uptime: gateway.begun.elapsed(),
         draining: gateway.draining.load(Ordering::Relaxed),
-        exchanges: gateway.chats.load(Ordering::Relaxed),
+        exchanges: gateway.running(),
         max_exchanges: gateway.max_chats,
         connections: gateway.watch.connections(),
         config_since: state.since,

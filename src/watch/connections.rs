@@ -96,9 +96,9 @@ impl Connections {
                 Connection::new(facts, now)
             });
             connection.looked = now;
-            if let Some(job) = jobs.get(&peer) {
+            if let Some(jobs) = jobs.get(&peer) {
                 connection.rest(facts, now);
-                take(job, caller, now);
+                take(jobs, caller, now);
                 continue;
             }
             let unread_bytes = caller.unread();
@@ -115,7 +115,8 @@ impl Connections {
                 spare.push((connection.quiet_since, caller));
             }
         }
-        for job in jobs.values().filter(|job| job.wants_caller(now)) {
+        let jobs = jobs.values().flatten();
+        for job in jobs.filter(|job| job.wants_caller(now)) {
             // A reset connection has no peer any more, so it is not among the open ones.
             job.cancel.pull(Cause::CallerGone);
         }
@@ -137,15 +138,15 @@ impl Connections {
     }
 }
 
-/// Gives a job its caller's connection, if it waits for it.
-fn take(job: &Arc<Job>, caller: Caller, now: u64) {
-    if !job.wants_caller(now) {
-        return;
+/// Gives the jobs of one connection that connection, if they wait for it.
+fn take(jobs: &[&Arc<Job>], caller: Caller, now: u64) {
+    let caller = Arc::new(caller);
+    for job in jobs.iter().filter(|job| job.wants_caller(now)) {
+        if job.shut.load(std::sync::atomic::Ordering::Relaxed) {
+            caller.shut();
+        }
+        *job.caller.lock() = Some(Arc::clone(&caller));
     }
-    if job.shut.load(std::sync::atomic::Ordering::Relaxed) {
-        caller.shut();
-    }
-    *job.caller.lock() = Some(Arc::new(caller));
 }
 
 impl Connection {

@@ -216,6 +216,11 @@ impl Client {
         let _ = self.wire.stream.shutdown(Shutdown::Both);
     }
 
+    /// An orderly end of the sending direction; the other stays open.
+    pub fn finish_sending(&self) {
+        let _ = self.wire.stream.shutdown(Shutdown::Write);
+    }
+
     /// Ends with a reset.
     pub fn reset(self) {
         wire::reset(self.wire.stream);

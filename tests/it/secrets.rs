@@ -7,8 +7,8 @@ use serde_json::json;
 
 use crate::client::{ask, chat};
 use crate::upstream::{Format, Reply, Upstream};
-use crate::wait::LIMIT;
-use crate::weir::{Weir, config};
+use crate::wait::{LIMIT, until};
+use crate::weir::{Folder, Weir, config};
 
 const IN_CONFIG: &str = "planted-in-config-1";
 const IN_CONFIG_BAD: &str = "planted-in-config-2";
@@ -76,6 +76,8 @@ fn planted_secrets_appear_nowhere() {
         settings["client_keys"] = json!([CLIENT, {"name": "ci", "key": "env:CLIENT_KEY"}]);
         settings["log_format"] = json!(log_format);
         settings["retries"] = json!(1);
+        let folder = Folder::new();
+        settings["request_log"] = json!({"folder": folder.path().join("chats")});
         let environment = [("PLANTED", IN_ENV), ("CLIENT_KEY", CLIENT_ENV)];
         let weir = Weir::start_with(&settings, &["--verbose"], &environment);
 
@@ -123,6 +125,23 @@ fn planted_secrets_appear_nowhere() {
         // The refusals left their words where they could, so that the search meant something.
         let status = weir.idle(LIMIT).to_string();
         assert!(status.contains("key *** with *** is not good"), "{status}");
+
+        // One file a chat, refused ones as well. They hold prompts, which is what they are for.
+        let files = until(LIMIT, "45 files", || {
+            let list = fs::read_dir(folder.path().join("chats")).unwrap();
+            let files: Vec<_> = list.map(|entry| entry.unwrap().path()).collect();
+            (files.len() == 45).then_some(files)
+        });
+        let mut prompts = 0;
+        for file in files {
+            let text = fs::read_to_string(file).unwrap();
+            let log: serde_json::Value =
+                serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+            assert!(log["record"]["status"].is_u64(), "{text}");
+            prompts += usize::from(text.contains(IN_PROMPT));
+            clean("the request log", &text.replace(IN_PROMPT, ""));
+        }
+        assert_eq!(prompts, 24, "of the two callers who may ask");
 
         // A config that is refused is told without its secrets as well.
         let broken = fs::read_to_string(weir.config_file()).unwrap() + IN_CONFIG;

@@ -1,0 +1,1 @@
+//! Thousands of connections that say nothing, or a byte at a time.
