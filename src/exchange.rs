@@ -9,16 +9,16 @@ use std::time::{Duration, Instant};
 
 use log::debug;
 
-use crate::cancel::{self, Cause};
-use crate::config::{ClientKey, Config};
+use crate::cancel;
+use crate::config::{ClientKey, Config, Upstream};
 use crate::desk::{Held, Job};
 use crate::dialect::Dialect;
 use crate::dialect::openai::{Head, Stamp};
 use crate::error::ApiError;
-use crate::failure::{Class, Failure, Verdict};
+use crate::failure::{Class, Failure};
 use crate::inbound::{self, Call, NoBody, Scissors};
 use crate::memory::Notes;
-use crate::pool::{Lease, NoLease, Wanted};
+use crate::pool::Lease;
 use crate::provider::Encoded;
 use crate::record::Record;
 use crate::reply::{Reply, push_header};
@@ -31,11 +31,13 @@ mod answer;
 mod ask;
 pub mod dry_run;
 mod encode;
+pub mod tries;
 
 pub use ask::ask;
 
 use answer::{Answered, Sink};
 use encode::Encoder;
+use tries::{Refused, Tries, Work};
 
 /// Answers one `POST /v1/chat/completions`.
 pub fn chat(
@@ -112,12 +114,12 @@ fn converse(
         },
         id: &id,
         stream: caller.stream(),
-        retries_left: config.retries,
+        encoded: Encoded::default(),
         broken: false,
         record,
         route_lines: String::new(),
     };
-    let outcome = exchange.run(&targets);
+    let outcome = Tries::new(state, job, &id).run(&mut exchange, &targets);
     let route_lines = std::mem::take(&mut exchange.route_lines);
     caller.finish(outcome, &route_lines, record);
 }
@@ -277,24 +279,6 @@ impl Caller<'_> {
     }
 }
 
-/// There is no answer, or no whole one.
-struct Refused {
-    error: Box<ApiError>,
-    caller_gone: bool,
-    /// Asking again soon cannot help: the key is refused, not busy.
-    hopeless: bool,
-}
-
-impl Refused {
-    fn plain(error: ApiError) -> Refused {
-        Refused {
-            error: Box::new(error),
-            caller_gone: false,
-            hopeless: false,
-        }
-    }
-}
-
 /// One exchange on its way.
 struct Exchange<'e, 'b> {
     state: &'e State,
@@ -306,7 +290,8 @@ struct Exchange<'e, 'b> {
     id: &'e str,
     /// Where events go; `None`: the answer is wanted whole.
     stream: Option<Arc<Stream>>,
-    retries_left: u32,
+    /// What the target at hand is sent.
+    encoded: Encoded,
     /// The last attempt broke on its connection.
     broken: bool,
     record: &'e mut Record,
@@ -314,161 +299,58 @@ struct Exchange<'e, 'b> {
     route_lines: String,
 }
 
-/// What follows a failed attempt on one target.
-enum Next {
-    /// Another attempt on this target.
-    Again,
-    /// This target is done with; another may serve.
-    Elsewhere,
-    GiveUp,
-}
+impl Work for Exchange<'_, '_> {
+    type Answer = Answered;
 
-impl Exchange<'_, '_> {
-    /// Tries the targets in order.
-    fn run(&mut self, targets: &[Target]) -> Result<Answered, Refused> {
-        let mut last: Option<Refused> = None;
-        for target in targets {
-            match self.try_target(target) {
-                Ok(answered) => return Ok(answered),
-                Err((refused, Next::Elsewhere)) => {
-                    last = Some(match last {
-                        // Being out of quota says when to come back; being refused says nothing.
-                        Some(before) if before.error.status == 429 && refused.hopeless => before,
-                        _ => refused,
-                    });
-                }
-                Err((refused, _)) => return Err(refused),
-            }
-        }
-        Err(last.unwrap_or_else(|| {
-            Refused::plain(ApiError::new(503, "no upstream can serve this model now"))
-        }))
-    }
-
-    /// Tries one target with as many of its keys as make sense.
-    fn try_target(&mut self, target: &Target) -> Result<Answered, (Refused, Next)> {
-        let upstream = &self.state.config.upstreams[target.upstream];
-        let pool = &self.state.pools[target.upstream];
-        self.record.upstream.clone_from(&upstream.name);
-        let mut encoded = self
-            .encoder
-            .encode(upstream, &target.model)
-            .map_err(|error| (Refused::plain(error), Next::GiveUp))?;
-        let mut wanted = Wanted {
-            model: target.model.clone(),
-            barred: Vec::new(),
-            preferred: self.encoder.preferred_key(&upstream.name),
-        };
-        let mut refused_last: Option<Refused> = None;
-        let state = self.state;
-        let mask = |failure| state.masks.failure(failure);
-        loop {
-            let limit = self.state.config.lease_wait.min(self.job.left());
-            let lease = match pool.lease(&wanted, limit, &self.job.cancel) {
-                Ok(lease) => lease,
-                Err(none) => {
-                    let refused = self.no_lease(&upstream.name, &none, refused_last);
-                    let next = match none {
-                        NoLease::Cancelled => Next::GiveUp,
-                        _ => Next::Elsewhere,
-                    };
-                    return Err((refused, next));
-                }
-            };
-            let mut outcome = self.attempt(target, &lease, &encoded).map_err(mask);
-            while let Err(failure) = &outcome
-                && let Some(mended) = self.encoder.mend(upstream, &target.model, failure)
-            {
-                // One more try on the same key, without what it refused.
-                debug!("{}: sent again: {}", self.id, failure.message);
-                encoded = mended.map_err(|error| (Refused::plain(error), Next::GiveUp))?;
-                outcome = self.attempt(target, &lease, &encoded).map_err(mask);
-            }
-            let failure = match outcome {
-                Ok(answered) => return Ok(answered),
-                Err(failure) => failure,
-            };
-            debug!(
-                "{}: {} with key {} of {}: {} {}",
-                self.id,
-                failure.class.name(),
-                lease.key_name(),
-                upstream.name,
-                failure.status,
-                failure.message
-            );
-            self.broken = failure.class == Class::Transport;
-            let key = lease.key();
-            lease.failed(&failure, Instant::now());
-            let mut refused = Refused {
-                error: Box::new(failure.to_error(&upstream.name, lease.key_name())),
-                caller_gone: failure.class == Class::CallerGone,
-                hopeless: failure.class == Class::KeyBad,
-            };
-            // Given back before the next one is taken.
-            drop(lease);
-            if failure.class == Class::RateLimit {
-                let soonest = pool.soonest_quota(&target.model, Instant::now());
-                refused.error.retry_after = soonest.or(refused.error.retry_after);
-            }
-            let next = self.next(&failure, key, &mut wanted);
-            match next {
-                Next::Again => {
-                    refused_last = Some(match refused_last {
-                        Some(before) if before.error.status == 429 && refused.hopeless => before,
-                        _ => refused,
-                    });
-                }
-                _ => return Err((refused, next)),
-            }
-        }
-    }
-
-    /// What the failure's class says, applied to this request.
-    fn next(&mut self, failure: &Failure, key: usize, wanted: &mut Wanted) -> Next {
-        if self.answer_has_begun() {
-            return Next::GiveUp;
-        }
-        match failure.class.verdict() {
-            Verdict::Forward | Verdict::Abandon => Next::GiveUp,
-            Verdict::NextTarget => Next::Elsewhere,
-            Verdict::SwitchKey => {
-                if failure.class == Class::RateLimit && !self.state.config.quota_switch {
-                    return Next::GiveUp;
-                }
-                self.record.switches += 1;
-                wanted.barred.push(key);
-                Next::Again
-            }
-            Verdict::Retry => {
-                if self.retries_left == 0 {
-                    return Next::Elsewhere;
-                }
-                self.retries_left -= 1;
-                let done = self.state.config.retries - self.retries_left;
-                let pause = back_off(self.state.config.backoff, done, inbound::unique());
-                if self.job.cancel.pause(pause.min(self.job.left())) {
-                    Next::Again
-                } else {
-                    Next::GiveUp
-                }
-            }
-        }
+    fn record(&mut self) -> &mut Record {
+        self.record
     }
 
     /// Part of an answer has been written, so nothing can be tried again.
-    fn answer_has_begun(&self) -> bool {
+    fn is_final(&self) -> bool {
         self.record.first_byte.is_some()
     }
 
+    fn begin(&mut self, target: &Target) -> Result<Option<usize>, ApiError> {
+        let upstream = &self.state.config.upstreams[target.upstream];
+        self.encoded = self.encoder.encode(upstream, &target.model)?;
+        Ok(self.encoder.preferred_key(&upstream.name))
+    }
+
+    fn attempt(&mut self, target: &Target, lease: &Lease) -> Result<Answered, Failure> {
+        let upstream = &self.state.config.upstreams[target.upstream];
+        let mask = |failure| self.state.masks.failure(failure);
+        let mut outcome = self.send(target, lease).map_err(mask);
+        while let Err(failure) = &outcome
+            && let Some(mended) = self.encoder.mend(upstream, &target.model, failure)
+        {
+            // One more try on the same key, without what it refused.
+            debug!("{}: sent again: {}", self.id, failure.message);
+            self.encoded = mended.map_err(Failure::refused)?;
+            outcome = self.send(target, lease).map_err(mask);
+        }
+        self.broken = matches!(&outcome, Err(failure) if failure.class == Class::Transport);
+        outcome
+    }
+}
+
+impl Exchange<'_, '_> {
     /// Sends the request with one key and writes what comes back.
-    fn attempt(
+    fn send(&mut self, target: &Target, lease: &Lease) -> Result<Answered, Failure> {
+        let upstream = &self.state.config.upstreams[target.upstream];
+        let encoded = std::mem::take(&mut self.encoded);
+        let outcome = self.send_encoded(upstream, target, lease, &encoded);
+        self.encoded = encoded;
+        outcome
+    }
+
+    fn send_encoded(
         &mut self,
+        upstream: &Upstream,
         target: &Target,
         lease: &Lease,
         encoded: &Encoded,
     ) -> Result<Answered, Failure> {
-        let upstream = &self.state.config.upstreams[target.upstream];
         if let Some(cause) = self.job.cancel.cause() {
             return Err(ended_for_good(cause));
         }
@@ -546,87 +428,6 @@ impl Exchange<'_, '_> {
             stream.announce(self.route_lines.clone());
         }
     }
-
-    /// What a caller is told when there is no key to try.
-    fn no_lease(&self, upstream: &str, none: &NoLease, before: Option<Refused>) -> Refused {
-        let no_capacity = |status: u16, message: String| {
-            Refused::plain(ApiError::new(status, message).with_code("no_capacity"))
-        };
-        match none {
-            NoLease::Cancelled => {
-                let cause = self.job.cancel.cause().unwrap_or(Cause::Deadline);
-                Refused {
-                    error: Box::new(ended_for_good(cause).to_error(upstream, "")),
-                    caller_gone: cause == Cause::CallerGone,
-                    hopeless: false,
-                }
-            }
-            // The failure that made a key rest says more than that there is none left.
-            _ if before.is_some() && !matches!(none, NoLease::Busy | NoLease::LineFull) => {
-                before.unwrap_or_else(|| no_capacity(503, String::new()))
-            }
-            NoLease::Spent => no_capacity(503, format!("every key of upstream {upstream} failed")),
-            NoLease::Resting {
-                class,
-                soonest,
-                why,
-            } => {
-                let after = soonest.unwrap_or(Duration::from_secs(1));
-                let mut refused = match class {
-                    Class::RateLimit => Refused::plain(
-                        ApiError::new(
-                            429,
-                            format!("every key of upstream {upstream} is out of quota: {why}"),
-                        )
-                        .with_code("rate_limit_exceeded"),
-                    ),
-                    Class::ModelMissing => Refused::plain(
-                        ApiError::new(404, why.clone())
-                            .with_code("model_not_found")
-                            .with_param("model"),
-                    ),
-                    Class::KeyBad => Refused {
-                        hopeless: true,
-                        ..Refused::plain(
-                            ApiError::new(
-                                502,
-                                format!("upstream {upstream} refused its keys: {why}"),
-                            )
-                            .with_code("upstream_key_refused"),
-                        )
-                    },
-                    _ => no_capacity(
-                        503,
-                        format!("every key of upstream {upstream} rests: {why}"),
-                    ),
-                };
-                if matches!(refused.error.status, 429 | 503) {
-                    refused.error.retry_after = Some(after);
-                }
-                refused
-            }
-            NoLease::Busy | NoLease::LineFull => {
-                let what = match none {
-                    NoLease::Busy => "stayed busy",
-                    _ => "are busy and too many requests wait for them",
-                };
-                let mut refused =
-                    no_capacity(503, format!("all slots of upstream {upstream} {what}"));
-                refused.error.retry_after = Some(Duration::from_secs(1));
-                refused
-            }
-        }
-    }
-}
-
-/// The pause before the `count`th retry: doubling, and a quarter of it left to chance.
-fn back_off(first: Duration, count: u32, chance: u64) -> Duration {
-    const CEILING: Duration = Duration::from_secs(8);
-    let full = first
-        .saturating_mul(1 << count.saturating_sub(1).min(16))
-        .min(CEILING);
-    let share = (chance % 256) as f64 / 1024.0;
-    full.mul_f64(1.0 - share)
 }
 
 fn timing(record: &Record) -> String {
@@ -695,19 +496,4 @@ fn refuse_body(config: &Config, mut call: Call<'_>, problem: &NoBody, record: &m
         return call.refuse_unread(&error);
     }
     refuse(call, &error, record);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_double_up_to_a_ceiling_and_vary_by_a_quarter() {
-        let first = Duration::from_millis(200);
-        assert_eq!(back_off(first, 1, 0), first);
-        assert_eq!(back_off(first, 3, 0), first * 4);
-        assert_eq!(back_off(first, 60, 0), Duration::from_secs(8));
-        let least = back_off(first, 1, 255).as_secs_f64();
-        assert!((0.150..0.151).contains(&least), "{least}");
-    }
 }

@@ -212,6 +212,20 @@ impl Failure {
         )
     }
 
+    /// The request is refused by weir itself, in words that it has already.
+    pub fn refused(error: ApiError) -> Self {
+        Failure {
+            class: Class::RequestFault,
+            status: error.status,
+            kind: error.kind,
+            code: error.code,
+            param: error.param,
+            message: error.message,
+            retry_after: None,
+            signature_refused: false,
+        }
+    }
+
     pub fn caller_gone() -> Self {
         Failure::plain(
             Class::CallerGone,

@@ -84,7 +84,7 @@ impl Default for Options {
 }
 
 /// An upstream request, ready to be sent.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Encoded {
     /// Behind the base URL, with its query: `/v1/messages`.
     pub path: String,
