@@ -392,7 +392,12 @@ impl Exchange<'_, '_> {
             Notes::new(self.stamp.seed),
         );
         loop {
+            let reading = Instant::now();
             let outcome = self.relay(&attempt, &mut answer, &mut sink, lease);
+            if self.stream.is_none() {
+                // A stream's caller reads along; here the whole answer is waited for.
+                self.record.upstream_ms += reading.elapsed().as_secs_f64() * 1e3;
+            }
             // However it ended, its timer must not end what follows.
             self.job.leave();
             self.record.usage = sink.usage();

@@ -30,6 +30,10 @@ const MAX_HEAD: usize = 32 * 1024;
 /// A request's own id is taken over up to this length.
 const MAX_ID: usize = 128;
 
+/// A body over the limit that is still read to its end, where the connection cannot be found (a
+/// unix socket): only so does the answer reach the caller whole.
+const SWALLOWED: usize = 1 << 30;
+
 /// An unread body up to this length keeps its connection.
 const DRAINED: u64 = 64 * 1024;
 
@@ -63,6 +67,13 @@ pub struct Call<'w> {
     common: String,
 }
 
+/// A request whose framing cannot be trusted. It has been answered with this.
+#[derive(Debug)]
+pub struct Misframed {
+    pub id: String,
+    pub error: ApiError,
+}
+
 /// Why there is no body.
 #[derive(Debug, PartialEq, Eq)]
 pub enum NoBody {
@@ -83,7 +94,7 @@ impl<'w> Call<'w> {
         watch: &'w Watch,
         max_body: usize,
         held: Arc<Held>,
-    ) -> Result<Call<'w>, u16> {
+    ) -> Result<Call<'w>, Misframed> {
         let checked = framing::check(&request);
         let (path, query) = split(request.url());
         let id = own_id(&request).unwrap_or_else(new_id);
@@ -106,8 +117,9 @@ impl<'w> Call<'w> {
         push_header(&mut call.common, "x-request-id", &call.id);
         let fault = match checked {
             Ok(Length::Known(length)) if length > max_body as u64 => {
-                call.refuse_unread(&too_long(max_body));
-                return Err(413);
+                let error = too_long(max_body);
+                call.refuse_unread(&error);
+                return Err(call.misframed(error));
             }
             Ok(_) => return Ok(call),
             Err(fault) => fault,
@@ -115,12 +127,21 @@ impl<'w> Call<'w> {
         let declared = call.request.as_ref().and_then(Request::body_length);
         if declared.is_some_and(|length| length > max_body) {
             // Two lengths, and the one that the server believes is absurd.
-            call.refuse_unread(&too_long(max_body));
-            return Err(413);
+            let error = too_long(max_body);
+            call.refuse_unread(&error);
+            return Err(call.misframed(error));
         }
         call.close = true;
-        call.answer(Reply::error(&ApiError::new(fault.status, fault.message)));
-        Err(fault.status)
+        let error = ApiError::new(fault.status, fault.message);
+        call.answer(Reply::error(&error));
+        Err(call.misframed(error))
+    }
+
+    fn misframed(&mut self, error: ApiError) -> Misframed {
+        Misframed {
+            id: mem::take(&mut self.id),
+            error,
+        }
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
@@ -231,6 +252,10 @@ impl<'w> Call<'w> {
         };
         let mut reply = Reply::error(error).with("Connection", "close");
         reply.headers.push_str(&self.common);
+        let declared = request.body_length().unwrap_or(0);
+        if self.peer.is_none() && declared <= SWALLOWED {
+            return swallow(request, &reply, declared);
+        }
         match self.peer.and_then(|peer| self.watch.find(peer)) {
             Some(caller) => {
                 caller.write(&reply.to_bytes());
@@ -299,6 +324,25 @@ impl Drop for Call<'_> {
             self.answer(Reply::error(&error.with_code("internal_error")));
         }
     }
+}
+
+/// Reads a body of `length` bytes and forgets it as it comes, then answers.
+fn swallow(mut request: Request, reply: &Reply, length: usize) {
+    let mut waste = [0; 8 * 1024];
+    let mut left = length;
+    while left > 0 {
+        match request.as_reader().read(&mut waste) {
+            Ok(0) | Err(_) => break,
+            Ok(count) => left = left.saturating_sub(count),
+        }
+    }
+    if left > SWALLOWED / 64 {
+        // Not to be drained in one piece, and nobody is there any more.
+        mem::forget(request);
+        return;
+    }
+    let mut writer = request.into_writer();
+    let _ = reply.write(&mut writer);
 }
 
 fn too_long(max_body: usize) -> ApiError {
@@ -388,6 +432,11 @@ fn read_some(reader: &mut dyn Read, into: &mut [u8], job: &Job) -> Result<usize,
 }
 
 fn split(url: &str) -> (String, String) {
+    // The absolute form, which is meant for proxies, has to be understood by everybody.
+    let url = match url.strip_prefix("http://").or(url.strip_prefix("https://")) {
+        Some(rest) => rest.find('/').map_or("/", |path| &rest[path..]),
+        None => url,
+    };
     match url.split_once('?') {
         Some((path, query)) => (path.to_owned(), query.to_owned()),
         None => (url.to_owned(), String::new()),

@@ -385,8 +385,21 @@ fn serve(
 fn reload_config(gateway: &Arc<Gateway>, reload: &dyn Fn() -> Result<Config, String>) {
     let before = gateway.state();
     let read = reload().and_then(|config| {
-        if config.listen != before.config.listen || config.workers != before.config.workers {
-            warn!("`listen` and `workers` change with a restart only");
+        let old = &before.config;
+        let fixed = [
+            ("listen", config.listen != old.listen),
+            ("workers", config.workers != old.workers),
+            (
+                "max_connections",
+                config.max_connections != old.max_connections,
+            ),
+            (
+                "write_timeout_ms",
+                config.write_timeout != old.write_timeout,
+            ),
+        ];
+        for (name, _) in fixed.iter().filter(|(_, changed)| *changed) {
+            warn!("`{name}` changes with a restart only");
         }
         State::new(config, Some(&before))
     });
@@ -476,8 +489,15 @@ pub fn take(gateway: &Arc<Gateway>, request: Request, desk: &Desk) {
     let at_work = AtWork::begin(desk, &gateway.watch, job);
     let held = Arc::clone(&at_work.job.held);
     let max_body = state.config.max_body_bytes;
-    let Ok(call) = Call::take(request, &gateway.watch, max_body, held) else {
-        return;
+    let call = match Call::take(request, &gateway.watch, max_body, held) {
+        Ok(call) => call,
+        Err(misframed) => {
+            let mut record = Record::new(misframed.id, "none");
+            record.status = misframed.error.status;
+            record.error = Some(misframed.error.message);
+            gateway.metrics.note(&record, &state.names);
+            return record.log(state.config.log_format);
+        }
     };
     let endpoint = routes::endpoint(&call);
     let mut record = Record::new(call.id.clone(), endpoint.name());

@@ -49,7 +49,7 @@ const ALERT_LOOK_MS: u64 = 50;
 const MOST_BEATS: u32 = 32;
 
 /// The accept thread has this long to take a connection before it is given up.
-const ACCEPT_MS: u64 = 300;
+const ACCEPT_MS: u64 = 1_000;
 
 /// What the timer thread shares with the workers.
 pub struct Watch {

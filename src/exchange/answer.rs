@@ -227,7 +227,7 @@ impl Exchange<'_, '_> {
         let mut told = false;
         let mut events = 0u64;
         'answer: loop {
-            while let Some(event) = reader.next().map_err(|_| too_long())? {
+            while let Some(event) = reader.next().map_err(|_| Failure::too_long())? {
                 events += 1;
                 let flow = sink.on_event(event)?;
                 if sink.has_content && !told {
@@ -343,7 +343,7 @@ impl Exchange<'_, '_> {
         let mut filled = 0;
         loop {
             if filled > cap {
-                return Err(too_long());
+                return Err(Failure::too_long());
             }
             // A whole body's end is still to be read, and needs no room of its own.
             let mut end = [0];
@@ -379,8 +379,4 @@ fn is_json(answer: &Answer) -> bool {
     answer
         .header("content-type")
         .is_some_and(|kind| kind.starts_with("application/json"))
-}
-
-fn too_long() -> Failure {
-    Failure::malformed("the upstream's answer is longer than max_answer_bytes")
 }

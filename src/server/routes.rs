@@ -217,7 +217,7 @@ pub fn answer(
             }
             Reply::json(200, br#"{"reset":true}"#.to_vec())
         }
-        Endpoint::Preflight => preflight(),
+        Endpoint::Preflight => preflight(&call),
         Endpoint::WrongMethod(right) => {
             let error = ApiError::new(
                 405,
@@ -334,7 +334,7 @@ fn allow_origin(config: &Config, call: &mut Call<'_>) {
     call.add_common("Access-Control-Allow-Origin", &allowed);
     call.add_common(
         "Access-Control-Expose-Headers",
-        "x-request-id, x-weir-upstream, x-weir-attempts, x-weir-dropped, x-weir-finish-reason, \
+        "x-request-id, x-upstream-request-id, Server-Timing, x-weir-upstream, x-weir-attempts, x-weir-dropped, x-weir-finish-reason, \
          x-weir-prompt-tokens, x-weir-completion-tokens, Retry-After, \
          x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, \
          x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens",
@@ -356,13 +356,20 @@ fn is_local_origin(origin: &str) -> bool {
     matches!(host, "localhost" | "127.0.0.1" | "[::1]")
 }
 
-fn preflight() -> Reply {
+/// Allows what the page asks to send: the SDKs add headers of their own, and new ones now and then.
+fn preflight(call: &Call<'_>) -> Reply {
+    const USUAL: &str =
+        "Authorization, Content-Type, x-api-key, x-request-id, x-weir-dry-run, x-weir-upstream";
+    let names = |list: &&str| {
+        list.len() <= 2048
+            && list
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-_, ".contains(&byte))
+    };
+    let asked = call.header("access-control-request-headers").filter(names);
     Reply::new(204)
-        .with("Access-Control-Allow-Methods", "GET, POST, OPTIONS")
-        .with(
-            "Access-Control-Allow-Headers",
-            "Authorization, Content-Type, x-api-key, x-request-id, x-weir-dry-run, x-weir-upstream",
-        )
+        .with("Access-Control-Allow-Methods", "GET, POST, DELETE, OPTIONS")
+        .with("Access-Control-Allow-Headers", asked.unwrap_or(USUAL))
         .with("Access-Control-Max-Age", 600)
 }
 
