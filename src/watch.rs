@@ -142,6 +142,7 @@ impl Watch {
     pub fn find(&self, peer: SocketAddr) -> Option<Caller> {
         let peer = canonical(peer);
         sockets::callers(self.port)
+            .callers
             .into_iter()
             .find(|caller| canonical(caller.peer) == peer)
     }
@@ -311,12 +312,12 @@ impl Round {
         if self.watch.port == 0 || !(wanted || now >= self.next_pass) {
             return;
         }
-        let callers = sockets::callers(self.watch.port);
+        let found = sockets::callers(self.watch.port);
         self.watch
             .connections
-            .store(callers.len(), Ordering::Relaxed);
+            .store(found.callers.len(), Ordering::Relaxed);
         let watch = &self.watch;
-        let outcome = self.connections.look(callers, jobs, &|| watch.jobs(), now);
+        let outcome = self.connections.look(found, jobs, &|| watch.jobs(), now);
         // Whoever waits to be accepted does so because many come, not because nobody is let in.
         if outcome.fresh > 0 {
             self.queue_since = None;

@@ -15,7 +15,7 @@ use super::by_peer;
 use crate::cancel::Cause;
 use crate::clock;
 use crate::desk::Job;
-use crate::sockets::{Caller, Facts, canonical};
+use crate::sockets::{Caller, Facts, Found, canonical};
 
 /// How long a request's head may take from its first byte, at most.
 const HEAD_MS: u64 = 10_000;
@@ -84,11 +84,12 @@ impl Connections {
     /// listed may be what a connection's bytes were for.
     pub fn look(
         &mut self,
-        callers: Vec<Caller>,
+        found: Found,
         jobs: &[Arc<Job>],
         jobs_now: &dyn Fn() -> Vec<Arc<Job>>,
         now: u64,
     ) -> Outcome {
+        let Found { callers, complete } = found;
         let jobs = by_peer(jobs);
         let mut over: Vec<Caller> = Vec::new();
         let before = self.known.len();
@@ -139,9 +140,10 @@ impl Connections {
                 caller.reset();
             }
         }
+        // A reset connection has no peer any more, so it is not among the open ones. Without
+        // descriptors for the search, nobody is taken for gone.
         let jobs = jobs.values().flatten();
-        for job in jobs.filter(|job| job.wants_caller(now)) {
-            // A reset connection has no peer any more, so it is not among the open ones.
+        for job in jobs.filter(|job| complete && job.wants_caller(now)) {
             job.cancel.pull(Cause::CallerGone);
         }
         self.known.retain(|_, connection| connection.looked == now);
