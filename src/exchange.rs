@@ -67,7 +67,13 @@ pub fn chat(
             fixed,
             attempt: String::new(),
         };
-        let stream = Arc::new(Stream::new(writer, !old, stream_head, config.keepalive));
+        let stream = Arc::new(Stream::new(
+            writer,
+            !old,
+            stream_head,
+            config.keepalive,
+            Arc::clone(&job.held),
+        ));
         job.set_stream(&stream);
         Caller::Stream(Unfinished(stream))
     } else {
@@ -89,6 +95,7 @@ pub fn chat(
         id: &id,
         stream: caller.stream(),
         retries_left: config.retries,
+        broken: false,
         record,
         route_lines: String::new(),
     };
@@ -202,6 +209,8 @@ struct Exchange<'e, 'b> {
     /// Where events go; `None`: the answer is wanted whole.
     stream: Option<Arc<Stream>>,
     retries_left: u32,
+    /// The last attempt broke on its connection.
+    broken: bool,
     record: &'e mut Record,
     /// Headers about the attempt that is being made.
     route_lines: String,
@@ -290,6 +299,7 @@ impl Exchange<'_, '_> {
                 failure.status,
                 failure.message
             );
+            self.broken = failure.class == Class::Transport;
             let key = lease.key();
             lease.failed(&failure, Instant::now());
             let mut refused = Refused {
@@ -378,6 +388,7 @@ impl Exchange<'_, '_> {
             upstream,
             key: &upstream.keys[lease.key()],
             line: &self.state.lines[target.upstream],
+            fresh: self.broken,
             path: &encoded.path,
             body: &encoded.body,
             id: self.id,
@@ -402,10 +413,13 @@ impl Exchange<'_, '_> {
         );
         loop {
             let outcome = self.relay(&attempt, &mut answer, &mut sink, lease);
+            // However it ended, its timer must not end what follows.
+            self.job.leave();
             self.record.usage = sink.usage();
             let answered = outcome?;
             // Some answers come in several parts, each asked for with a request of its own.
             let Some(body) = sink.continuation(&encoded.body) else {
+                self.record.spend(&self.state.limits);
                 sink.take_notes()
                     .keep(&self.state.memory, &upstream.name, lease.key());
                 return self.close(answered, &attempt, answer, sink);

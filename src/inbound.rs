@@ -7,13 +7,14 @@
 use std::io::{self, Read, Write};
 use std::mem;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use log::warn;
 use tiny_http::{Method, Request};
 
-use crate::desk::{Job, Phase};
+use crate::desk::{Held, Job, Phase};
 use crate::error::ApiError;
 use crate::reply::{Reply, push_header};
 use crate::watch::Watch;
@@ -42,6 +43,7 @@ pub fn leaked() -> u64 {
 pub struct Call<'w> {
     request: Option<Request>,
     watch: &'w Watch,
+    held: Arc<Held>,
     pub id: String,
     pub method: Method,
     pub path: String,
@@ -68,12 +70,19 @@ pub enum NoBody {
 impl<'w> Call<'w> {
     /// Takes a request over. An error is a framing that cannot be trusted: it has been answered,
     /// and the connection will be closed.
-    pub fn take(request: Request, watch: &'w Watch, max_body: usize) -> Result<Call<'w>, u16> {
+    /// `held` is let go of before the last bytes of the answer leave.
+    pub fn take(
+        request: Request,
+        watch: &'w Watch,
+        max_body: usize,
+        held: Arc<Held>,
+    ) -> Result<Call<'w>, u16> {
         let checked = framing::check(&request);
         let (path, query) = split(request.url());
         let id = own_id(&request).unwrap_or_else(new_id);
         let mut call = Call {
             watch,
+            held,
             id,
             method: request.method().clone(),
             path,
@@ -156,6 +165,7 @@ impl<'w> Call<'w> {
         let Some(request) = self.request.take() else {
             return;
         };
+        self.held.release();
         reply.headers.push_str(&self.common);
         reply.head_only |= self.method == Method::Head;
         // A short body that nobody read is drained by the server, within the job's time for it. A

@@ -9,6 +9,7 @@ use crate::chat::Usage;
 use crate::config::LogFormat;
 use crate::desk::Stopwatch;
 use crate::journal;
+use crate::limits::Limits;
 use crate::request_log::Transcript;
 
 /// How a stream ended.
@@ -56,6 +57,7 @@ pub struct Record {
     /// Milliseconds spent waiting for upstreams.
     pub upstream_ms: f64,
     pub usage: Usage,
+    spent: bool,
     pub heartbeats: u32,
     /// Why it failed, in the words the caller got.
     pub error: Option<String>,
@@ -80,6 +82,7 @@ impl Record {
             first_byte: None,
             upstream_ms: 0.0,
             usage: Usage::default(),
+            spent: false,
             heartbeats: 0,
             error: None,
             transcript: None,
@@ -108,6 +111,15 @@ impl Record {
     /// Milliseconds that weir itself took so far.
     pub fn own_ms(&self) -> f64 {
         (self.begun.millis() - self.upstream_ms).max(0.0)
+    }
+
+    /// Charges the key of the caller with what the answer cost, once. Before its last bytes leave,
+    /// so that the next request finds it counted.
+    pub fn spend(&mut self, limits: &Limits) {
+        if !self.spent {
+            self.spent = true;
+            limits.spend(&self.client, self.tokens());
+        }
     }
 
     /// What the answer cost.

@@ -85,6 +85,8 @@ pub struct State {
     /// Lives as long as the process, whatever is reloaded.
     pub memory: Arc<Memory>,
     pub request_log: Option<Arc<RequestLog>>,
+    /// What client keys have used; lives as long as the process, too.
+    pub limits: Arc<Limits>,
     /// What no text from an upstream may show.
     pub masks: Masks,
     /// The models that metrics tell apart.
@@ -134,6 +136,7 @@ impl State {
             pools,
             lines,
             memory: before.map_or_else(Arc::default, |before| Arc::clone(&before.memory)),
+            limits: before.map_or_else(Arc::default, |before| Arc::clone(&before.limits)),
         };
         if let Some(before) = before {
             state.inherit(before);
@@ -173,12 +176,11 @@ pub struct Gateway {
     crew: Crew,
     draining: AtomicBool,
     /// Chats in the works, each on a worker of its own.
-    chats: AtomicUsize,
+    chats: Arc<AtomicUsize>,
     max_chats: usize,
     begun: Instant,
     metrics: Metrics,
     ledger: Ledger,
-    limits: Limits,
     discovery: Arc<Discovery>,
 }
 
@@ -273,12 +275,11 @@ fn start(config: Config) -> Result<Started, String> {
         door: Door::new(opened).map_err(cannot)?,
         crew: Crew::default(),
         draining: AtomicBool::new(false),
-        chats: AtomicUsize::new(0),
+        chats: Arc::default(),
         max_chats,
         begun: Instant::now(),
         metrics: Metrics::default(),
         ledger: Ledger::default(),
-        limits: Limits::default(),
         discovery: Arc::default(),
     });
     let on_round = {
@@ -465,7 +466,9 @@ pub fn take(gateway: &Arc<Gateway>, request: Request, desk: &Desk) {
     // Whoever reads the body, or drains what nobody read, is ended when this is over.
     job.enter(Phase::Body, state.config.body_wait);
     let at_work = AtWork::begin(desk, &gateway.watch, job);
-    let Ok(call) = Call::take(request, &gateway.watch, state.config.max_body_bytes) else {
+    let held = Arc::clone(&at_work.job.held);
+    let max_body = state.config.max_body_bytes;
+    let Ok(call) = Call::take(request, &gateway.watch, max_body, held) else {
         return;
     };
     let endpoint = routes::endpoint(&call);

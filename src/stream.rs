@@ -6,12 +6,14 @@
 //! answer with its own status. Knows no dialect but the error event it is handed.
 
 use std::io::{self, Write};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::clock;
+use crate::desk::Held;
 use crate::reply::Reply;
 
 /// What the timer thread sends into a silent stream. A comment alone is safe: the official SDKs
@@ -24,6 +26,8 @@ pub struct Gone;
 
 pub struct Stream {
     out: Mutex<Out>,
+    /// Let go of before the last bytes leave.
+    held: Arc<Held>,
     /// `clock::now` of the last write, or of the begin.
     last: AtomicU64,
     /// `clock::now` of the begin of the write that is going on; 0 for none.
@@ -68,6 +72,7 @@ impl Stream {
         chunked: bool,
         head: Head,
         keepalive: Duration,
+        held: Arc<Held>,
     ) -> Stream {
         Stream {
             out: Mutex::new(Out {
@@ -78,6 +83,7 @@ impl Stream {
                 frame: Vec::new(),
                 heartbeats: 0,
             }),
+            held,
             last: AtomicU64::new(clock::now()),
             writing_since: AtomicU64::new(0),
             keepalive: clock::millis(keepalive).max(1),
@@ -119,6 +125,7 @@ impl Stream {
             return self.write(&mut out, event, true).map(|()| false);
         }
         out.state = State::Ended;
+        self.held.release();
         let written = {
             let _writing = self.writing();
             reply.write(&mut out.writer)
@@ -167,6 +174,9 @@ impl Stream {
     fn write(&self, out: &mut Out, events: &[u8], last: bool) -> Result<(), Gone> {
         if out.state == State::Ended {
             return Err(Gone);
+        }
+        if last {
+            self.held.release();
         }
         let _writing = self.writing();
         out.frame(events, last);
@@ -246,7 +256,6 @@ fn push_hex(out: &mut Vec<u8>, number: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
 
     /// Takes what is written, one entry a flush.
     #[derive(Clone, Default)]
@@ -274,7 +283,13 @@ mod tests {
             attempt: String::new(),
         };
         (
-            Stream::new(Box::new(wire.clone()), chunked, head, keepalive),
+            Stream::new(
+                Box::new(wire.clone()),
+                chunked,
+                head,
+                keepalive,
+                Arc::default(),
+            ),
             wire,
         )
     }

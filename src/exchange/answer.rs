@@ -196,6 +196,9 @@ impl Exchange<'_, '_> {
         self.job.enter(Phase::Between, idle);
         if matches!(sink.speaker, Speaker::Whole) || (!streamed && is_json(answer)) {
             let body = self.read_whole(attempt, answer)?;
+            if body.trim_ascii().is_empty() {
+                return Err(Failure::empty());
+            }
             sink.on_body(&body)?;
             lease.succeeded();
             if matches!(sink.speaker, Speaker::Whole) {
@@ -205,8 +208,10 @@ impl Exchange<'_, '_> {
         }
         let mut reader = sse::Reader::new(self.state.config.max_answer_bytes);
         let mut told = false;
+        let mut events = 0u64;
         'answer: loop {
             while let Some(event) = reader.next().map_err(|_| too_long())? {
+                events += 1;
                 let flow = sink.on_event(event)?;
                 if sink.has_content && !told {
                     told = true;
@@ -219,12 +224,16 @@ impl Exchange<'_, '_> {
             }
             let count = reader
                 .fill(&mut answer.body)
-                .map_err(|error| attempt.broken(&self.job.cancel, &error))?;
+                .map_err(|error| attempt.broken(self.job, &error))?;
             if count == 0 {
-                if let Some(event) = reader.finish()
-                    && sink.on_event(event)? == Flow::Done
-                {
-                    break;
+                if let Some(event) = reader.finish() {
+                    events += 1;
+                    if sink.on_event(event)? == Flow::Done {
+                        break;
+                    }
+                }
+                if events == 0 {
+                    return Err(Failure::empty());
                 }
                 sink.on_end()?;
                 break;
@@ -297,9 +306,8 @@ impl Exchange<'_, '_> {
         while left > 0 && matches!(answer.body.read(&mut rest), Ok(1..)) {
             left -= 1;
         }
-        self.job.leave();
         // The answer is whole, whatever became of the connection.
-        let _ = attempt.ended(&self.job.cancel);
+        let _ = attempt.ended(self.job);
         Ok(answered)
     }
 
@@ -311,29 +319,31 @@ impl Exchange<'_, '_> {
         let declared = answer
             .header("content-length")
             .and_then(|length| length.parse::<usize>().ok());
-        let mut body = Vec::with_capacity(declared.map_or(PIECE, |length| length.min(BELIEVED)));
+        let mut body = vec![0; declared.map_or(PIECE, |length| length.min(BELIEVED))];
+        let mut filled = 0;
         loop {
-            let filled = body.len();
             if filled > cap {
                 return Err(too_long());
             }
             // A whole body's end is still to be read, and needs no room of its own.
             let mut end = [0];
-            let read = if Some(filled) == declared {
-                answer.body.read(&mut end)
-            } else {
-                let room = (body.capacity() - filled).max(PIECE.max(filled / 2));
-                body.resize(filled + room, 0);
-                let read = answer.body.read(&mut body[filled..]);
-                body.truncate(filled + *read.as_ref().unwrap_or(&0));
-                read
+            if filled == body.len() && Some(filled) != declared {
+                body.resize(filled * 2 + PIECE, 0);
+            }
+            let room = match filled == body.len() {
+                true => &mut end[..],
+                false => &mut body[filled..],
             };
-            match read {
+            match answer.body.read(room) {
                 Ok(0) => break,
-                Ok(_) => self.job.extend(attempt.upstream.idle),
-                Err(error) => return Err(attempt.broken(&self.job.cancel, &error)),
+                Ok(count) => {
+                    filled = (filled + count).min(body.len());
+                    self.job.extend(attempt.upstream.idle);
+                }
+                Err(error) => return Err(attempt.broken(self.job, &error)),
             }
         }
+        body.truncate(filled);
         self.job.leave();
         Ok(body)
     }

@@ -135,16 +135,16 @@ pub fn answer(
     }
     // Before the headers, so that they tell what is left after this request.
     let ticket = match key.filter(|_| endpoint == Endpoint::Chat) {
-        Some(key) => gateway.limits.admit(key),
+        Some(key) => state.limits.admit(key),
         None => Ok(None),
     };
-    for (name, value) in key.map_or_else(Vec::new, |key| gateway.limits.headers(key)) {
+    for (name, value) in key.map_or_else(Vec::new, |key| state.limits.headers(key)) {
         call.add_common(name, &value);
     }
-    let _ticket = match ticket {
-        Ok(ticket) => ticket,
+    match ticket {
+        Ok(ticket) => job.held.keep(ticket),
         Err(error) => return refuse(call, endpoint, &error, record),
-    };
+    }
     let reply = match endpoint {
         Endpoint::Chat => {
             if gateway.draining.load(Ordering::Acquire) {
@@ -153,14 +153,15 @@ pub fn answer(
                     .with_retry_after(Duration::from_secs(1));
                 return refuse(call, endpoint, &error, record);
             }
-            let Some(_seat) = Seat::take(&gateway.chats, gateway.max_chats) else {
+            let Some(seat) = Seat::take(&gateway.chats, gateway.max_chats) else {
                 let error = ApiError::new(503, "all workers of the gateway are busy")
                     .with_code("overloaded")
                     .with_retry_after(Duration::from_secs(1));
                 return refuse(call, endpoint, &error, record);
             };
+            job.held.keep(seat);
             exchange::chat(state, call, job, key, record);
-            gateway.limits.spend(&record.client, record.tokens());
+            record.spend(&state.limits);
             return;
         }
         Endpoint::Models => Reply::json(200, models::list(config, &usable(state), key, 0)),
@@ -208,17 +209,17 @@ pub fn answer(
 }
 
 /// A place among the chats that may run at once.
-struct Seat<'a>(&'a AtomicUsize);
+struct Seat(Arc<AtomicUsize>);
 
-impl<'a> Seat<'a> {
-    fn take(taken: &'a AtomicUsize, most: usize) -> Option<Seat<'a>> {
-        let seat = Seat(taken);
+impl Seat {
+    fn take(taken: &Arc<AtomicUsize>, most: usize) -> Option<Seat> {
+        let seat = Seat(Arc::clone(taken));
         // Counted first; the guard takes it back if it was one too many.
         (taken.fetch_add(1, Ordering::AcqRel) < most).then_some(seat)
     }
 }
 
-impl Drop for Seat<'_> {
+impl Drop for Seat {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }

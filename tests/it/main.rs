@@ -19,6 +19,7 @@ mod wire;
 
 mod client_limits;
 mod discovery;
+mod faults;
 mod first_mile;
 mod hangup;
 mod heartbeats;
