@@ -63,6 +63,8 @@ pub struct Job {
     pub peer: Option<SocketAddr>,
     pub cancel: Arc<Cancel>,
     pub held: Arc<Held>,
+    /// It is a chat, or something else that asks upstreams.
+    pub is_chat: AtomicBool,
     /// `clock::now` when the whole request must be over.
     deadline: AtomicU64,
     /// The phase and when it must be over. The timer thread pulls under this lock, so that a
@@ -88,6 +90,7 @@ impl Job {
             peer,
             cancel: Arc::default(),
             held: Arc::default(),
+            is_chat: AtomicBool::new(false),
             deadline: AtomicU64::new(began.saturating_add(clock::millis(deadline))),
             phase: Mutex::new((Phase::Plain, NEVER)),
             stream: Mutex::new(None),

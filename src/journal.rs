@@ -44,9 +44,11 @@ pub fn start(verbose: bool) {
     };
     let mut text = SimpleLogger::new().with_level(level);
     // Prefixes: `ureq` is `ureq_proto` as well.
-    for chatty in ["ureq", "rustls", "tiny_http"] {
+    for chatty in ["ureq", "rustls"] {
         text = text.with_module_level(chatty, LevelFilter::Warn);
     }
+    // Its one message is that accepting failed, which we say ourselves, and not while stopping.
+    text = text.with_module_level("tiny_http", LevelFilter::Off);
     VERBOSE.store(verbose, Ordering::Relaxed);
     log::set_max_level(text.max_level());
     log::set_boxed_logger(Box::new(Journal { text })).expect("no other logger was set before this");

@@ -90,7 +90,7 @@ impl Masks {
 }
 
 /// Whether a header of this name is there to prove something.
-fn is_credential(name: &str) -> bool {
+pub fn is_credential(name: &str) -> bool {
     ["auth", "key", "token", "secret", "cookie", "password"]
         .iter()
         .any(|word| name.contains(word))

@@ -37,6 +37,8 @@ pub struct Options {
     pub anthropic: anthropic::Switches,
     /// Gemini's format only.
     pub gemini: gemini::Switches,
+    /// The Responses format only.
+    pub responses: responses::Switches,
 }
 
 impl Options {
@@ -76,12 +78,13 @@ impl Default for Options {
             learned: None,
             anthropic: anthropic::Switches::default(),
             gemini: gemini::Switches::default(),
+            responses: responses::Switches::default(),
         }
     }
 }
 
 /// An upstream request, ready to be sent.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Encoded {
     /// Behind the base URL, with its query: `/v1/messages`.
     pub path: String,

@@ -84,9 +84,9 @@ pub struct State {
     pub lines: Vec<Line>,
     /// Lives as long as the process, whatever is reloaded.
     pub memory: Arc<Memory>,
-    pub request_log: Option<Arc<RequestLog>>,
     /// What client keys have used; lives as long as the process, too.
     pub limits: Arc<Limits>,
+    pub request_log: Option<Arc<RequestLog>>,
     /// What no text from an upstream may show.
     pub masks: Masks,
     /// The models that metrics tell apart.
@@ -198,6 +198,14 @@ fn keep_list(upstream: &mut Upstream, before: Option<&State>) {
 }
 
 impl Gateway {
+    /// Chats in the works, up to the last byte of their answers.
+    pub fn running(&self) -> usize {
+        let jobs = self.watch.jobs();
+        jobs.iter()
+            .filter(|job| job.is_chat.load(Ordering::Relaxed))
+            .count()
+    }
+
     pub fn state(&self) -> Arc<State> {
         Arc::clone(&self.state.read())
     }
@@ -377,8 +385,21 @@ fn serve(
 fn reload_config(gateway: &Arc<Gateway>, reload: &dyn Fn() -> Result<Config, String>) {
     let before = gateway.state();
     let read = reload().and_then(|config| {
-        if config.listen != before.config.listen || config.workers != before.config.workers {
-            warn!("`listen` and `workers` change with a restart only");
+        let old = &before.config;
+        let fixed = [
+            ("listen", config.listen != old.listen),
+            ("workers", config.workers != old.workers),
+            (
+                "max_connections",
+                config.max_connections != old.max_connections,
+            ),
+            (
+                "write_timeout_ms",
+                config.write_timeout != old.write_timeout,
+            ),
+        ];
+        for (name, _) in fixed.iter().filter(|(_, changed)| *changed) {
+            warn!("`{name}` changes with a restart only");
         }
         State::new(config, Some(&before))
     });
@@ -468,8 +489,15 @@ pub fn take(gateway: &Arc<Gateway>, request: Request, desk: &Desk) {
     let at_work = AtWork::begin(desk, &gateway.watch, job);
     let held = Arc::clone(&at_work.job.held);
     let max_body = state.config.max_body_bytes;
-    let Ok(call) = Call::take(request, &gateway.watch, max_body, held) else {
-        return;
+    let call = match Call::take(request, &gateway.watch, max_body, held) {
+        Ok(call) => call,
+        Err(misframed) => {
+            let mut record = Record::new(misframed.id, "none");
+            record.status = misframed.error.status;
+            record.error = Some(misframed.error.message);
+            gateway.metrics.note(&record, &state.names);
+            return record.log(state.config.log_format);
+        }
     };
     let endpoint = routes::endpoint(&call);
     let mut record = Record::new(call.id.clone(), endpoint.name());
@@ -480,12 +508,20 @@ pub fn take(gateway: &Arc<Gateway>, request: Request, desk: &Desk) {
     let fenced = catch_unwind(AssertUnwindSafe(|| {
         routes::answer(gateway, &state, endpoint, call, &at_work.job, &mut record);
     }));
+    if record.status == 499 {
+        // A caller who did not read in time is still there, with half a chunk.
+        let known = at_work.job.caller.lock().clone();
+        let find = || gateway.watch.find(at_work.job.peer?).map(Arc::new);
+        if let Some(caller) = known.or_else(find) {
+            caller.shut();
+        }
+    }
     if fenced.is_err() {
         error!("{}: a panic while answering", record.id);
         record.status = 500;
     }
     gateway.metrics.note(&record, &state.names);
-    if endpoint == routes::Endpoint::Chat {
+    if endpoint.is_exchange() {
         gateway.ledger.note(&record, &state.names);
     }
     if endpoint.is_logged() {

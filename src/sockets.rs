@@ -147,12 +147,31 @@ impl Caller {
     /// kernels refuse it while a thread is just being woken.
     pub fn reset(&self) {
         self.shut();
+        let _ = self.disconnect();
+    }
+
+    /// Ends the connection with a reset and without an orderly end before it, so that nobody can
+    /// take what was written for the whole of an answer.
+    pub fn break_off(&self) {
+        // Wakes the reader, on which some kernels insist first.
+        self.shut_read();
+        for _ in 0..20 {
+            if self.disconnect().is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.shut();
+    }
+
+    /// Connects to no address, which resets a connection that is open.
+    fn disconnect(&self) -> io::Result<()> {
         // SAFETY: plain numbers, for which all zeroes is a value.
         let mut nowhere: libc::sockaddr = unsafe { mem::zeroed() };
         nowhere.sa_family = libc::AF_UNSPEC as libc::sa_family_t;
         let length = mem::size_of::<libc::sockaddr>() as libc::socklen_t;
-        // SAFETY: the address is as long as said; connecting to no address disconnects.
-        unsafe { libc::connect(self.fd.as_raw_fd(), &nowhere, length) };
+        // SAFETY: the address is as long as said.
+        check(unsafe { libc::connect(self.fd.as_raw_fd(), &nowhere, length) }).map(drop)
     }
 
     /// Says that nothing more will be written; the peer can still read what was.

@@ -97,28 +97,10 @@ impl Attempt<'_> {
         let url = format!("{}{}", self.upstream.base_url, self.path);
         let mut headers: Vec<(&str, &str)> = Vec::with_capacity(8);
         headers.push(("content-type", "application/json"));
-        let accept = if self.streams {
-            "text/event-stream"
-        } else {
-            "application/json"
-        };
-        headers.push(("accept", accept));
+        headers.push(("accept", accept(self.streams)));
         headers.push(("x-request-id", self.id));
-        let (name, prefix) = self.upstream.format.auth_header();
-        let bearer;
-        if let Some(secret) = &self.key.secret {
-            bearer = format!("{prefix}{}", secret.reveal());
-            headers.push((name, &bearer));
-        }
-        if self.upstream.format == Format::Anthropic {
-            headers.push((
-                "anthropic-version",
-                &self.upstream.options.anthropic_version,
-            ));
-        }
-        for (name, value) in &self.upstream.headers {
-            headers.push((name, value));
-        }
+        let bearer = bearer(self.upstream, self.key);
+        headers.extend(standing_headers(self.upstream, bearer.as_deref()));
         match self.fresh {
             true => self.line.fresh().post(&url, &headers, self.body),
             false => self.line.post(&url, &headers, self.body),
@@ -159,6 +141,36 @@ impl Attempt<'_> {
             failure
         })
     }
+}
+
+pub fn accept(streams: bool) -> &'static str {
+    match streams {
+        true => "text/event-stream",
+        false => "application/json",
+    }
+}
+
+/// The key as it stands in its header.
+pub fn bearer(upstream: &Upstream, key: &Key) -> Option<String> {
+    let (_, prefix) = upstream.format.auth_header();
+    let secret = key.secret.as_ref()?;
+    Some(format!("{prefix}{}", secret.reveal()))
+}
+
+/// The headers that an upstream gets with every request.
+pub fn standing_headers<'a>(
+    upstream: &'a Upstream,
+    bearer: Option<&'a str>,
+) -> impl Iterator<Item = (&'a str, &'a str)> {
+    let (name, _) = upstream.format.auth_header();
+    let version = &*upstream.options.anthropic_version;
+    let version = (upstream.format == Format::Anthropic).then_some(("anthropic-version", version));
+    let own = upstream.headers.iter();
+    bearer
+        .map(|bearer| (name, bearer))
+        .into_iter()
+        .chain(version)
+        .chain(own.map(|(name, value)| (&**name, &**value)))
 }
 
 /// The failure for a request that nothing can save any more.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Exchange;
 use crate::chat::{Delta, DeltaSink, Usage};
 use crate::desk::Phase;
-use crate::dialect::openai::{Chunks, Fold};
+use crate::dialect::{Streamed, Whole};
 use crate::failure::Failure;
 use crate::line::Answer;
 use crate::memory::Notes;
@@ -31,8 +31,10 @@ pub enum Speaker {
     Relay(RelayStream),
     /// The same format on both sides, in one piece.
     Whole,
-    Chunks(Box<dyn Decoder>, Box<Chunks>),
-    Fold(Box<dyn Decoder>, Box<Fold>),
+    /// Deltas, written as they come.
+    Chunks(Box<dyn Decoder>, Box<dyn Streamed>),
+    /// Deltas, written in one piece.
+    Fold(Box<dyn Decoder>, Box<dyn Whole>),
 }
 
 /// A speaker and what it has to say so far.
@@ -58,6 +60,8 @@ impl Sink {
     }
 
     fn on_event(&mut self, event: sse::Event<'_>) -> Result<Flow, Failure> {
+        #[cfg(debug_assertions)]
+        panic_on_demand(event.data);
         match &mut self.speaker {
             Speaker::Relay(relay) => {
                 let flow = relay.on_event(event, &mut self.relayed);
@@ -94,6 +98,8 @@ impl Sink {
     }
 
     fn on_body(&mut self, body: &[u8]) -> Result<(), Failure> {
+        #[cfg(debug_assertions)]
+        panic_on_demand(body);
         match &mut self.speaker {
             Speaker::Relay(relay) => relay.on_body(body, &mut self.relayed),
             Speaker::Whole => {
@@ -157,6 +163,17 @@ impl Sink {
     }
 }
 
+/// Panics where the upstream says the word of the environment's `WEIR_PANIC_ON`: the tests show
+/// what a panic costs. Release builds do not have it.
+#[cfg(debug_assertions)]
+fn panic_on_demand(data: &[u8]) {
+    static WORD: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+    if let Some(word) = WORD.get_or_init(|| std::env::var("WEIR_PANIC_ON").ok()) {
+        let said = String::from_utf8_lossy(data).contains(word.as_str());
+        assert!(!said, "the upstream said {word}");
+    }
+}
+
 fn unexpected_stream() -> Failure {
     Failure::malformed("the upstream streamed an answer that was asked for whole")
 }
@@ -210,7 +227,7 @@ impl Exchange<'_, '_> {
         let mut told = false;
         let mut events = 0u64;
         'answer: loop {
-            while let Some(event) = reader.next().map_err(|_| too_long())? {
+            while let Some(event) = reader.next().map_err(|_| Failure::too_long())? {
                 events += 1;
                 let flow = sink.on_event(event)?;
                 if sink.has_content && !told {
@@ -281,16 +298,19 @@ impl Exchange<'_, '_> {
                 let Speaker::Fold(_, fold) = sink.speaker else {
                     return Err(unexpected_stream());
                 };
-                Answered::Whole(fold.into_json())
+                self.route_lines.push_str(&fold.lines());
+                Answered::Whole(fold.into_body())
             }
             (_, speaker) => {
+                let mut trailers = String::new();
                 if let Speaker::Chunks(_, chunks) = speaker {
                     chunks.finish();
+                    trailers = chunks.trailers();
                 }
                 if let Some(stream) = &self.stream {
                     let first = self.record.first_byte.is_none();
                     self.record.keep_answer(sink.pending());
-                    let sent = stream.end(sink.pending());
+                    let sent = stream.end(sink.pending(), &trailers);
                     if first {
                         self.record.first_byte = Some(self.record.begun.millis());
                     }
@@ -323,12 +343,18 @@ impl Exchange<'_, '_> {
         let mut filled = 0;
         loop {
             if filled > cap {
-                return Err(too_long());
+                return Err(Failure::too_long());
             }
             // A whole body's end is still to be read, and needs no room of its own.
             let mut end = [0];
             if filled == body.len() && Some(filled) != declared {
-                body.resize(filled * 2 + PIECE, 0);
+                let room = filled + PIECE;
+                if body.try_reserve_exact(room).is_err() {
+                    return Err(Failure::malformed(
+                        "there is no memory for an answer this long",
+                    ));
+                }
+                body.resize(filled + room, 0);
             }
             let room = match filled == body.len() {
                 true => &mut end[..],
@@ -338,10 +364,10 @@ impl Exchange<'_, '_> {
                 Ok(0) => break,
                 Ok(count) => {
                     filled = (filled + count).min(body.len());
-                    self.job.extend(attempt.upstream.idle);
                 }
                 Err(error) => return Err(attempt.broken(self.job, &error)),
             }
+            self.job.extend(attempt.upstream.idle);
         }
         body.truncate(filled);
         self.job.leave();
@@ -353,8 +379,4 @@ fn is_json(answer: &Answer) -> bool {
     answer
         .header("content-type")
         .is_some_and(|kind| kind.starts_with("application/json"))
-}
-
-fn too_long() -> Failure {
-    Failure::malformed("the upstream's answer is longer than max_answer_bytes")
 }

@@ -169,9 +169,9 @@ impl Generation {
 
 pub struct Door {
     state: Mutex<State>,
+    handed: bool,
     /// The number of the current server, to be looked at without the lock.
     number: AtomicU64,
-    handed: bool,
     file: Option<PathBuf>,
 }
 
@@ -196,8 +196,8 @@ impl Door {
                 opened: Instant::now(),
                 closed: false,
             }),
-            number: AtomicU64::new(0),
             handed: opened.handed,
+            number: AtomicU64::new(0),
             file: opened.file,
         })
     }
