@@ -11,6 +11,7 @@
 //! | discovery | 1 where an upstream has `discover` | the next model list that is due, or a reload | with the process |
 //! | patience | 1 per model list that is asked for | its end, for 30 s | with it |
 //! | of the HTTP server | 1 accepts, 4 or more read one connection each | connections, heads | with their connections |
+//! | openers | at most 1 | descriptors for a new HTTP server | when it is open |
 //! | keepers | 1 per HTTP server that was given up | late requests on its old connections | after `KEEP` without one |
 //! | look-ups | 1 per name that is looked up | the resolver | with its answer |
 //! | slow heartbeats | 1 per heartbeat to a unix-socket caller | that write | with it |
@@ -301,9 +302,23 @@ fn start(config: Config) -> Result<Started, String> {
     };
     let on_stuck = {
         let gateway = Arc::clone(&gateway);
+        let opening = Arc::new(AtomicBool::new(false));
         Box::new(move || {
-            if !gateway.draining.load(Ordering::Acquire) {
-                gateway.door.reopen_stuck(&gateway);
+            if gateway.draining.load(Ordering::Acquire) || opening.swap(true, Ordering::AcqRel) {
+                return;
+            }
+            // It may take until there are descriptors again, and heartbeats must not wait for it.
+            let (gateway, opening_there) = (Arc::clone(&gateway), Arc::clone(&opening));
+            let spawned = thread::Builder::new()
+                .name("opener".into())
+                .stack_size(STACK)
+                .spawn(move || {
+                    gateway.door.reopen_stuck(&gateway);
+                    opening_there.store(false, Ordering::Release);
+                });
+            if let Err(error) = spawned {
+                error!("the listener is not opened anew: {error}");
+                opening.store(false, Ordering::Release);
             }
         })
     };

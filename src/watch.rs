@@ -51,6 +51,15 @@ const MOST_BEATS: u32 = 32;
 /// The accept thread has this long to take a connection before it is given up.
 const ACCEPT_MS: u64 = 1_000;
 
+/// The accept thread has panicked: it duplicates each new connection's descriptor and takes a
+/// failure of that for impossible.
+static ACCEPTOR_FELL: AtomicBool = AtomicBool::new(false);
+
+/// For the panic hook. The next round opens the listener anew.
+pub fn acceptor_fell() {
+    ACCEPTOR_FELL.store(true, Ordering::Release);
+}
+
 /// What the timer thread shares with the workers.
 pub struct Watch {
     bell: Bell,
@@ -369,6 +378,11 @@ impl Round {
         let Some(listener) = &self.duties.listener else {
             return false;
         };
+        if ACCEPTOR_FELL.swap(false, Ordering::AcqRel) {
+            self.queue_since = None;
+            (self.duties.on_stuck)();
+            return true;
+        }
         if sockets::accept_queue(listener.as_fd()).unwrap_or(0) == 0 {
             self.queue_since = None;
             return false;

@@ -52,7 +52,8 @@ fn without_descriptors_streams_go_on_and_with_them_callers_are_served_again() {
         });
     }
     scripted.open("go");
-    assert!(Streamed::read(stream.rest(LIMIT)).done);
+    let rest = Streamed::read(stream.rest(LIMIT));
+    assert!(rest.done, "{rest:?} {}", weir.log());
     weir.idle(LIMIT);
     until(LIMIT, "descriptors to come back", || {
         (weir.fds() <= fds + 8).then_some(())
