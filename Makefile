@@ -3,7 +3,7 @@ CARGO ?= cargo
 prefix ?= /usr/local
 DESTDIR ?=
 
-.PHONY: all run test lint install clean
+.PHONY: all run test lint soak crowd install clean
 
 all:
 	$(CARGO) build --locked --release
@@ -17,6 +17,15 @@ test:
 lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+# Mixed load with faults at random, SOAK_SECONDS long; then 10 000 silent connections for a minute.
+SOAK_SECONDS ?= 180
+soak:
+	SOAK_SECONDS=$(SOAK_SECONDS) $(CARGO) test --locked --test it soak:: -- --nocapture
+
+crowd: all
+	WEIR_BIN=$(CURDIR)/target/release/weir \
+	$(CARGO) test --locked --test it callers::crowd::ten -- --ignored --nocapture
 
 install: all
 	install -D -m 755 target/release/weir $(DESTDIR)$(prefix)/bin/weir

@@ -30,4 +30,5 @@ mod operation;
 mod recordings;
 mod retries;
 mod selftest;
+mod soak;
 mod streams;
