@@ -19,7 +19,7 @@ use std::time::Duration;
 use libc::c_int;
 
 /// The backlog of connections that the kernel finishes for us; it cuts this to its own limit.
-const BACKLOG: c_int = 1024;
+const BACKLOG: c_int = 4096;
 
 /// Prepares a listening socket. Accepted sockets inherit these options on Linux.
 ///

@@ -36,5 +36,6 @@ mod retries;
 mod running;
 mod secrets;
 mod selftest;
+mod soak;
 mod streams;
 mod text;
