@@ -29,6 +29,7 @@ mod leases;
 mod limits;
 mod observe;
 mod operation;
+mod passthrough;
 mod recordings;
 mod responses;
 mod retries;
