@@ -435,7 +435,7 @@ impl Exchange<'_, '_> {
     }
 }
 
-fn timing(record: &Record) -> String {
+pub fn timing(record: &Record) -> String {
     format!(
         "weir;dur={:.1}, upstream;dur={:.1}",
         record.own_ms(),
@@ -460,14 +460,14 @@ fn targets(config: &Config, model: &str, key: Option<&ClientKey>) -> Result<Vec<
     Ok(targets)
 }
 
-fn refuse(call: Call<'_>, error: &ApiError, record: &mut Record) {
+pub fn refuse(call: Call<'_>, error: &ApiError, record: &mut Record) {
     record.status = error.status;
     record.error = Some(error.message.clone());
     let reply = call.refusal(error);
     call.reply(reply);
 }
 
-fn refuse_body(config: &Config, mut call: Call<'_>, problem: &NoBody, record: &mut Record) {
+pub fn refuse_body(config: &Config, mut call: Call<'_>, problem: &NoBody, record: &mut Record) {
     let error = match problem {
         NoBody::TooLong => ApiError::new(
             413,

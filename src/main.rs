@@ -89,6 +89,7 @@ mod mask;
 mod memory;
 mod metrics;
 mod models;
+mod passthrough;
 mod pool;
 mod print;
 mod provider;

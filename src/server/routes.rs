@@ -15,6 +15,7 @@ use crate::exchange;
 use crate::inbound::{self, Call};
 use crate::metrics::{self, Gauges, PoolGauges};
 use crate::models;
+use crate::passthrough;
 use crate::query::decode_percent;
 use crate::record::Record;
 use crate::reply::Reply;
@@ -25,6 +26,8 @@ use crate::status;
 pub enum Endpoint {
     Chat,
     Ask,
+    /// Another route of the OpenAI API.
+    Relay,
     Models,
     Model,
     Health,
@@ -57,6 +60,7 @@ impl Endpoint {
         match self {
             Endpoint::Chat => "chat",
             Endpoint::Ask => "ask",
+            Endpoint::Relay => "relay",
             Endpoint::Models => "models",
             Endpoint::Model => "model",
             Endpoint::Health => "healthz",
@@ -83,7 +87,7 @@ impl Endpoint {
 
     /// Takes a place among those that may be in the works at once, for as long as it lasts.
     pub fn is_exchange(self) -> bool {
-        matches!(self, Endpoint::Chat | Endpoint::Ask)
+        matches!(self, Endpoint::Chat | Endpoint::Ask | Endpoint::Relay)
     }
 
     /// The dialect of the answer, and of every error before it.
@@ -105,6 +109,7 @@ impl Endpoint {
             Endpoint::Metrics => !config.metrics_open,
             Endpoint::Chat
             | Endpoint::Ask
+            | Endpoint::Relay
             | Endpoint::Models
             | Endpoint::Model
             | Endpoint::Status
@@ -136,6 +141,10 @@ pub fn endpoint(call: &Call<'_>) -> Endpoint {
                 Endpoint::WrongMethod("GET, HEAD, OPTIONS")
             }
         }
+        None if passthrough::is_relayed(call) => match method {
+            "GET" | "POST" | "DELETE" => Endpoint::Relay,
+            _ => Endpoint::WrongMethod("GET, POST, DELETE, OPTIONS"),
+        },
         None => Endpoint::Unknown,
     }
 }
@@ -172,7 +181,7 @@ pub fn answer(
         Err(error) => return refuse(call, endpoint, &error, record),
     }
     let reply = match endpoint {
-        Endpoint::Chat | Endpoint::Ask => {
+        Endpoint::Chat | Endpoint::Ask | Endpoint::Relay => {
             if gateway.draining.load(Ordering::Acquire) {
                 let error = ApiError::new(503, "the gateway is shutting down")
                     .with_code("shutting_down")
@@ -189,6 +198,7 @@ pub fn answer(
             job.is_chat.store(true, Ordering::Relaxed);
             match endpoint {
                 Endpoint::Ask => exchange::ask(state, call, job, key, record),
+                Endpoint::Relay => passthrough::relay(state, call, job, key, record),
                 _ => exchange::chat(state, call, job, key, record),
             }
             record.spend(&state.limits);

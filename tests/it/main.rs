@@ -30,6 +30,7 @@ mod leases;
 mod limits;
 mod observe;
 mod operation;
+mod passthrough;
 mod recordings;
 mod responses;
 mod retries;

@@ -1,0 +1,151 @@
+//! Routes of the OpenAI API that weir only passes on: responses, images, audio, files and others.
+//!
+//! The upstream is chosen, leased and tried as for a chat; bodies go through in pieces, both ways.
+//! A request that is in memory can be tried again, one whose body came through in pieces cannot.
+
+use std::sync::Arc;
+
+use crate::config::ClientKey;
+use crate::desk::Job;
+use crate::error::ApiError;
+use crate::exchange::dry_run::{self, Outline};
+use crate::exchange::tries::{Refused, Tries};
+use crate::exchange::{refuse, refuse_body, timing};
+use crate::inbound::Call;
+use crate::record::Record;
+use crate::reply::push_header;
+use crate::route::Target;
+use crate::server::State;
+
+mod body;
+mod counted;
+mod place;
+mod work;
+
+pub use body::Body;
+pub use place::is_relayed;
+use work::Relay;
+
+/// The caller's headers that mean something to the upstream. All others stay here: keys, cookies,
+/// encodings and what belongs to the connection.
+const PASSED_ON: &[&str] = &[
+    "content-type",
+    "accept",
+    "openai-beta",
+    "idempotency-key",
+    "range",
+];
+
+/// Answers one request by passing it on.
+pub fn relay(
+    state: &State,
+    mut call: Call<'_>,
+    job: &Arc<Job>,
+    key: Option<&ClientKey>,
+    record: &mut Record,
+) {
+    let config = &state.config;
+    let path = match place::path(&call) {
+        Ok(path) => path,
+        Err(error) => return refuse(call, &error, record),
+    };
+    let body = match Body::read(&mut call, job, config) {
+        Ok(Ok(body)) => body,
+        Ok(Err(error)) => return refuse(call, &error, record),
+        Err(problem) => return refuse_body(config, call, &problem, record),
+    };
+    let wanted = call.header("x-weir-upstream");
+    let targets = match place::targets(config, body.model.as_deref(), wanted, key) {
+        Ok(targets) => targets,
+        Err(error) => return refuse(call, &error, record),
+    };
+    record.model = body.model.clone().unwrap_or_default();
+    if let Err((call, refused, lines)) = send(state, call, job, record, &path, &body, &targets) {
+        finish(call, &refused, &lines, record);
+    }
+}
+
+/// A request that was not answered, and the header lines about its last attempt.
+pub type Unanswered<'w> = (Option<Call<'w>>, Refused, String);
+
+/// Passes a request on and writes the answer. An error is still to be told: to the caller, if
+/// there is still a way to.
+pub fn send<'w>(
+    state: &State,
+    call: Call<'w>,
+    job: &Arc<Job>,
+    record: &mut Record,
+    path: &str,
+    body: &Body,
+    targets: &[Target],
+) -> Result<(), Unanswered<'w>> {
+    let id = call.id.clone();
+    let method = call.method.to_string();
+    let mut headers: Vec<(String, String)> = PASSED_ON
+        .iter()
+        .filter_map(|name| Some(((*name).to_owned(), call.header(name)?.to_owned())))
+        .collect();
+    headers.push(("x-request-id".into(), id.clone()));
+    if dry_run::is_asked(&call) {
+        let model = targets.first().map_or("", |target| target.model.as_str());
+        let held = body.named(model);
+        let outline = Outline {
+            method: &method,
+            path,
+            headers: headers.iter().map(|(n, v)| (&**n, &**v)).collect(),
+            body: (body.rest == 0).then_some(&*held),
+            dropped: &[],
+        };
+        match dry_run::reply(state, targets, &outline) {
+            Ok(reply) => {
+                record.status = reply.status;
+                call.reply(reply);
+            }
+            Err(error) => refuse(call, &error, record),
+        }
+        return Ok(());
+    }
+    let scissors = call.scissors();
+    let mut relay = Relay::new(state, job, record, call, &method, path, headers, body);
+    let outcome = Tries::new(state, job, &id).run(&mut relay, targets);
+    let (call, lines) = relay.left();
+    match outcome {
+        Ok(status) => {
+            record.status = status;
+            Ok(())
+        }
+        Err(refused) => {
+            if call.is_none() && !refused.caller_gone {
+                scissors.cut();
+            }
+            Err((call, refused, lines))
+        }
+    }
+}
+
+/// Tells the caller why there is no answer.
+pub fn finish(call: Option<Call<'_>>, refused: &Refused, lines: &str, record: &mut Record) {
+    record.error = Some(refused.error.message.clone());
+    record.status = match refused.caller_gone {
+        true => 499,
+        false => refused.error.status,
+    };
+    let Some(call) = call else { return };
+    if refused.caller_gone {
+        return;
+    }
+    let mut reply = call.refusal(&refused.error);
+    reply.headers.push_str(lines);
+    push_header(&mut reply.headers, "Server-Timing", timing(record));
+    if refused.hopeless {
+        push_header(&mut reply.headers, "x-should-retry", "false");
+    }
+    call.reply(reply);
+}
+
+/// 400 for a model whose upstream has no such route.
+fn no_such_route(model: &str, format: &str) -> ApiError {
+    let message =
+        format!("the model `{model}` is served in the {format} format, which has no such route");
+    ApiError::invalid("model", message).with_code("unsupported_parameter")
+}
