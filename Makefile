@@ -1,9 +1,17 @@
-# Each target works on a fresh clone with nothing but Rust installed.
+# Each target works on a fresh clone with nothing but Rust installed, unless its line says more.
 CARGO ?= cargo
 prefix ?= /usr/local
 DESTDIR ?=
+# Of `static`: x86_64, aarch64, armv7, riscv64gc or another target of Rust with musl.
+TARGET ?= x86_64
+# Of `dist`.
+TARGETS ?= x86_64 aarch64 armv7 riscv64gc
+# The time that everything in a tarball bears: that of the commit.
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2> /dev/null || echo 0)
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
+DIST := target/dist
 
-.PHONY: all run test lint install clean
+.PHONY: all run test lint soak crowd install clean help static dist size bench test-static
 
 all:
 	$(CARGO) build --locked --release
@@ -18,8 +26,68 @@ lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 
+# Mixed load with faults at random, SOAK_SECONDS long; then 10 000 silent connections for a minute.
+SOAK_SECONDS ?= 180
+soak:
+	SOAK_SECONDS=$(SOAK_SECONDS) $(CARGO) test --locked --test it soak:: -- --nocapture
+
+crowd: all
+	WEIR_BIN=$(CURDIR)/target/release/weir \
+	$(CARGO) test --locked --test it callers::crowd::ten -- --ignored --nocapture
+
 install: all
 	install -D -m 755 target/release/weir $(DESTDIR)$(prefix)/bin/weir
 
 clean:
 	$(CARGO) clean
+
+help:
+	@echo 'all          build target/release/weir'
+	@echo 'run          build it and start it; without a config it is a demo'
+	@echo 'test         run all tests'
+	@echo 'lint         check formatting and clippy'
+	@echo 'install      copy it to $$DESTDIR$$prefix/bin ($(prefix)/bin)'
+	@echo 'static       build target/static/weir-TARGET, which needs no library; TARGET is $(TARGET) or'
+	@echo '             aarch64, armv7, riscv64gc ...; needs musl-gcc, or python3 with pip for zig'
+	@echo 'dist         pack static builds of $(TARGETS) into $(DIST), with checksums'
+	@echo 'test-static  test the static build: the suite, an empty read-only root, its size, and'
+	@echo '             aarch64 under qemu-aarch64-static'
+	@echo 'size         show what the binary is made of, by crate; needs nm'
+	@echo 'bench        measure weir beside nginx and the direct call; needs python3 and gwbench'
+	@echo 'clean        remove target'
+
+static:
+	CARGO='$(CARGO)' tests/static/build.sh $(TARGET)
+
+# The names, times, owners and order in a tarball and the compression say nothing about the machine
+# it was made on: whoever builds the same commit with the same compiler gets the same bytes.
+dist:
+	rm -rf $(DIST)
+	for target in $(TARGETS); do \
+	    CARGO='$(CARGO)' tests/static/build.sh $$target || exit 1; \
+	    name=weir-$(VERSION)-$$target-linux-musl; \
+	    mkdir -p $(DIST)/$$name; \
+	    install -m 755 target/static/weir-$${target%%-*} $(DIST)/$$name/weir || exit 1; \
+	    for text in README.md LICENSE; do \
+	        if [ -e $$text ]; then install -m 644 $$text $(DIST)/$$name || exit 1; fi; \
+	    done; \
+	    tar --sort=name --mtime=@$(SOURCE_DATE_EPOCH) --owner=0 --group=0 --numeric-owner \
+	        --format=ustar -C $(DIST) -cf $(DIST)/$$name.tar $$name || exit 1; \
+	    gzip -n -9 $(DIST)/$$name.tar || exit 1; \
+	    rm -r $(DIST)/$$name; \
+	done
+	cd $(DIST) && sha256sum *.tar.gz > SHA256SUMS && cat SHA256SUMS
+
+# The same build with its symbols left in; what goes into it is not changed by that.
+size:
+	CARGO_PROFILE_RELEASE_STRIP=none $(CARGO) build --locked --release --target-dir target/size
+	@nm --size-sort -S -C target/size/release/weir | awk -f tests/static/size.awk | sort -rn
+	@ls -l target/size/release/weir | awk '{ print $$5, "bytes with symbols" }'
+	@strip -o target/size/weir target/size/release/weir
+	@ls -l target/size/weir | awk '{ print $$5, "bytes without" }'
+
+bench: all
+	CARGO='$(CARGO)' python3 tests/bench/bench.py
+
+test-static:
+	CARGO='$(CARGO)' tests/static/test.sh

@@ -467,16 +467,125 @@ pub fn gemini(model: &str) -> Gemini {
 pub struct OpenAi {
     /// `max_tokens` is refused (only `max_completion_tokens` is known), and so are sampling fields.
     pub reasoning: bool,
+    /// `reasoning_effort:"none"` makes a plain model of it, which takes sampling fields.
+    pub samples_without_effort: bool,
+    /// What `/chat/completions` refuses of it.
+    pub responses: NeedsResponses,
 }
 
-const OPENAI_REASONING: &[&str] = &["o1", "o3", "o4-mini", "gpt-5", "gpt-6"];
+/// When an OpenAI model is served by `/responses` only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NeedsResponses {
+    Never,
+    /// Function tools beside an effort that is set and is not `none`.
+    ToolsWithEffort,
+    /// Function tools, unless the effort is `none`: its default counts too.
+    ToolsUnlessNone,
+    Always,
+}
+
+const PLAIN: OpenAi = OpenAi {
+    reasoning: false,
+    samples_without_effort: false,
+    responses: NeedsResponses::Never,
+};
+
+const REASONING: OpenAi = OpenAi {
+    reasoning: true,
+    ..PLAIN
+};
+
+/// From 5.1 on.
+const SWITCHABLE: OpenAi = OpenAi {
+    samples_without_effort: true,
+    ..REASONING
+};
+
+const TOOLS_WITH_EFFORT: OpenAi = OpenAi {
+    responses: NeedsResponses::ToolsWithEffort,
+    ..SWITCHABLE
+};
+
+const TOOLS_UNLESS_NONE: OpenAi = OpenAi {
+    responses: NeedsResponses::ToolsUnlessNone,
+    ..SWITCHABLE
+};
+
+const OPENAI: &[(&str, OpenAi)] = &[
+    ("o1", REASONING),
+    ("o3", REASONING),
+    ("o4-mini", REASONING),
+    ("gpt-5", REASONING),
+    ("gpt-5-chat", PLAIN),
+    ("gpt-5.", TOOLS_UNLESS_NONE),
+    ("gpt-5.0", REASONING),
+    ("gpt-5.1", SWITCHABLE),
+    ("gpt-5.2", SWITCHABLE),
+    ("gpt-5.3", SWITCHABLE),
+    ("gpt-5.4", TOOLS_WITH_EFFORT),
+    ("gpt-5.5", TOOLS_WITH_EFFORT),
+    ("gpt-6", TOOLS_UNLESS_NONE),
+];
+
+/// Names of these kinds are not served by `/chat/completions`, whatever their family.
+const RESPONSES_ONLY: &[&str] = &["codex", "pro", "deep-research"];
+
+/// Families of which no OpenAI model reasons. Other names may be anybody's.
+const PLAIN_FAMILIES: &[&str] = &["gpt-3.5", "gpt-4", "chatgpt-", "gpt-5-chat"];
 
 /// What the OpenAI `model` is.
 pub fn openai(model: &str) -> OpenAi {
+    let model = model.strip_prefix("openai/").unwrap_or(model);
+    let row = longest(OPENAI, model).unwrap_or(PLAIN);
     OpenAi {
-        reasoning: OPENAI_REASONING
-            .iter()
-            .any(|prefix| model.starts_with(prefix)),
+        responses: match is_responses_only(model) {
+            true => NeedsResponses::Always,
+            false => row.responses,
+        },
+        ..row
+    }
+}
+
+/// One of the vendor's models that never reason, by its name: asked to seal its reasoning, it
+/// refuses the request.
+pub fn never_reasons(model: &str) -> bool {
+    let model = model.strip_prefix("openai/").unwrap_or(model);
+    PLAIN_FAMILIES
+        .iter()
+        .any(|prefix| model.starts_with(prefix))
+}
+
+/// The word stands in the name as a part of its own, perhaps with a date or a size behind it:
+/// `o3-pro-2025-06-10`, `gpt-5.1-codex-mini`. Other vendors' names use the same words.
+fn is_responses_only(model: &str) -> bool {
+    let ours = ["gpt-", "o1", "o3", "o4", "codex-", "computer-use-"];
+    let mut parts = RESPONSES_ONLY.iter();
+    ours.iter().any(|prefix| model.starts_with(prefix))
+        && parts.any(|word| {
+            let mut found = model.match_indices(word);
+            found.any(|(at, _)| {
+                let starts = at == 0 || model[..at].ends_with('-');
+                let rest = &model[at + word.len()..];
+                starts && (rest.is_empty() || rest.starts_with('-'))
+            })
+        })
+}
+
+/// Whether the name alone leaves it open that the model is served by `/responses` only.
+pub fn may_need_responses(model: &str) -> bool {
+    openai(model).responses != NeedsResponses::Never
+}
+
+/// Whether a request to `/chat/completions` of the vendor would be refused in favour of
+/// `/responses`.
+pub fn needs_responses(model: &str, has_function_tools: bool, effort: Option<&str>) -> bool {
+    match openai(model).responses {
+        NeedsResponses::Never => false,
+        NeedsResponses::ToolsWithEffort => {
+            has_function_tools && effort.is_some_and(|effort| effort != "none")
+        }
+        NeedsResponses::ToolsUnlessNone => has_function_tools && effort != Some("none"),
+        NeedsResponses::Always => true,
     }
 }
 
@@ -574,10 +683,84 @@ mod tests {
             assert_eq!(row(model), expected, "{model}");
         }
     }
-}
-pub fn may_need_responses(_m: &str) -> bool {
-    false
-}
-pub fn needs_responses(_m: &str, _f: bool, _e: Option<&str>) -> bool {
-    false
+
+    #[test]
+    fn openai_rows_are_those_of_the_table() {
+        use NeedsResponses::{Always, Never, ToolsUnlessNone, ToolsWithEffort};
+        for (model, reasoning, samples, responses) in [
+            ("gpt-4o", false, false, Never),
+            ("gpt-4.1-mini", false, false, Never),
+            ("gpt-3.5-turbo", false, false, Never),
+            ("gpt-4o-search-preview", false, false, Never),
+            ("chatgpt-4o-latest", false, false, Never),
+            ("gpt-5-chat-latest", false, false, Never),
+            ("o1", true, false, Never),
+            ("o3-mini", true, false, Never),
+            ("o4-mini-2025-04-16", true, false, Never),
+            ("gpt-5-mini", true, false, Never),
+            ("openai/gpt-5-mini", true, false, Never),
+            ("gpt-5.1", true, true, Never),
+            ("gpt-5.2-2025-12-11", true, true, Never),
+            ("gpt-5.4", true, true, ToolsWithEffort),
+            ("gpt-5.4-nano", true, true, ToolsWithEffort),
+            ("gpt-5.5", true, true, ToolsWithEffort),
+            ("gpt-5.6-sol", true, true, ToolsUnlessNone),
+            ("gpt-5.9", true, true, ToolsUnlessNone),
+            ("gpt-6", true, true, ToolsUnlessNone),
+            ("gpt-6-mini", true, true, ToolsUnlessNone),
+            ("o1-pro", true, false, Always),
+            ("o3-pro-2025-06-10", true, false, Always),
+            ("o3-deep-research", true, false, Always),
+            ("o4-mini-deep-research-2025-06-26", true, false, Always),
+            ("gpt-5-pro", true, false, Always),
+            ("gpt-5-codex", true, false, Always),
+            ("gpt-5.1-codex-max", true, true, Always),
+            ("codex-mini-latest", false, false, Always),
+            ("gpt-5.2-pro", true, true, Always),
+            ("gpt-promptly", false, false, Never),
+            ("gemini-2.5-pro", false, false, Never),
+            ("llama-pro", false, false, Never),
+        ] {
+            let row = openai(model);
+            assert_eq!(
+                (row.reasoning, row.samples_without_effort, row.responses),
+                (reasoning, samples, responses),
+                "{model}"
+            );
+            assert_eq!(may_need_responses(model), responses != Never, "{model}");
+        }
+    }
+
+    #[test]
+    fn tools_and_effort_decide_where_the_name_does_not() {
+        for (model, tools, effort, expected) in [
+            ("gpt-5.4", true, Some("low"), true),
+            ("gpt-5.4", true, Some("none"), false),
+            ("gpt-5.4", true, None, false),
+            ("gpt-5.4", false, Some("high"), false),
+            ("gpt-5.5", true, Some("minimal"), true),
+            ("gpt-5.6", true, None, true),
+            ("gpt-5.6-sol", true, Some("none"), false),
+            ("gpt-5.6", false, None, false),
+            ("gpt-6", true, None, true),
+            ("gpt-6-mini", true, Some("xhigh"), true),
+            ("gpt-5.2", true, Some("high"), false),
+            ("gpt-4o", true, None, false),
+            ("gpt-5.2-pro", false, Some("none"), true),
+            ("o3-pro", false, None, true),
+        ] {
+            assert_eq!(
+                needs_responses(model, tools, effort),
+                expected,
+                "{model} {tools} {effort:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn plain_models_are_known_by_name() {
+        assert!(never_reasons("gpt-4o-mini") && never_reasons("openai/gpt-4.1"));
+        assert!(never_reasons("gpt-5-chat-latest"));
+        assert!(!never_reasons("gpt-5") && !never_reasons("o3") && !never_reasons("grok-4.3"));
+    }
 }

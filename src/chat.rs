@@ -34,6 +34,10 @@ pub struct Request<'a> {
     pub user: Option<Cow<'a, str>>,
     pub safety_identifier: Option<Cow<'a, str>>,
     pub service_tier: Option<Cow<'a, str>>,
+    /// A JSON object of the caller's own labels.
+    pub metadata: Option<&'a RawValue>,
+    /// The provider may keep the answer.
+    pub store: Option<bool>,
     pub modalities: Vec<Cow<'a, str>>,
     pub audio: Option<&'a RawValue>,
     pub reasoning_effort: Option<Cow<'a, str>>,
@@ -47,7 +51,9 @@ pub struct Request<'a> {
     /// The caller used `functions`: answers go back as `function_call`.
     pub legacy_functions: bool,
     pub web_search_options: Option<&'a RawValue>,
+    pub prompt_cache_key: Option<Cow<'a, str>>,
     pub prompt_cache_options: Option<&'a RawValue>,
+    pub prompt_cache_retention: Option<Cow<'a, str>>,
     pub image_config: Option<&'a RawValue>,
     pub moderation: Option<&'a RawValue>,
     /// `extra_body.anthropic` and so on, by provider key.

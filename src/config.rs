@@ -10,8 +10,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::limits::Allowance;
 use crate::models;
 use crate::provider::{Format, Options};
+use crate::request_log;
 use crate::route;
 
 mod base_url;
@@ -37,6 +39,8 @@ pub struct Config {
     /// The file that it was read from; `None`: made of the environment.
     pub file: Option<PathBuf>,
     pub listen: Listen,
+    /// Other machines may connect though there are no `client_keys`.
+    pub open: bool,
     /// Empty: open to everyone who can connect.
     pub client_keys: Vec<ClientKey>,
     pub upstreams: Vec<Upstream>,
@@ -64,7 +68,9 @@ pub struct Config {
     pub max_waiting: usize,
     /// The longest upstream event, and the longest whole upstream answer.
     pub max_answer_bytes: usize,
+    pub log_level: log::LevelFilter,
     pub log_format: LogFormat,
+    pub request_log: Option<request_log::Settings>,
     /// `/metrics` is answered without a client key.
     pub metrics_open: bool,
 }
@@ -99,6 +105,7 @@ pub struct ClientKey {
     pub digest: [u8; 32],
     /// Patterns of models that it may ask for; empty: all.
     pub models: Vec<String>,
+    pub allowance: Allowance,
 }
 
 impl ClientKey {
@@ -119,6 +126,7 @@ impl fmt::Debug for ClientKey {
             .field("name", &self.name)
             .field("digest", &"***")
             .field("models", &self.models)
+            .field("allowance", &self.allowance)
             .finish()
     }
 }
@@ -221,6 +229,7 @@ impl Default for Config {
         Config {
             file: None,
             listen: Listen::Tcp(table::text(Top, "listen").to_owned()),
+            open: table::flag(Top, "open"),
             client_keys: Vec::new(),
             upstreams: Vec::new(),
             aliases: Vec::new(),
@@ -239,7 +248,9 @@ impl Default for Config {
             max_connections: table::count_of(Top, "max_connections"),
             max_waiting: table::count_of(Top, "max_waiting"),
             max_answer_bytes: table::count_of(Top, "max_answer_bytes"),
+            log_level: log::LevelFilter::Info,
             log_format: LogFormat::Text,
+            request_log: None,
             metrics_open: table::flag(Top, "metrics_open"),
         }
     }

@@ -311,7 +311,14 @@ impl Shared {
                 self.park(out.into_writer());
                 Ok(())
             }
-            Some(Fault::Cut) => out.break_off(),
+            Some(Fault::Cut) => {
+                // The words before the break must have been read by then: a reader that gets both
+                // at once may throw them away with the broken rest.
+                if self.wait(10 * PAUSE) {
+                    return Ok(());
+                }
+                out.break_off()
+            }
             _ => out.end(),
         }
     }

@@ -38,12 +38,33 @@ pub enum Phase {
     Between,
 }
 
+/// What a request holds until its last bytes are about to leave: a place among the running chats,
+/// a place among those of its key. A caller who has read an answer to its end can ask again at
+/// once, and must not be refused on account of the request before.
+#[derive(Default)]
+pub struct Held(Mutex<Vec<Box<dyn Send>>>);
+
+impl Held {
+    /// Keeps a guard. It is dropped by `release`, or with the job.
+    pub fn keep(&self, guard: impl Send + 'static) {
+        self.0.lock().push(Box::new(guard));
+    }
+
+    pub fn release(&self) {
+        let guards = std::mem::take(&mut *self.0.lock());
+        drop(guards);
+    }
+}
+
 /// One request in the works.
 pub struct Job {
     pub began: u64,
     /// `None` for a caller on a unix socket, whom nobody can watch.
     pub peer: Option<SocketAddr>,
     pub cancel: Arc<Cancel>,
+    pub held: Arc<Held>,
+    /// It is a chat, or something else that asks upstreams.
+    pub is_chat: AtomicBool,
     /// `clock::now` when the whole request must be over.
     deadline: AtomicU64,
     /// The phase and when it must be over. The timer thread pulls under this lock, so that a
@@ -68,6 +89,8 @@ impl Job {
             began,
             peer,
             cancel: Arc::default(),
+            held: Arc::default(),
+            is_chat: AtomicBool::new(false),
             deadline: AtomicU64::new(began.saturating_add(clock::millis(deadline))),
             phase: Mutex::new((Phase::Plain, NEVER)),
             stream: Mutex::new(None),

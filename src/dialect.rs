@@ -1,3 +1,116 @@
-//! What callers may speak: one entry per dialect, each a pair of files.
+//! What callers may speak: one entry per dialect, each with what reads its requests and what
+//! writes its answers.
+//!
+//! A request of any dialect is first turned into a chat request; the answer comes back as deltas
+//! and goes out through one of the two writers here. Opens no connection and knows no upstreams.
 
+use self::openai::Stamp;
+use crate::chat::{DeltaSink, Usage};
+use crate::error::ApiError;
+
+pub mod ask;
 pub mod openai;
+pub mod text;
+
+/// Writes an answer as it comes.
+pub trait Streamed: DeltaSink {
+    /// What was written since the last `clear`, ready to be sent in one piece.
+    fn bytes(&self) -> &[u8];
+
+    fn clear(&mut self);
+
+    /// Writes what belongs at the end.
+    fn finish(&mut self);
+
+    /// What was counted so far.
+    fn usage(&self) -> Usage;
+
+    /// Header lines that follow the body. Asked for after `finish`.
+    fn trailers(&self) -> String {
+        String::new()
+    }
+}
+
+/// Collects an answer that goes out in one piece.
+pub trait Whole: DeltaSink {
+    fn usage(&self) -> Usage;
+
+    /// Header lines about the answer.
+    fn lines(&self) -> String {
+        String::new()
+    }
+
+    fn into_body(self: Box<Self>) -> Vec<u8>;
+}
+
+/// How a caller wants to be spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// OpenAI's Chat Completions.
+    Chat,
+    /// Nothing but the answer's text.
+    Text,
+}
+
+impl Dialect {
+    pub fn streamed(self, stamp: Stamp) -> Box<dyn Streamed> {
+        match self {
+            Dialect::Chat => Box::new(openai::Chunks::new(stamp)),
+            Dialect::Text => Box::<text::Text>::default(),
+        }
+    }
+
+    pub fn whole(self, stamp: Stamp) -> Box<dyn Whole> {
+        match self {
+            Dialect::Chat => Box::new(openai::Fold::new(stamp)),
+            Dialect::Text => Box::<text::Text>::default(),
+        }
+    }
+
+    /// An OpenAI upstream's own bytes are what the caller wants to read.
+    pub fn is_chat(self) -> bool {
+        self == Dialect::Chat
+    }
+
+    /// The content type of an answer, and of an error in its place.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Dialect::Chat => "application/json",
+            Dialect::Text => text::CONTENT_TYPE,
+        }
+    }
+
+    pub fn stream_type(self) -> &'static str {
+        match self {
+            Dialect::Chat => "text/event-stream",
+            Dialect::Text => text::CONTENT_TYPE,
+        }
+    }
+
+    /// The names of the header lines that may follow a stream.
+    pub fn trailers(self) -> Option<&'static str> {
+        (self == Dialect::Text).then_some(text::TRAILERS)
+    }
+
+    /// There is something that can be sent into a silent stream.
+    pub fn has_heartbeat(self) -> bool {
+        self != Dialect::Text
+    }
+
+    /// The body of an error.
+    pub fn error(self, error: &ApiError) -> Vec<u8> {
+        match self {
+            Dialect::Chat => error.to_json(),
+            Dialect::Text => format!("{}\n", error.message).into_bytes(),
+        }
+    }
+
+    /// What ends a stream that broke. `None`: there are no words for it, so the connection has to
+    /// end in a way that shows it.
+    pub fn last_words(self, error: &ApiError) -> Option<Vec<u8>> {
+        match self {
+            Dialect::Chat => Some(openai::error_event(error)),
+            Dialect::Text => None,
+        }
+    }
+}

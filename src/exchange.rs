@@ -9,28 +9,35 @@ use std::time::{Duration, Instant};
 
 use log::debug;
 
-use crate::cancel::{self, Cause};
-use crate::config::{ClientKey, Config};
-use crate::desk::Job;
-use crate::dialect::openai::{self, Head, Stamp};
+use crate::cancel;
+use crate::config::{ClientKey, Config, Upstream};
+use crate::desk::{Held, Job};
+use crate::dialect::Dialect;
+use crate::dialect::openai::{Head, Stamp};
 use crate::error::ApiError;
-use crate::failure::{Class, Failure, Verdict};
-use crate::inbound::{self, Call, NoBody};
+use crate::failure::{Class, Failure};
+use crate::inbound::{self, Call, NoBody, Scissors};
 use crate::memory::Notes;
-use crate::pool::{Lease, NoLease, Wanted};
+use crate::pool::Lease;
 use crate::provider::Encoded;
 use crate::record::Record;
 use crate::reply::{Reply, push_header};
 use crate::route::{self, Target};
 use crate::server::State;
 use crate::stream::{self, Stream};
-use crate::upstream::{Attempt, ended_for_good};
+use crate::upstream::{self, Attempt, ended_for_good};
 
 mod answer;
+mod ask;
+pub mod dry_run;
 mod encode;
+pub mod tries;
+
+pub use ask::ask;
 
 use answer::{Answered, Sink};
 use encode::Encoder;
+use tries::{Refused, Tries, Work};
 
 /// Answers one `POST /v1/chat/completions`.
 pub fn chat(
@@ -45,38 +52,58 @@ pub fn chat(
         Ok(body) => body,
         Err(problem) => return refuse_body(config, call, &problem, record),
     };
-    let head = match Head::read(&body) {
+    record.keep_request(&body);
+    converse(state, call, job, key, record, &body);
+}
+
+/// Answers a chat request in the caller's dialect. `body` is in the form of Chat Completions.
+fn converse(
+    state: &State,
+    call: Call<'_>,
+    job: &Arc<Job>,
+    key: Option<&ClientKey>,
+    record: &mut Record,
+    body: &[u8],
+) {
+    let config = &state.config;
+    let head = match Head::read(body) {
         Ok(head) => head,
         Err(error) => return refuse(call, &error, record),
     };
     record.model = head.model.to_string();
     record.streamed = head.stream;
-    let targets = match targets(config, &head, key) {
+    let targets = match targets(config, &head.model, key) {
         Ok(targets) => targets,
         Err(error) => return refuse(call, &error, record),
     };
+    if dry_run::is_asked(&call) {
+        record.streamed = false;
+        return match outline(state, &head, &targets, &call.id) {
+            Ok(reply) => {
+                record.status = reply.status;
+                call.reply(reply);
+            }
+            Err(error) => refuse(call, &error, record),
+        };
+    }
     let id = call.id.clone();
-    let caller = if head.stream {
-        let old = call.old;
-        let Some((writer, fixed)) = call.into_writer() else {
-            return;
-        };
-        let stream_head = stream::Head {
-            content_type: "text/event-stream",
-            fixed,
-            attempt: String::new(),
-        };
-        let stream = Arc::new(Stream::new(writer, !old, stream_head, config.keepalive));
-        job.set_stream(&stream);
-        Caller::Stream(Unfinished(stream))
-    } else {
-        Caller::Plain(call)
+    let dialect = call.dialect;
+    let caller = match head.stream {
+        true => match Unfinished::begin(call, config.keepalive, Arc::clone(&job.held)) {
+            Some(unfinished) => {
+                job.set_stream(&unfinished.stream);
+                Caller::Stream(unfinished)
+            }
+            None => return,
+        },
+        false => Caller::Plain(call),
     };
     let recalled = OnceCell::new();
     let mut exchange = Exchange {
         state,
         job,
         head: &head,
+        dialect,
         encoder: Encoder::new(&head, &state.memory, &recalled),
         stamp: Stamp {
             seed: inbound::unique(),
@@ -87,13 +114,45 @@ pub fn chat(
         },
         id: &id,
         stream: caller.stream(),
-        retries_left: config.retries,
+        encoded: Encoded::default(),
+        broken: false,
         record,
         route_lines: String::new(),
     };
-    let outcome = exchange.run(&targets);
+    let outcome = Tries::new(state, job, &id).run(&mut exchange, &targets);
     let route_lines = std::mem::take(&mut exchange.route_lines);
     caller.finish(outcome, &route_lines, record);
+}
+
+/// What the first target would be sent.
+fn outline(
+    state: &State,
+    head: &Head<'_>,
+    targets: &[Target],
+    id: &str,
+) -> Result<Reply, ApiError> {
+    let recalled = OnceCell::new();
+    let mut encoder = Encoder::new(head, &state.memory, &recalled);
+    let first = targets.first().map(|target| {
+        let upstream = &state.config.upstreams[target.upstream];
+        encoder.encode(upstream, &target.model)
+    });
+    let Some(encoded) = first.transpose()? else {
+        return Err(ApiError::new(503, "no upstream can serve this model now"));
+    };
+    let accept = upstream::accept(head.stream || encoder.translates());
+    let outline = dry_run::Outline {
+        method: "POST",
+        path: &encoded.path,
+        headers: vec![
+            ("content-type", "application/json"),
+            ("accept", accept),
+            ("x-request-id", id),
+        ],
+        body: Some(&encoded.body),
+        dropped: &encoded.dropped,
+    };
+    dry_run::reply(state, targets, &outline)
 }
 
 /// Whom the answer goes to.
@@ -103,20 +162,63 @@ pub fn chat(
 )]
 enum Caller<'w> {
     Plain(Call<'w>),
-    Stream(Unfinished),
+    Stream(Unfinished<'w>),
 }
 
 /// A stream that must be ended on every way out, panics included.
-struct Unfinished(Arc<Stream>);
+struct Unfinished<'w> {
+    stream: Arc<Stream>,
+    dialect: Dialect,
+    scissors: Scissors<'w>,
+}
 
-impl Drop for Unfinished {
+impl<'w> Unfinished<'w> {
+    fn begin(call: Call<'w>, keepalive: Duration, held: Arc<Held>) -> Option<Unfinished<'w>> {
+        /// Longer than any request.
+        const NEVER: Duration = Duration::from_secs(u32::MAX as u64);
+        let (old, dialect, scissors) = (call.old, call.dialect, call.scissors());
+        let (writer, mut fixed) = call.into_writer()?;
+        if let Some(names) = dialect.trailers()
+            && !old
+        {
+            push_header(&mut fixed, "Trailer", names);
+        }
+        let head = stream::Head {
+            content_type: dialect.stream_type(),
+            fixed,
+            attempt: String::new(),
+        };
+        let keepalive = match dialect.has_heartbeat() {
+            true => keepalive,
+            false => NEVER,
+        };
+        Some(Unfinished {
+            stream: Arc::new(Stream::new(writer, !old, head, keepalive, held)),
+            dialect,
+            scissors,
+        })
+    }
+
+    /// Ends the stream because of an error. Does nothing to one that has ended.
+    fn fail(&self, reply: Reply, error: &ApiError) {
+        match self.dialect.last_words(error) {
+            Some(event) => {
+                let _ = self.stream.fail(reply, &event);
+            }
+            None => {
+                if self.stream.abandon(&reply) && !self.scissors.cut() {
+                    self.stream.spoil();
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
         let error = ApiError::new(500, "the gateway failed to answer this request")
             .with_code("internal_error");
-        // Does nothing to a stream that has ended.
-        let _ = self
-            .0
-            .fail(Reply::error(&error), &openai::error_event(&error));
+        self.fail(inbound::refusal(self.dialect, &error), &error);
     }
 }
 
@@ -124,7 +226,14 @@ impl Caller<'_> {
     fn stream(&self) -> Option<Arc<Stream>> {
         match self {
             Caller::Plain(_) => None,
-            Caller::Stream(unfinished) => Some(Arc::clone(&unfinished.0)),
+            Caller::Stream(unfinished) => Some(Arc::clone(&unfinished.stream)),
+        }
+    }
+
+    fn dialect(&self) -> Dialect {
+        match self {
+            Caller::Plain(call) => call.dialect,
+            Caller::Stream(unfinished) => unfinished.dialect,
         }
     }
 
@@ -138,7 +247,9 @@ impl Caller<'_> {
             (Ok(Answered::Whole(body)), Caller::Plain(call)) => {
                 record.status = 200;
                 record.first_byte = Some(record.begun.millis());
+                record.keep_answer(&body);
                 let mut reply = Reply::json(200, body);
+                reply.content_type = call.dialect.content_type();
                 reply.headers.push_str(lines);
                 push_header(&mut reply.headers, "Server-Timing", timing(record));
                 call.reply(reply);
@@ -152,7 +263,8 @@ impl Caller<'_> {
                     return;
                 }
                 record.status = refused.error.status;
-                let mut reply = Reply::error(&refused.error);
+                let mut reply = inbound::refusal(caller.dialect(), &refused.error);
+                record.keep_answer(&reply.body);
                 reply.headers.push_str(lines);
                 push_header(&mut reply.headers, "Server-Timing", timing(record));
                 if refused.hopeless {
@@ -160,30 +272,9 @@ impl Caller<'_> {
                 }
                 match caller {
                     Caller::Plain(call) => call.reply(reply),
-                    Caller::Stream(unfinished) => {
-                        let event = openai::error_event(&refused.error);
-                        let _ = unfinished.0.fail(reply, &event);
-                    }
+                    Caller::Stream(unfinished) => unfinished.fail(reply, &refused.error),
                 }
             }
-        }
-    }
-}
-
-/// There is no answer, or no whole one.
-struct Refused {
-    error: Box<ApiError>,
-    caller_gone: bool,
-    /// Asking again soon cannot help: the key is refused, not busy.
-    hopeless: bool,
-}
-
-impl Refused {
-    fn plain(error: ApiError) -> Refused {
-        Refused {
-            error: Box::new(error),
-            caller_gone: false,
-            hopeless: false,
         }
     }
 }
@@ -193,169 +284,73 @@ struct Exchange<'e, 'b> {
     state: &'e State,
     job: &'e Arc<Job>,
     head: &'e Head<'b>,
+    dialect: Dialect,
     encoder: Encoder<'e, 'b>,
     stamp: Stamp,
     id: &'e str,
     /// Where events go; `None`: the answer is wanted whole.
     stream: Option<Arc<Stream>>,
-    retries_left: u32,
+    /// What the target at hand is sent.
+    encoded: Encoded,
+    /// The last attempt broke on its connection.
+    broken: bool,
     record: &'e mut Record,
     /// Headers about the attempt that is being made.
     route_lines: String,
 }
 
-/// What follows a failed attempt on one target.
-enum Next {
-    /// Another attempt on this target.
-    Again,
-    /// This target is done with; another may serve.
-    Elsewhere,
-    GiveUp,
-}
+impl Work for Exchange<'_, '_> {
+    type Answer = Answered;
 
-impl Exchange<'_, '_> {
-    /// Tries the targets in order.
-    fn run(&mut self, targets: &[Target]) -> Result<Answered, Refused> {
-        let mut last: Option<Refused> = None;
-        for target in targets {
-            match self.try_target(target) {
-                Ok(answered) => return Ok(answered),
-                Err((refused, Next::Elsewhere)) => {
-                    last = Some(match last {
-                        // Being out of quota says when to come back; being refused says nothing.
-                        Some(before) if before.error.status == 429 && refused.hopeless => before,
-                        _ => refused,
-                    });
-                }
-                Err((refused, _)) => return Err(refused),
-            }
-        }
-        Err(last.unwrap_or_else(|| {
-            Refused::plain(ApiError::new(503, "no upstream can serve this model now"))
-        }))
-    }
-
-    /// Tries one target with as many of its keys as make sense.
-    fn try_target(&mut self, target: &Target) -> Result<Answered, (Refused, Next)> {
-        let upstream = &self.state.config.upstreams[target.upstream];
-        let pool = &self.state.pools[target.upstream];
-        self.record.upstream.clone_from(&upstream.name);
-        let mut encoded = self
-            .encoder
-            .encode(upstream, &target.model)
-            .map_err(|error| (Refused::plain(error), Next::GiveUp))?;
-        let mut wanted = Wanted {
-            model: target.model.clone(),
-            barred: Vec::new(),
-            preferred: self.encoder.preferred_key(&upstream.name),
-        };
-        let mut refused_last: Option<Refused> = None;
-        loop {
-            let limit = self.state.config.lease_wait.min(self.job.left());
-            let lease = match pool.lease(&wanted, limit, &self.job.cancel) {
-                Ok(lease) => lease,
-                Err(none) => {
-                    let refused = self.no_lease(&upstream.name, &none, refused_last);
-                    let next = match none {
-                        NoLease::Cancelled => Next::GiveUp,
-                        _ => Next::Elsewhere,
-                    };
-                    return Err((refused, next));
-                }
-            };
-            let mut outcome = self.attempt(target, &lease, &encoded);
-            if let Err(failure) = &outcome
-                && let Some(mended) = self.encoder.mend(upstream, &target.model, failure)
-            {
-                // One more try on the same key, without what it refused.
-                debug!("{}: sent again: {}", self.id, failure.message);
-                encoded = mended.map_err(|error| (Refused::plain(error), Next::GiveUp))?;
-                outcome = self.attempt(target, &lease, &encoded);
-            }
-            let failure = match outcome {
-                Ok(answered) => return Ok(answered),
-                Err(failure) => failure,
-            };
-            debug!(
-                "{}: {} with key {} of {}: {} {}",
-                self.id,
-                failure.class.name(),
-                lease.key_name(),
-                upstream.name,
-                failure.status,
-                failure.message
-            );
-            let key = lease.key();
-            lease.failed(&failure, Instant::now());
-            let mut refused = Refused {
-                error: Box::new(failure.to_error(&upstream.name, lease.key_name())),
-                caller_gone: failure.class == Class::CallerGone,
-                hopeless: failure.class == Class::KeyBad,
-            };
-            // Given back before the next one is taken.
-            drop(lease);
-            if failure.class == Class::RateLimit {
-                let soonest = pool.soonest_quota(&target.model, Instant::now());
-                refused.error.retry_after = soonest.or(refused.error.retry_after);
-            }
-            let next = self.next(&failure, key, &mut wanted);
-            match next {
-                Next::Again => {
-                    refused_last = Some(match refused_last {
-                        Some(before) if before.error.status == 429 && refused.hopeless => before,
-                        _ => refused,
-                    });
-                }
-                _ => return Err((refused, next)),
-            }
-        }
-    }
-
-    /// What the failure's class says, applied to this request.
-    fn next(&mut self, failure: &Failure, key: usize, wanted: &mut Wanted) -> Next {
-        if self.answer_has_begun() {
-            return Next::GiveUp;
-        }
-        match failure.class.verdict() {
-            Verdict::Forward | Verdict::Abandon => Next::GiveUp,
-            Verdict::NextTarget => Next::Elsewhere,
-            Verdict::SwitchKey => {
-                if failure.class == Class::RateLimit && !self.state.config.quota_switch {
-                    return Next::GiveUp;
-                }
-                self.record.switches += 1;
-                wanted.barred.push(key);
-                Next::Again
-            }
-            Verdict::Retry => {
-                if self.retries_left == 0 {
-                    return Next::Elsewhere;
-                }
-                self.retries_left -= 1;
-                let done = self.state.config.retries - self.retries_left;
-                let pause = back_off(self.state.config.backoff, done, inbound::unique());
-                if self.job.cancel.pause(pause.min(self.job.left())) {
-                    Next::Again
-                } else {
-                    Next::GiveUp
-                }
-            }
-        }
+    fn record(&mut self) -> &mut Record {
+        self.record
     }
 
     /// Part of an answer has been written, so nothing can be tried again.
-    fn answer_has_begun(&self) -> bool {
+    fn is_final(&self) -> bool {
         self.record.first_byte.is_some()
     }
 
+    fn begin(&mut self, target: &Target) -> Result<Option<usize>, ApiError> {
+        let upstream = &self.state.config.upstreams[target.upstream];
+        self.encoded = self.encoder.encode(upstream, &target.model)?;
+        Ok(self.encoder.preferred_key(&upstream.name))
+    }
+
+    fn attempt(&mut self, target: &Target, lease: &Lease) -> Result<Answered, Failure> {
+        let upstream = &self.state.config.upstreams[target.upstream];
+        let mask = |failure| self.state.masks.failure(failure);
+        let mut outcome = self.send(target, lease).map_err(mask);
+        while let Err(failure) = &outcome
+            && let Some(mended) = self.encoder.mend(upstream, &target.model, failure)
+        {
+            // One more try on the same key, without what it refused.
+            debug!("{}: sent again: {}", self.id, failure.message);
+            self.encoded = mended.map_err(Failure::refused)?;
+            outcome = self.send(target, lease).map_err(mask);
+        }
+        self.broken = matches!(&outcome, Err(failure) if failure.class == Class::Transport);
+        outcome
+    }
+}
+
+impl Exchange<'_, '_> {
     /// Sends the request with one key and writes what comes back.
-    fn attempt(
+    fn send(&mut self, target: &Target, lease: &Lease) -> Result<Answered, Failure> {
+        let upstream = &self.state.config.upstreams[target.upstream];
+        let encoded = std::mem::take(&mut self.encoded);
+        let outcome = self.send_encoded(upstream, target, lease, &encoded);
+        self.encoded = encoded;
+        outcome
+    }
+
+    fn send_encoded(
         &mut self,
+        upstream: &Upstream,
         target: &Target,
         lease: &Lease,
         encoded: &Encoded,
     ) -> Result<Answered, Failure> {
-        let upstream = &self.state.config.upstreams[target.upstream];
         if let Some(cause) = self.job.cancel.cause() {
             return Err(ended_for_good(cause));
         }
@@ -373,6 +368,7 @@ impl Exchange<'_, '_> {
             upstream,
             key: &upstream.keys[lease.key()],
             line: &self.state.lines[target.upstream],
+            fresh: self.broken,
             path: &encoded.path,
             body: &encoded.body,
             id: self.id,
@@ -392,15 +388,23 @@ impl Exchange<'_, '_> {
         }
         let mut sink = Sink::new(
             self.encoder
-                .speaker(encoded, &self.stamp, self.stream.is_some()),
+                .speaker(encoded, &self.stamp, self.dialect, self.stream.is_some()),
             Notes::new(self.stamp.seed),
         );
         loop {
+            let reading = Instant::now();
             let outcome = self.relay(&attempt, &mut answer, &mut sink, lease);
+            if self.stream.is_none() {
+                // A stream's caller reads along; here the whole answer is waited for.
+                self.record.upstream_ms += reading.elapsed().as_secs_f64() * 1e3;
+            }
+            // However it ended, its timer must not end what follows.
+            self.job.leave();
             self.record.usage = sink.usage();
             let answered = outcome?;
             // Some answers come in several parts, each asked for with a request of its own.
             let Some(body) = sink.continuation(&encoded.body) else {
+                self.record.spend(&self.state.limits);
                 sink.take_notes()
                     .keep(&self.state.memory, &upstream.name, lease.key());
                 return self.close(answered, &attempt, answer, sink);
@@ -429,87 +433,6 @@ impl Exchange<'_, '_> {
             stream.announce(self.route_lines.clone());
         }
     }
-
-    /// What a caller is told when there is no key to try.
-    fn no_lease(&self, upstream: &str, none: &NoLease, before: Option<Refused>) -> Refused {
-        let no_capacity = |status: u16, message: String| {
-            Refused::plain(ApiError::new(status, message).with_code("no_capacity"))
-        };
-        match none {
-            NoLease::Cancelled => {
-                let cause = self.job.cancel.cause().unwrap_or(Cause::Deadline);
-                Refused {
-                    error: Box::new(ended_for_good(cause).to_error(upstream, "")),
-                    caller_gone: cause == Cause::CallerGone,
-                    hopeless: false,
-                }
-            }
-            // The failure that made a key rest says more than that there is none left.
-            _ if before.is_some() && !matches!(none, NoLease::Busy | NoLease::LineFull) => {
-                before.unwrap_or_else(|| no_capacity(503, String::new()))
-            }
-            NoLease::Spent => no_capacity(503, format!("every key of upstream {upstream} failed")),
-            NoLease::Resting {
-                class,
-                soonest,
-                why,
-            } => {
-                let after = soonest.unwrap_or(Duration::from_secs(1));
-                let mut refused = match class {
-                    Class::RateLimit => Refused::plain(
-                        ApiError::new(
-                            429,
-                            format!("every key of upstream {upstream} is out of quota: {why}"),
-                        )
-                        .with_code("rate_limit_exceeded"),
-                    ),
-                    Class::ModelMissing => Refused::plain(
-                        ApiError::new(404, why.clone())
-                            .with_code("model_not_found")
-                            .with_param("model"),
-                    ),
-                    Class::KeyBad => Refused {
-                        hopeless: true,
-                        ..Refused::plain(
-                            ApiError::new(
-                                502,
-                                format!("upstream {upstream} refused its keys: {why}"),
-                            )
-                            .with_code("upstream_key_refused"),
-                        )
-                    },
-                    _ => no_capacity(
-                        503,
-                        format!("every key of upstream {upstream} rests: {why}"),
-                    ),
-                };
-                if matches!(refused.error.status, 429 | 503) {
-                    refused.error.retry_after = Some(after);
-                }
-                refused
-            }
-            NoLease::Busy | NoLease::LineFull => {
-                let what = match none {
-                    NoLease::Busy => "stayed busy",
-                    _ => "are busy and too many requests wait for them",
-                };
-                let mut refused =
-                    no_capacity(503, format!("all slots of upstream {upstream} {what}"));
-                refused.error.retry_after = Some(Duration::from_secs(1));
-                refused
-            }
-        }
-    }
-}
-
-/// The pause before the `count`th retry: doubling, and a quarter of it left to chance.
-fn back_off(first: Duration, count: u32, chance: u64) -> Duration {
-    const CEILING: Duration = Duration::from_secs(8);
-    let full = first
-        .saturating_mul(1 << count.saturating_sub(1).min(16))
-        .min(CEILING);
-    let share = (chance % 256) as f64 / 1024.0;
-    full.mul_f64(1.0 - share)
 }
 
 fn timing(record: &Record) -> String {
@@ -521,12 +444,7 @@ fn timing(record: &Record) -> String {
 }
 
 /// The places that can serve the request, in order.
-fn targets(
-    config: &Config,
-    head: &Head<'_>,
-    key: Option<&ClientKey>,
-) -> Result<Vec<Target>, ApiError> {
-    let model = &*head.model;
+fn targets(config: &Config, model: &str, key: Option<&ClientKey>) -> Result<Vec<Target>, ApiError> {
     let missing = |what: &str| {
         Err(ApiError::new(404, format!("the model `{model}` {what}"))
             .with_code("model_not_found")
@@ -545,10 +463,11 @@ fn targets(
 fn refuse(call: Call<'_>, error: &ApiError, record: &mut Record) {
     record.status = error.status;
     record.error = Some(error.message.clone());
-    call.reply(Reply::error(error));
+    let reply = call.refusal(error);
+    call.reply(reply);
 }
 
-fn refuse_body(config: &Config, call: Call<'_>, problem: &NoBody, record: &mut Record) {
+fn refuse_body(config: &Config, mut call: Call<'_>, problem: &NoBody, record: &mut Record) {
     let error = match problem {
         NoBody::TooLong => ApiError::new(
             413,
@@ -565,22 +484,21 @@ fn refuse_body(config: &Config, call: Call<'_>, problem: &NoBody, record: &mut R
                 config.body_wait.as_millis()
             ),
         ),
-        NoBody::Cut => ApiError::new(400, "the request body ended before its declared length"),
+        NoBody::NoMemory => ApiError::new(
+            503,
+            "the gateway has no memory for a request of this length now",
+        )
+        .with_code("overloaded")
+        .with_retry_after(Duration::from_secs(1)),
+        NoBody::Cut => ApiError::new(
+            400,
+            "the request body ended too early or is not properly framed",
+        ),
     };
-    refuse(call, &error, record);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_double_up_to_a_ceiling_and_vary_by_a_quarter() {
-        let first = Duration::from_millis(200);
-        assert_eq!(back_off(first, 1, 0), first);
-        assert_eq!(back_off(first, 3, 0), first * 4);
-        assert_eq!(back_off(first, 60, 0), Duration::from_secs(8));
-        let least = back_off(first, 1, 255).as_secs_f64();
-        assert!((0.150..0.151).contains(&least), "{least}");
+    if *problem == NoBody::NoMemory {
+        record.status = error.status;
+        record.error = Some(error.message.clone());
+        return call.refuse_unread(&error);
     }
+    refuse(call, &error, record);
 }

@@ -26,7 +26,7 @@ pub enum Class {
     Server,
     /// No answer came: DNS, connect, TLS, reset, timeout.
     Transport,
-    /// Our own end came first: the deadline, or the end of the program.
+    /// An end of our own making: the deadline, a limit, or the end of the program.
     Ended,
     /// The caller left. Nobody is told.
     CallerGone,
@@ -178,6 +178,16 @@ impl Failure {
         Failure::plain(Class::Server, 502, "malformed_response", what.into())
     }
 
+    /// The answer is longer than it may be, which another attempt would not change.
+    pub fn too_long() -> Self {
+        Failure::plain(
+            Class::Ended,
+            502,
+            "malformed_response",
+            "the upstream's answer is longer than max_answer_bytes".into(),
+        )
+    }
+
     /// The upstream ended the answer with a reason that is no answer. The code is the reason.
     pub fn ended_with(reason: &str) -> Self {
         let mut failure = Failure::plain(
@@ -212,9 +222,20 @@ impl Failure {
         )
     }
 
-    pub fn wants_responses(&self) -> bool {
-        false
+    /// The request is refused by weir itself, in words that it has already.
+    pub fn refused(error: ApiError) -> Self {
+        Failure {
+            class: Class::RequestFault,
+            status: error.status,
+            kind: error.kind,
+            code: error.code,
+            param: error.param,
+            message: error.message,
+            retry_after: None,
+            signature_refused: false,
+        }
     }
+
     pub fn caller_gone() -> Self {
         Failure::plain(
             Class::CallerGone,
@@ -242,6 +263,20 @@ impl Failure {
         let mut failure = judge(status, &said);
         failure.retry_after = said.retry_delay;
         failure
+    }
+
+    /// `/chat/completions` does not take the request, but says that `/responses` would.
+    pub fn wants_responses(&self) -> bool {
+        // Models that the other address never serves are told with 404.
+        matches!(self.status, 400 | 404) && self.message.contains("v1/responses")
+    }
+
+    /// The provider gives no summary of the reasoning to this organisation.
+    pub fn refuses_summary(&self) -> bool {
+        let told = self.param.as_deref() == Some("reasoning.summary")
+            || self.message.contains("reasoning.summary")
+            || self.message.contains("reasoning summaries");
+        self.status == 400 && told
     }
 
     /// What the caller is told. Our own bad keys are our trouble: 502, with names but no secrets.
@@ -770,5 +805,38 @@ mod tests {
             error.message,
             "upstream claude refused its key claude#1: bad"
         );
+    }
+
+    #[test]
+    fn v33_a_pointer_to_the_other_address_is_recognised() {
+        let failure = |status: u16, message: &str| {
+            let body = format!(
+                r#"{{"error":{{"message":"{message}","type":"invalid_request_error","param":null,"code":null}}}}"#
+            );
+            Failure::from_status(status, body.as_bytes(), None)
+        };
+        let tools = "Function tools with reasoning_effort are not supported for gpt-5.6 in \
+                     /v1/chat/completions. Please use /v1/responses instead.";
+        assert!(failure(400, tools).wants_responses());
+        let only = "This model is only supported in v1/responses and not in v1/chat/completions.";
+        assert!(failure(404, only).wants_responses());
+        assert!(!failure(400, "reasoning_effort is not supported").wants_responses());
+        assert!(!failure(500, tools).wants_responses());
+    }
+
+    #[test]
+    fn a_summary_that_is_not_given_is_recognised() {
+        let failure = |status: u16, param: &str, message: &str| {
+            let body = format!(
+                r#"{{"error":{{"message":"{message}","type":"invalid_request_error","param":"{param}","code":"unsupported_value"}}}}"#
+            );
+            Failure::from_status(status, body.as_bytes(), None)
+        };
+        let words = "Your organization must be verified to generate reasoning summaries.";
+        assert!(failure(400, "reasoning.summary", words).refuses_summary());
+        assert!(failure(400, "x", words).refuses_summary());
+        assert!(failure(400, "x", "Unknown parameter: 'reasoning.summary'.").refuses_summary());
+        assert!(!failure(500, "reasoning.summary", words).refuses_summary());
+        assert!(!failure(400, "reasoning.effort", "m").refuses_summary());
     }
 }

@@ -7,13 +7,15 @@
 use std::io::{self, Read, Write};
 use std::mem;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use log::warn;
 use tiny_http::{Method, Request};
 
-use crate::desk::{Job, Phase};
+use crate::desk::{Held, Job, Phase};
+use crate::dialect::Dialect;
 use crate::error::ApiError;
 use crate::reply::{Reply, push_header};
 use crate::watch::Watch;
@@ -27,6 +29,10 @@ const MAX_HEAD: usize = 32 * 1024;
 
 /// A request's own id is taken over up to this length.
 const MAX_ID: usize = 128;
+
+/// A body over the limit that is still read to its end, where the connection cannot be found (a
+/// unix socket): only so does the answer reach the caller whole.
+const SWALLOWED: usize = 1 << 30;
 
 /// An unread body up to this length keeps its connection.
 const DRAINED: u64 = 64 * 1024;
@@ -42,6 +48,7 @@ pub fn leaked() -> u64 {
 pub struct Call<'w> {
     request: Option<Request>,
     watch: &'w Watch,
+    held: Arc<Held>,
     pub id: String,
     pub method: Method,
     pub path: String,
@@ -50,10 +57,21 @@ pub struct Call<'w> {
     pub length: Length,
     /// The caller speaks HTTP/1.0, which has no chunked framing.
     pub old: bool,
+    /// How this caller is spoken to.
+    pub dialect: Dialect,
     /// The connection must not be used any further.
     close: bool,
+    /// The caller sends its body only when it is told to go on.
+    waits: bool,
     /// Headers that go into every answer to this caller.
     common: String,
+}
+
+/// A request whose framing cannot be trusted. It has been answered with this.
+#[derive(Debug)]
+pub struct Misframed {
+    pub id: String,
+    pub error: ApiError,
 }
 
 /// Why there is no body.
@@ -61,6 +79,8 @@ pub struct Call<'w> {
 pub enum NoBody {
     TooLong,
     Late,
+    /// There is no room for it now.
+    NoMemory,
     /// The caller closed or broke its framing.
     Cut,
 }
@@ -68,12 +88,19 @@ pub enum NoBody {
 impl<'w> Call<'w> {
     /// Takes a request over. An error is a framing that cannot be trusted: it has been answered,
     /// and the connection will be closed.
-    pub fn take(request: Request, watch: &'w Watch, max_body: usize) -> Result<Call<'w>, u16> {
+    /// `held` is let go of before the last bytes of the answer leave.
+    pub fn take(
+        request: Request,
+        watch: &'w Watch,
+        max_body: usize,
+        held: Arc<Held>,
+    ) -> Result<Call<'w>, Misframed> {
         let checked = framing::check(&request);
         let (path, query) = split(request.url());
         let id = own_id(&request).unwrap_or_else(new_id);
         let mut call = Call {
             watch,
+            held,
             id,
             method: request.method().clone(),
             path,
@@ -81,15 +108,18 @@ impl<'w> Call<'w> {
             peer: request.remote_addr().copied(),
             length: *checked.as_ref().unwrap_or(&Length::None),
             old: *request.http_version() < (1, 1),
+            dialect: Dialect::Chat,
             close: false,
+            waits: framing::header(&request, "expect").is_some(),
             common: String::new(),
             request: Some(request),
         };
         push_header(&mut call.common, "x-request-id", &call.id);
         let fault = match checked {
             Ok(Length::Known(length)) if length > max_body as u64 => {
-                call.refuse_unread(max_body);
-                return Err(413);
+                let error = too_long(max_body);
+                call.refuse_unread(&error);
+                return Err(call.misframed(error));
             }
             Ok(_) => return Ok(call),
             Err(fault) => fault,
@@ -97,12 +127,21 @@ impl<'w> Call<'w> {
         let declared = call.request.as_ref().and_then(Request::body_length);
         if declared.is_some_and(|length| length > max_body) {
             // Two lengths, and the one that the server believes is absurd.
-            call.refuse_unread(max_body);
-            return Err(413);
+            let error = too_long(max_body);
+            call.refuse_unread(&error);
+            return Err(call.misframed(error));
         }
         call.close = true;
-        call.answer(Reply::error(&ApiError::new(fault.status, fault.message)));
-        Err(fault.status)
+        let error = ApiError::new(fault.status, fault.message);
+        call.answer(Reply::error(&error));
+        Err(call.misframed(error))
+    }
+
+    fn misframed(&mut self, error: ApiError) -> Misframed {
+        Misframed {
+            id: mem::take(&mut self.id),
+            error,
+        }
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
@@ -145,6 +184,20 @@ impl<'w> Call<'w> {
         self.answer(reply);
     }
 
+    /// An error in the caller's dialect.
+    pub fn refusal(&self, error: &ApiError) -> Reply {
+        refusal(self.dialect, error)
+    }
+
+    /// What can cut this caller's connection.
+    pub fn scissors(&self) -> Scissors<'w> {
+        Scissors {
+            watch: self.watch,
+            peer: self.peer,
+            old: self.old,
+        }
+    }
+
     /// Hands the raw writer out for a stream: from here on the answer is its holder's affair.
     /// `None` only if the call was answered before.
     pub fn into_writer(mut self) -> Option<(Box<dyn Write + Send>, String)> {
@@ -156,13 +209,15 @@ impl<'w> Call<'w> {
         let Some(request) = self.request.take() else {
             return;
         };
+        self.held.release();
         reply.headers.push_str(&self.common);
         reply.head_only |= self.method == Method::Head;
         // A short body that nobody read is drained by the server, within the job's time for it. A
-        // long one is not worth waiting for, and of a chunked one the server drains nothing.
+        // long one is not worth waiting for, and of a chunked one the server drains nothing. Nor does it pay to
+        // wait for one that the caller holds back until it has heard from us.
         let unread = match self.length {
             Length::None => false,
-            Length::Known(length) => length > DRAINED,
+            Length::Known(length) => length > DRAINED || self.waits,
             Length::Chunked => true,
         };
         let close = self.close || unread;
@@ -180,22 +235,27 @@ impl<'w> Call<'w> {
             return;
         }
         let mut writer = request.into_writer();
-        // A caller who has gone is a normal end.
-        let _ = reply.write(&mut writer);
+        // A caller who has gone is a normal end. One who did not read in time would take the next
+        // answer for the rest of this one.
+        if reply.write(&mut writer).is_err()
+            && let Some(caller) = self.peer.and_then(|peer| self.watch.find(peer))
+        {
+            caller.shut();
+        }
     }
 
-    /// 413 for a body that must not be touched: the server would reserve its declared length.
-    fn refuse_unread(&mut self, max_body: usize) {
+    /// Refuses a body that must not be touched any more: the server would reserve its declared
+    /// length, or what is left of it.
+    pub fn refuse_unread(&mut self, error: &ApiError) {
         let Some(request) = self.request.take() else {
             return;
         };
-        let error = ApiError::new(
-            413,
-            format!("the request body is longer than {max_body} bytes"),
-        )
-        .with_code("request_too_large");
-        let mut reply = Reply::error(&error).with("Connection", "close");
+        let mut reply = Reply::error(error).with("Connection", "close");
         reply.headers.push_str(&self.common);
+        let declared = request.body_length().unwrap_or(0);
+        if self.peer.is_none() && declared <= SWALLOWED {
+            return swallow(request, &reply, declared);
+        }
         match self.peer.and_then(|peer| self.watch.find(peer)) {
             Some(caller) => {
                 caller.write(&reply.to_bytes());
@@ -209,7 +269,7 @@ impl<'w> Call<'w> {
                 // hands reader and writer out together.
                 let body = io::Cursor::new(reply.body);
                 let response = tiny_http::Response::new(
-                    tiny_http::StatusCode(413),
+                    tiny_http::StatusCode(error.status),
                     Vec::new(),
                     body,
                     None,
@@ -220,9 +280,40 @@ impl<'w> Call<'w> {
         }
         let count = LEAKED.fetch_add(1, Ordering::Relaxed) + 1;
         warn!(
-            "{}: 413, body over the limit ({count} such requests so far)",
-            self.id
+            "{}: {}, the body is not read ({count} such requests so far)",
+            self.id, error.status
         );
+    }
+}
+
+/// An error in the caller's dialect.
+pub fn refusal(dialect: Dialect, error: &ApiError) -> Reply {
+    let mut reply = Reply::error(error);
+    reply.content_type = dialect.content_type();
+    reply.body = dialect.error(error);
+    reply
+}
+
+/// Cuts a caller's connection in the middle of an answer, so that nobody can take what came for
+/// the whole of it.
+pub struct Scissors<'w> {
+    watch: &'w Watch,
+    peer: Option<SocketAddr>,
+    old: bool,
+}
+
+impl Scissors<'_> {
+    /// False where the connection cannot be found: on a unix socket.
+    pub fn cut(&self) -> bool {
+        let Some(caller) = self.peer.and_then(|peer| self.watch.find(peer)) else {
+            return false;
+        };
+        match self.old {
+            // Without chunks an orderly end is the end of the answer.
+            true => caller.break_off(),
+            false => caller.shut(),
+        }
+        true
     }
 }
 
@@ -233,6 +324,30 @@ impl Drop for Call<'_> {
             self.answer(Reply::error(&error.with_code("internal_error")));
         }
     }
+}
+
+/// Reads a body of `length` bytes and forgets it as it comes, then answers.
+fn swallow(mut request: Request, reply: &Reply, length: usize) {
+    let mut waste = [0; 8 * 1024];
+    let mut left = length;
+    while left > 0 {
+        match request.as_reader().read(&mut waste) {
+            Ok(0) | Err(_) => break,
+            Ok(count) => left = left.saturating_sub(count),
+        }
+    }
+    if left > SWALLOWED / 64 {
+        // Not to be drained in one piece, and nobody is there any more.
+        mem::forget(request);
+        return;
+    }
+    let mut writer = request.into_writer();
+    let _ = reply.write(&mut writer);
+}
+
+fn too_long(max_body: usize) -> ApiError {
+    let message = format!("the request body is longer than {max_body} bytes");
+    ApiError::new(413, message).with_code("request_too_large")
 }
 
 /// Reads exactly `length` bytes.
@@ -247,12 +362,7 @@ fn read_length(
     let mut filled = 0;
     while filled < length {
         if filled == body.len() {
-            body.resize(
-                (filled * 2)
-                    .clamp(BELIEVED, length.max(BELIEVED))
-                    .min(length),
-                0,
-            );
+            grow(body, (filled * 2).max(BELIEVED).min(length))?;
         }
         match read_some(reader, &mut body[filled..], job)? {
             0 if job.body_late.load(Ordering::Relaxed) => return Err(NoBody::Late),
@@ -260,7 +370,7 @@ fn read_length(
             count => filled += count,
         }
     }
-    Ok(())
+    room_for_work(filled)
 }
 
 /// Reads to the end, at most `max` bytes.
@@ -271,18 +381,40 @@ fn read_all(
     job: &Job,
 ) -> Result<(), NoBody> {
     const PIECE: usize = 4 * 1024;
+    let mut filled = 0;
     loop {
-        let filled = body.len();
         if filled > max {
             return Err(NoBody::TooLong);
         }
-        body.resize(filled + filled.max(PIECE), 0);
-        let count = read_some(reader, &mut body[filled..], job)?;
-        body.truncate(filled + count);
-        if count == 0 {
-            return Ok(());
+        // Only when it is full: a caller who sends a byte at a time must not have megabytes of
+        // room cleared for each of them.
+        if filled == body.len() {
+            grow(body, filled * 2 + PIECE)?;
+        }
+        match read_some(reader, &mut body[filled..], job)? {
+            0 => break,
+            count => filled += count,
         }
     }
+    body.truncate(filled);
+    room_for_work(filled)
+}
+
+/// Makes the body `length` bytes long, if there is memory for it.
+fn grow(body: &mut Vec<u8>, length: usize) -> Result<(), NoBody> {
+    let room = length.saturating_sub(body.len());
+    body.try_reserve_exact(room).map_err(|_| NoBody::NoMemory)?;
+    body.resize(length, 0);
+    Ok(())
+}
+
+/// What is done with a long body needs about as much again, and there it would be too late.
+fn room_for_work(length: usize) -> Result<(), NoBody> {
+    const LONG: usize = 1024 * 1024;
+    if length > LONG && Vec::<u8>::new().try_reserve_exact(2 * length).is_err() {
+        return Err(NoBody::NoMemory);
+    }
+    Ok(())
 }
 
 /// Reads once, unless the job's time for the body is over.
@@ -300,6 +432,11 @@ fn read_some(reader: &mut dyn Read, into: &mut [u8], job: &Job) -> Result<usize,
 }
 
 fn split(url: &str) -> (String, String) {
+    // The absolute form, which is meant for proxies, has to be understood by everybody.
+    let url = match url.strip_prefix("http://").or(url.strip_prefix("https://")) {
+        Some(rest) => rest.find('/').map_or("/", |path| &rest[path..]),
+        None => url,
+    };
     match url.split_once('?') {
         Some((path, query)) => (path.to_owned(), query.to_owned()),
         None => (url.to_owned(), String::new()),

@@ -57,6 +57,7 @@ pub struct Settings {
 pub struct Line {
     agent: Agent,
     connect: Duration,
+    fresh: bool,
 }
 
 impl Line {
@@ -92,6 +93,16 @@ impl Line {
         Line {
             agent: Agent::with_parts(config, dialer.clone(), dialer),
             connect: settings.connect,
+            fresh: false,
+        }
+    }
+
+    /// The same line for an attempt that must not meet another connection that died in the pool:
+    /// where one did, its neighbours probably have too. What rests in the pool is closed.
+    pub fn fresh(&self) -> Line {
+        Line {
+            fresh: true,
+            ..self.clone()
         }
     }
 
@@ -114,7 +125,7 @@ impl Line {
         body: Option<&[u8]>,
     ) -> Result<Answer, Broken> {
         let connect_by = Instant::now() + self.connect;
-        let _begun = attempt::begin(connect_by, body.map_or(0, <[u8]>::len));
+        let _begun = attempt::begin(connect_by, body.map_or(0, <[u8]>::len), self.fresh);
         if cancelled().is_some() {
             return Err(Broken::new(&Trouble::ended()));
         }

@@ -1,7 +1,57 @@
 //! weir: an OpenAI-compatible gateway for Gemini, Claude, OpenAI and compatible servers.
 //!
 //! Here are the arguments and the exit codes: 0 fine, 1 failed while running, 2 wrong usage or
-//! config.
+//! config. Everything else has a room of its own, whose head says what it does and what it leaves
+//! to others:
+//!
+//! ```text
+//! src/main.rs        arguments, config, server, exit code; this map
+//! src/config.rs      the JSON file; every value is checked while it is parsed
+//! src/config/        table.rs: every key once; build.rs: a file by it; sources.rs: where from
+//! src/server.rs      listener, a fixed set of workers, the fence around panics, stopping
+//! src/server/        routes.rs: path -> Endpoint, and who may ask; door.rs: the listening socket
+//! src/watch.rs       the timer thread: heartbeats, timers, hang-ups, idle connections
+//! src/desk.rs        Job: what each worker is at, where the timer thread can see it
+//! src/sockets.rs     callers' connections below the HTTP server
+//! src/inbound.rs     one HTTP request in: framing, limits, body, id
+//! src/reply.rs       one HTTP reply out, in one write
+//! src/exchange.rs    the story of one chat exchange, top to bottom
+//! src/route.rs       model name -> an ordered list of targets
+//! src/pool.rs        Client, Pool, Lease; pool/health.rs: which keys rest
+//! src/upstream.rs    a leased client and a body -> the head of an answer, or a Failure
+//! src/line.rs        the connection to an upstream: names, proxies, TLS, HTTP/1.1
+//! src/cancel.rs      how one thread ends another one's wait
+//! src/failure.rs     how an attempt failed, and the one table of what follows
+//! src/sse.rs         upstream bytes -> events
+//! src/stream.rs      the caller's event stream, shared with the heartbeat
+//! src/memory.rs      what upstreams signed, kept for callers who lose it
+//! src/models.rs      GET /v1/models; models/catalogue.rs: what is known of four of them
+//! src/record.rs      what a request came to, and its log line
+//! src/error.rs       ApiError, what a caller is told
+//! src/json.rs        Fields: an object as a shallow list of raw values
+//! src/clock.rs       milliseconds since the begin
+//! src/chat.rs        the words in the middle: Request, Message, Part, Tool, Delta, Usage
+//! src/capability.rs  what each model can do, by its name
+//! src/schema.rs      JSON Schemas as each provider takes them
+//! src/dialect.rs     what callers may speak;  dialect/openai.rs and its folder
+//! src/provider.rs    what upstreams speak;    provider/{openai,anthropic,gemini,responses}.rs
+//! src/demo.rs        the built-in upstream that answers without a key
+//! src/golden.rs      runs tests/golden (in tests only)
+//! tests/it/          drives the built binary against scripted upstreams
+//! tests/config/      configs that must be refused, and the command line
+//! tests/readme/      runs every command of the README
+//! tests/golden/      recorded requests, replies and streams, one folder per provider
+//! ```
+//!
+//! The rooms stand in a row and a request walks through them once:
+//!
+//! ```text
+//! caller -> inbound -> dialect (head) -> route -> [ pool -> provider (encode) -> upstream ]*
+//! caller <- stream  <- dialect (chunks) <- chat::Delta <- provider (decode) <- sse <- line
+//! ```
+//!
+//! `exchange.rs` is the only one that knows this order. Where caller and upstream speak the same
+//! format it relays: the middle of both rows is left out.
 #![allow(dead_code)]
 
 use std::io::Write;
@@ -11,12 +61,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use argh::FromArgs;
-use log::LevelFilter;
 use parking_lot::Mutex;
-use simple_logger::SimpleLogger;
 
 use config::{Findings, Loaded, Sources, Surroundings};
 
+mod base64;
 mod cancel;
 mod capability;
 mod chat;
@@ -25,21 +74,28 @@ mod config;
 mod demo;
 mod desk;
 mod dialect;
+mod discovery;
 mod error;
 mod exchange;
 mod failure;
 #[cfg(test)]
 mod golden;
 mod inbound;
+mod journal;
 mod json;
+mod limits;
 mod line;
+mod mask;
 mod memory;
 mod metrics;
 mod models;
 mod pool;
+mod print;
 mod provider;
+mod query;
 mod record;
 mod reply;
+mod request_log;
 mod route;
 mod server;
 mod sockets;
@@ -74,7 +130,8 @@ struct Args {
     #[argh(switch)]
     check_config: bool,
 
-    /// print something and leave: config (a file to start from) or reference (every key of it)
+    /// print something and leave: config (a file to start from), reference (every key of it), or
+    /// what runs weir: systemd, openrc, procd, container, haproxy, nginx, caddy
     #[argh(option, arg_name = "WHAT")]
     print: Option<String>,
 
@@ -87,15 +144,6 @@ struct Args {
     verbose: bool,
 }
 
-/// Makes what is printed.
-type Text = fn() -> String;
-
-/// What `--print` can print.
-const PRINTS: &[(&str, Text)] = &[
-    ("config", config::example),
-    ("reference", config::reference),
-];
-
 fn main() -> ExitCode {
     let args = match arguments() {
         Ok(args) => args,
@@ -107,7 +155,7 @@ fn main() -> ExitCode {
     if let Some(what) = &args.print {
         return print(what);
     }
-    log_to_stderr(args.verbose);
+    journal::start(args.verbose);
 
     let sources = Sources {
         file: args.config,
@@ -127,6 +175,7 @@ fn main() -> ExitCode {
         Ok(loaded) => loaded,
         Err(findings) => return refuse(&findings),
     };
+    journal::set(&loaded.config);
     log::info!("{}", config::banner(&loaded));
     let reload = move || {
         let loaded = load(&sources, &|| demo.address()).map_err(|found| found.to_string())?;
@@ -158,11 +207,9 @@ fn arguments() -> Result<Args, ExitCode> {
 }
 
 fn print(what: &str) -> ExitCode {
-    match PRINTS.iter().find(|(name, _)| *name == what) {
-        Some((_, text)) => say(&text()),
-        None => {
-            let known: Vec<&str> = PRINTS.iter().map(|(name, _)| *name).collect();
-            let known = known.join(", ");
+    match print::print(what) {
+        Ok(text) => say(&text),
+        Err(known) => {
             complain(&format!(
                 "--print {what}: there is no such thing; known: {known}"
             ));
@@ -195,22 +242,6 @@ impl Demo {
         let demo = demo::start().map_err(|error| format!("cannot start the demo: {error}"))?;
         Ok(started.insert(demo).addr)
     }
-}
-
-fn log_to_stderr(verbose: bool) {
-    let level = if verbose {
-        LevelFilter::Debug
-    } else {
-        LevelFilter::Info
-    };
-    let mut logger = SimpleLogger::new().with_level(level);
-    // Prefixes: `ureq` is `ureq_proto` as well.
-    for chatty in ["ureq", "rustls", "tiny_http"] {
-        logger = logger.with_module_level(chatty, LevelFilter::Warn);
-    }
-    logger
-        .init()
-        .expect("no other logger was set before this one");
 }
 
 /// Prints to standard output. A reader who has left (`weir --help | head -1`) is a normal end.

@@ -16,6 +16,10 @@ use serde_json::value::RawValue;
 use crate::chat::{Delta, Message, Role};
 use crate::dialect::openai;
 
+pub use learned::{Learned, Lesson};
+
+mod learned;
+
 /// Bytes that all entries together may take. A signature is some hundred bytes to some kilobytes,
 /// so this holds the running conversations of a small host.
 const CAPACITY: usize = 2 * 1024 * 1024;
@@ -53,7 +57,10 @@ impl Signed {
 }
 
 #[derive(Debug, Default)]
-pub struct Memory(Mutex<Halves>);
+pub struct Memory {
+    signed: Mutex<Halves>,
+    pub learned: Learned,
+}
 
 /// Two halves, of which the older one is forgotten when the younger one is full. What is used
 /// moves to the younger one, so this forgets about what has not been used for the longest time.
@@ -70,7 +77,7 @@ impl Memory {
         if size > CAPACITY / 2 {
             return;
         }
-        let mut halves = self.0.lock();
+        let mut halves = self.signed.lock();
         if halves.young_bytes + size > CAPACITY / 2 {
             halves.old = mem::take(&mut halves.young);
             halves.young_bytes = 0;
@@ -82,7 +89,7 @@ impl Memory {
     }
 
     fn recall(&self, id: &str) -> Option<Arc<Signed>> {
-        let mut halves = self.0.lock();
+        let mut halves = self.signed.lock();
         if let Some(signed) = halves.young.get(id) {
             return Some(Arc::clone(signed));
         }
@@ -325,7 +332,7 @@ mod tests {
         assert!(memory.recall("unused").is_none());
         memory.keep("huge".into(), signed(CAPACITY));
         assert!(memory.recall("huge").is_none());
-        let halves = memory.0.lock();
+        let halves = memory.signed.lock();
         let total: usize = halves
             .young
             .iter()

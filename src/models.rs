@@ -3,6 +3,9 @@
 //! Lists what can be served at all with the keys there are. Which upstream is usable is asked of
 //! the caller of `list`; nothing here opens a connection.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
+
 use serde::Serialize;
 
 use crate::config::{ClientKey, Config};
@@ -18,7 +21,12 @@ struct Entry<'a> {
     id: &'a str,
     object: &'static str,
     created: u64,
-    owned_by: &'a str,
+    owned_by: Cow<'a, str>,
+    /// As the upstream's own list has them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    context_length: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_completion_tokens: Option<u64>,
     #[serde(flatten)]
     facts: Option<&'static Facts>,
 }
@@ -44,10 +52,21 @@ pub fn listed(config: &Config) -> Vec<String> {
         .flat_map(|upstream| &upstream.models)
         .map(String::as_str)
         .filter(|name| !name.contains('*'));
+    let learned: Vec<String> = config
+        .upstreams
+        .iter()
+        .filter_map(|upstream| upstream.options.learned.as_ref())
+        .flat_map(|learned| learned.ids())
+        .collect();
     let mut all: Vec<String> = Vec::new();
+    let mut seen = HashSet::new();
     let all_ids = CATALOGUE.iter().map(|known| known.id);
-    for id in all_ids.chain(aliases).chain(named) {
-        if !all.iter().any(|known| known == id) && !route::route(config, id).is_empty() {
+    for id in all_ids
+        .chain(aliases)
+        .chain(named)
+        .chain(learned.iter().map(String::as_str))
+    {
+        if seen.insert(id.to_owned()) && !route::route(config, id).is_empty() {
             all.push(id.to_owned());
         }
     }
@@ -103,11 +122,27 @@ fn entry<'a>(
     let targets = route::route(config, id);
     let Target { upstream, model } = targets.iter().find(|target| usable(target.upstream))?;
     let known = CATALOGUE.iter().find(|known| known.id == *model);
+    let upstream = &config.upstreams[*upstream];
+    // The catalogue says more, and the same of the same model.
+    let told = match known {
+        Some(_) => None,
+        None => upstream.options.learned(model),
+    };
+    let told = told.as_deref();
     Some(Entry {
         id,
         object: "model",
-        created: known.map_or(created, |known| known.created),
-        owned_by: known.map_or(&config.upstreams[*upstream].name, |known| known.owned_by),
+        created: known
+            .map(|known| known.created)
+            .or(told.map(|told| told.created))
+            .unwrap_or(created),
+        owned_by: match (known, told.and_then(|told| told.owned_by.clone())) {
+            (Some(known), _) => known.owned_by.into(),
+            (None, Some(owner)) => owner.into(),
+            (None, None) => upstream.name.as_str().into(),
+        },
+        context_length: told.and_then(|told| told.context_length),
+        max_completion_tokens: told.and_then(|told| told.max_completion_tokens),
         facts: known.map(|known| &known.facts),
     })
 }
@@ -190,6 +225,7 @@ mod tests {
             name: "ci".into(),
             digest: [0; 32],
             models: vec!["gemini-*".into(), "best".into()],
+            allowance: Default::default(),
         };
         let config = config();
         assert_eq!(

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::capability;
 use crate::chat::{DeltaSink, Request};
+use crate::discovery::{self, Learned};
 use crate::error::ApiError;
 use crate::failure::Failure;
 use crate::sse;
@@ -30,22 +31,39 @@ pub struct Options {
     pub developer_as_system: bool,
     /// Compatible servers only: top-level request fields that are not forwarded.
     pub strip: Vec<String>,
+    /// What the upstream's own model list says, where it is asked for one.
+    pub learned: Option<Arc<Learned>>,
     /// Anthropic's format only.
     pub anthropic: anthropic::Switches,
     /// Gemini's format only.
     pub gemini: gemini::Switches,
+    /// The Responses format only.
+    pub responses: responses::Switches,
 }
 
 impl Options {
     /// What the Claude `model` can do. Encoders ask here, so that what a provider's own model
     /// list says can win over the table.
     pub fn claude(&self, model: &str) -> capability::Claude {
-        capability::claude(model)
+        let row = capability::claude(model);
+        match self.learned(model) {
+            Some(known) => known.claude(row),
+            None => row,
+        }
     }
 
     /// What the Gemini `model` can do.
     pub fn gemini(&self, model: &str) -> capability::Gemini {
-        capability::gemini(model)
+        let row = capability::gemini(model);
+        match self.learned(model) {
+            Some(known) => known.gemini(row),
+            None => row,
+        }
+    }
+
+    /// What the upstream's list says of `model`.
+    pub fn learned(&self, model: &str) -> Option<Arc<discovery::Model>> {
+        self.learned.as_ref()?.get(model)
     }
 }
 
@@ -57,14 +75,16 @@ impl Default for Options {
             official: true,
             developer_as_system: false,
             strip: Vec::new(),
+            learned: None,
             anthropic: anthropic::Switches::default(),
             gemini: gemini::Switches::default(),
+            responses: responses::Switches::default(),
         }
     }
 }
 
 /// An upstream request, ready to be sent.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Encoded {
     /// Behind the base URL, with its query: `/v1/messages`.
     pub path: String,

@@ -1,5 +1,6 @@
 //! `Record`: what one request came to, and the log line that says so.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use log::info;
@@ -7,6 +8,9 @@ use log::info;
 use crate::chat::Usage;
 use crate::config::LogFormat;
 use crate::desk::Stopwatch;
+use crate::journal;
+use crate::limits::Limits;
+use crate::request_log::Transcript;
 
 /// How a stream ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,9 +57,12 @@ pub struct Record {
     /// Milliseconds spent waiting for upstreams.
     pub upstream_ms: f64,
     pub usage: Usage,
+    spent: bool,
     pub heartbeats: u32,
     /// Why it failed, in the words the caller got.
     pub error: Option<String>,
+    /// The bodies, where they are logged.
+    pub transcript: Option<Box<Transcript>>,
 }
 
 impl Record {
@@ -75,14 +82,50 @@ impl Record {
             first_byte: None,
             upstream_ms: 0.0,
             usage: Usage::default(),
+            spent: false,
             heartbeats: 0,
             error: None,
+            transcript: None,
         }
+    }
+
+    /// Keeps the request's body, where bodies are logged.
+    pub fn keep_request(&mut self, body: &[u8]) {
+        if let Some(transcript) = &mut self.transcript {
+            transcript.request(body);
+        }
+    }
+
+    /// Keeps a part of the answer, where bodies are logged.
+    pub fn keep_answer(&mut self, bytes: &[u8]) {
+        if let Some(transcript) = &mut self.transcript {
+            transcript.answer(bytes);
+        }
+    }
+
+    /// All that is known, as a JSON object.
+    pub fn json(&self) -> String {
+        self.line(LogFormat::Json)
     }
 
     /// Milliseconds that weir itself took so far.
     pub fn own_ms(&self) -> f64 {
         (self.begun.millis() - self.upstream_ms).max(0.0)
+    }
+
+    /// Charges the key of the caller with what the answer cost, once. Before its last bytes leave,
+    /// so that the next request finds it counted.
+    pub fn spend(&mut self, limits: &Limits) {
+        if !self.spent {
+            self.spent = true;
+            limits.spend(&self.client, self.tokens());
+        }
+    }
+
+    /// What the answer cost.
+    pub fn tokens(&self) -> u64 {
+        let count = |tokens: Option<u64>| tokens.unwrap_or(0);
+        count(self.usage.prompt).saturating_add(count(self.usage.completion))
     }
 
     /// How the stream ended, if one was asked for.
@@ -98,25 +141,26 @@ impl Record {
 
     /// Writes the line.
     pub fn log(&self, format: LogFormat) {
-        if log::log_enabled!(log::Level::Info) {
-            info!("{}", self.line(format));
+        if log::log_enabled!(target: journal::REQUEST, log::Level::Info) {
+            info!(target: journal::REQUEST, "{}", self.line(format));
         }
     }
 
-    fn fields(&self) -> Vec<(&'static str, Value)> {
-        let mut fields = vec![
-            ("id", Value::Text(self.id.clone())),
-            ("endpoint", Value::Text(self.endpoint.into())),
+    fn fields(&self) -> Vec<(&'static str, Value<'_>)> {
+        let mut fields = Vec::with_capacity(20);
+        fields.push(("id", Value::Text((&*self.id).into())));
+        fields.push(("endpoint", Value::Text(self.endpoint.into())));
+        let texts = [
+            ("client", &self.client),
+            ("model", &self.model),
+            ("upstream", &self.upstream),
+            ("key", &self.key),
         ];
-        let mut text = |name, value: &str| {
+        for (name, value) in texts {
             if !value.is_empty() {
                 fields.push((name, Value::Text(printable(value))));
             }
-        };
-        text("client", &self.client);
-        text("model", &self.model);
-        text("upstream", &self.upstream);
-        text("key", &self.key);
+        }
         fields.push(("status", Value::Whole(u64::from(self.status))));
         if self.attempts > 0 {
             fields.push(("attempts", Value::Whole(u64::from(self.attempts))));
@@ -179,16 +223,16 @@ impl Record {
     }
 }
 
-enum Value {
-    Text(String),
+enum Value<'a> {
+    Text(Cow<'a, str>),
     Whole(u64),
     Millis(f64),
 }
 
-impl Value {
+impl Value<'_> {
     fn into_json(self) -> serde_json::Value {
         match self {
-            Value::Text(text) => text.into(),
+            Value::Text(text) => text.into_owned().into(),
             Value::Whole(number) => number.into(),
             Value::Millis(number) => ((number * 10.0).round() / 10.0).into(),
         }
@@ -199,7 +243,10 @@ impl Value {
 const SHOWN: usize = 300;
 
 /// A foreign text on one line, within bounds.
-fn printable(text: &str) -> String {
+fn printable(text: &str) -> Cow<'_, str> {
+    if text.len() <= SHOWN && !text.bytes().any(|byte| byte.is_ascii_control()) {
+        return Cow::Borrowed(text);
+    }
     text.chars()
         .take(SHOWN)
         .map(|c| if c.is_control() { ' ' } else { c })

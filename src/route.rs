@@ -1,7 +1,8 @@
 //! Model name -> `Route`, an ordered list of targets.
 //!
 //! Four rules, the first that fits decides: an explicit `upstream/model`, an alias of the config,
-//! the name patterns of the upstreams, and `format/model` where one upstream speaks that format.
+//! the name patterns of the upstreams (behind them, the lists that upstreams gave of their own), and
+//! `format/model` where one upstream speaks that format.
 //! Knows nothing of which target is well at the moment.
 
 use crate::config::{Config, Upstream};
@@ -40,6 +41,9 @@ pub fn route(config: &Config, model: &str) -> Vec<Target> {
         })
         .collect();
     if targets.is_empty() {
+        targets.extend(by_list(config, model));
+    }
+    if targets.is_empty() {
         targets.extend(by_format(config, model));
     }
     targets
@@ -58,6 +62,17 @@ fn explicit(config: &Config, model: &str) -> Option<Target> {
         upstream,
         model: model.to_owned(),
     })
+}
+
+/// The upstreams whose own lists have the model.
+fn by_list(config: &Config, model: &str) -> impl Iterator<Item = Target> {
+    let has = move |upstream: &Upstream| upstream.options.learned(model).is_some();
+    let all = config.upstreams.iter().enumerate();
+    all.filter(move |(_, upstream)| has(upstream))
+        .map(move |(upstream, _)| Target {
+            upstream,
+            model: model.to_owned(),
+        })
 }
 
 /// `format/model`, where only one upstream speaks the format. It comes last, because behind a

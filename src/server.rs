@@ -8,7 +8,10 @@
 //! | signals | 1 | the kernel's signals | with the process |
 //! | workers | `workers` + `SPARE` | a request in the HTTP server's queue, then what the request needs | with the process |
 //! | timer | 1 | the bell, callers who hang up, the next moment something is due | when told to stop |
+//! | discovery | 1 where an upstream has `discover` | the next model list that is due, or a reload | with the process |
+//! | patience | 1 per model list that is asked for | its end, for 30 s | with it |
 //! | of the HTTP server | 1 accepts, 4 or more read one connection each | connections, heads | with their connections |
+//! | openers | at most 1 | descriptors for a new HTTP server | when it is open |
 //! | keepers | 1 per HTTP server that was given up | late requests on its old connections | after `KEEP` without one |
 //! | look-ups | 1 per name that is looked up | the resolver | with its answer |
 //! | slow heartbeats | 1 per heartbeat to a unix-socket caller | that write | with it |
@@ -35,21 +38,29 @@ use signal_hook::iterator::Signals;
 use tiny_http::Request;
 
 use crate::cancel::Cause;
-use crate::config::{Config, Listen};
+use crate::config::{Config, Listen, Upstream};
 use crate::desk::{AtWork, Desk, Job, Phase};
+use crate::discovery::Discovery;
 use crate::inbound::Call;
+use crate::journal;
+use crate::limits::Limits;
 use crate::line::{self, Line};
+use crate::mask::Masks;
 use crate::memory::Memory;
 use crate::metrics::{self, Metrics, Names};
 use crate::pool::Pool;
 use crate::record::Record;
+use crate::request_log::RequestLog;
 use crate::sockets;
 use crate::status::Ledger;
 use crate::watch::{Duties, Watch};
 
+mod crew;
 mod door;
+mod handed;
 mod routes;
 
+use crew::Crew;
 use door::{Door, Opened};
 
 /// Workers beyond those that may be busy with chats: they answer that all are busy, and the
@@ -74,6 +85,11 @@ pub struct State {
     pub lines: Vec<Line>,
     /// Lives as long as the process, whatever is reloaded.
     pub memory: Arc<Memory>,
+    /// What client keys have used; lives as long as the process, too.
+    pub limits: Arc<Limits>,
+    pub request_log: Option<Arc<RequestLog>>,
+    /// What no text from an upstream may show.
+    pub masks: Masks,
     /// The models that metrics tell apart.
     pub names: Names,
     /// When the configuration was read.
@@ -82,7 +98,10 @@ pub struct State {
 
 impl State {
     /// Lays the lines and fills the pools. Keys that `before` had keep what is known of them.
-    fn new(config: Config, before: Option<&State>) -> Result<State, String> {
+    fn new(mut config: Config, before: Option<&State>) -> Result<State, String> {
+        for upstream in &mut config.upstreams {
+            keep_list(upstream, before);
+        }
         let mut pools = Vec::new();
         let mut lines = Vec::new();
         for upstream in &config.upstreams {
@@ -104,12 +123,21 @@ impl State {
             }));
         }
         let state = State {
+            request_log: config.request_log.as_ref().map(|wanted| {
+                let old = before.and_then(|before| before.request_log.as_ref());
+                match old.filter(|old| old.is_for(wanted)) {
+                    Some(old) => Arc::clone(old),
+                    None => Arc::new(RequestLog::open(wanted)),
+                }
+            }),
+            masks: Masks::new(&config),
             names: Names::new(&config),
             since: SystemTime::now(),
             config,
             pools,
             lines,
             memory: before.map_or_else(Arc::default, |before| Arc::clone(&before.memory)),
+            limits: before.map_or_else(Arc::default, |before| Arc::clone(&before.limits)),
         };
         if let Some(before) = before {
             state.inherit(before);
@@ -146,18 +174,55 @@ pub struct Gateway {
     state: RwLock<Arc<State>>,
     watch: Arc<Watch>,
     door: Door,
+    crew: Crew,
     draining: AtomicBool,
     /// Chats in the works, each on a worker of its own.
-    chats: AtomicUsize,
+    chats: Arc<AtomicUsize>,
     max_chats: usize,
     begun: Instant,
     metrics: Metrics,
     ledger: Ledger,
+    discovery: Arc<Discovery>,
+}
+
+/// A model list of the same upstream is kept over a reload.
+fn keep_list(upstream: &mut Upstream, before: Option<&State>) {
+    let known = before.and_then(|before| {
+        let all = &before.config.upstreams;
+        all.iter()
+            .find(|old| old.name == upstream.name && old.base_url == upstream.base_url)
+    });
+    let known = known.and_then(|old| old.options.learned.clone());
+    if let (Some(learned), Some(known)) = (&mut upstream.options.learned, known) {
+        *learned = known;
+    }
 }
 
 impl Gateway {
+    /// Chats in the works, up to the last byte of their answers.
+    pub fn running(&self) -> usize {
+        let jobs = self.watch.jobs();
+        jobs.iter()
+            .filter(|job| job.is_chat.load(Ordering::Relaxed))
+            .count()
+    }
+
     pub fn state(&self) -> Arc<State> {
         Arc::clone(&self.state.read())
+    }
+
+    /// Has the model lists asked for that the configuration wants.
+    fn discover(self: &Arc<Gateway>) {
+        let wants = |upstream: &Upstream| upstream.options.learned.is_some();
+        let wanted = self.state().config.upstreams.iter().any(wants);
+        let gateway = Arc::clone(self);
+        self.discovery.look(wanted, move || {
+            let state = gateway.state();
+            let all = state.config.upstreams.iter().zip(&state.lines);
+            all.filter(|(upstream, _)| wants(upstream))
+                .map(|(upstream, line)| (upstream.clone(), line.clone()))
+                .collect()
+        });
     }
 }
 
@@ -167,6 +232,7 @@ pub fn run(config: Config, reload: Box<dyn Fn() -> Result<Config, String> + Send
         Ok((gateway, signals, address)) => {
             // The one line on standard output.
             let _ = writeln!(io::stdout(), "{address}");
+            gateway.discover();
             serve(&gateway, &signals, &*reload)
         }
         Err(message) => {
@@ -189,11 +255,22 @@ fn start(config: Config) -> Result<Started, String> {
     let max_connections = max_connections(&config, descriptors);
     let write_timeout = config.write_timeout;
     let cannot = |what: io::Error| format!("cannot listen on {listen}: {what}");
-    let opened = match &listen {
-        Listen::Tcp(address) => Opened::tcp(address, write_timeout),
-        Listen::Unix(path) => unix(path),
+    let handed = Opened::handed(write_timeout)
+        .map_err(|error| format!("cannot use the socket that was handed over: {error}"))?;
+    let opened = match (handed, &listen) {
+        (Some(handed), _) => Ok(handed),
+        (None, Listen::Tcp(address)) => Opened::tcp(address, write_timeout),
+        (None, Listen::Unix(path)) => unix(path),
     }
     .map_err(cannot)?;
+    let closed = config.open || !config.client_keys.is_empty();
+    if !closed && !opened.is_local() {
+        return Err(format!(
+            "other machines can reach {}, which was handed over, and there are no `client_keys`; \
+             add some to the config file, or \"open\": true",
+            opened.address
+        ));
+    }
     let address = opened.address.clone();
     let watch = Watch::new(opened.port).map_err(|error| format!("no descriptors: {error}"))?;
     let listener = opened.for_timer.as_ref();
@@ -205,12 +282,14 @@ fn start(config: Config) -> Result<Started, String> {
         state: RwLock::new(Arc::new(State::new(config, None)?)),
         watch: Arc::new(watch),
         door: Door::new(opened).map_err(cannot)?,
+        crew: Crew::default(),
         draining: AtomicBool::new(false),
-        chats: AtomicUsize::new(0),
+        chats: Arc::default(),
         max_chats,
         begun: Instant::now(),
         metrics: Metrics::default(),
         ledger: Ledger::default(),
+        discovery: Arc::default(),
     });
     let on_round = {
         let gateway = Arc::clone(&gateway);
@@ -218,13 +297,28 @@ fn start(config: Config) -> Result<Started, String> {
             for pool in &gateway.state().pools {
                 pool.tick(now);
             }
+            journal::flush();
         })
     };
     let on_stuck = {
         let gateway = Arc::clone(&gateway);
+        let opening = Arc::new(AtomicBool::new(false));
         Box::new(move || {
-            if !gateway.draining.load(Ordering::Acquire) {
-                gateway.door.reopen_stuck(&gateway);
+            if gateway.draining.load(Ordering::Acquire) || opening.swap(true, Ordering::AcqRel) {
+                return;
+            }
+            // It may take until there are descriptors again, and heartbeats must not wait for it.
+            let (gateway, opening_there) = (Arc::clone(&gateway), Arc::clone(&opening));
+            let spawned = thread::Builder::new()
+                .name("opener".into())
+                .stack_size(STACK)
+                .spawn(move || {
+                    gateway.door.reopen_stuck(&gateway);
+                    opening_there.store(false, Ordering::Release);
+                });
+            if let Err(error) = spawned {
+                error!("the listener is not opened anew: {error}");
+                opening.store(false, Ordering::Release);
             }
         })
     };
@@ -303,17 +397,32 @@ fn serve(
     ExitCode::FAILURE
 }
 
-fn reload_config(gateway: &Gateway, reload: &dyn Fn() -> Result<Config, String>) {
+fn reload_config(gateway: &Arc<Gateway>, reload: &dyn Fn() -> Result<Config, String>) {
     let before = gateway.state();
     let read = reload().and_then(|config| {
-        if config.listen != before.config.listen || config.workers != before.config.workers {
-            warn!("`listen` and `workers` change with a restart only");
+        let old = &before.config;
+        let fixed = [
+            ("listen", config.listen != old.listen),
+            ("workers", config.workers != old.workers),
+            (
+                "max_connections",
+                config.max_connections != old.max_connections,
+            ),
+            (
+                "write_timeout_ms",
+                config.write_timeout != old.write_timeout,
+            ),
+        ];
+        for (name, _) in fixed.iter().filter(|(_, changed)| *changed) {
+            warn!("`{name}` changes with a restart only");
         }
         State::new(config, Some(&before))
     });
     match read {
         Ok(state) => {
+            journal::set(&state.config);
             *gateway.state.write() = Arc::new(state);
+            gateway.discover();
             info!("configuration reloaded");
         }
         Err(message) => error!("configuration not reloaded, the old one stays: {message}"),
@@ -340,6 +449,7 @@ fn drain(gateway: &Gateway, signals: &Receiver<i32>) -> ExitCode {
 
 fn leave(gateway: &Gateway, code: ExitCode) -> ExitCode {
     gateway.watch.stop();
+    journal::flush();
     gateway.door.remove_file();
     code
 }
@@ -358,6 +468,7 @@ fn wait_until_idle(gateway: &Gateway, signals: &Receiver<i32>, limit: Duration) 
             Ok(_) => {
                 warn!("stopped by a second signal");
                 gateway.door.remove_file();
+                journal::flush();
                 std::process::exit(1);
             }
             Err(RecvTimeoutError::Disconnected) => thread::sleep(LOOK),
@@ -370,11 +481,17 @@ fn wait_until_idle(gateway: &Gateway, signals: &Receiver<i32>, limit: Duration) 
 fn work(gateway: &Arc<Gateway>) {
     let desk = gateway.watch.add_desk();
     let mut server = gateway.door.current();
+    gateway.crew.rest();
     loop {
-        match server.receive() {
-            Ok(request) => take(gateway, request, &desk),
+        match gateway.crew.stand(|| server.receive()) {
+            Ok(request) => {
+                take(gateway, request, &desk);
+                gateway.crew.rest();
+            }
             Err(fault) => server = gateway.door.after(server, fault, gateway),
         }
+        // Whoever slept through it finds a new server here.
+        server = gateway.door.newest(server);
     }
 }
 
@@ -385,24 +502,47 @@ pub fn take(gateway: &Arc<Gateway>, request: Request, desk: &Desk) {
     // Whoever reads the body, or drains what nobody read, is ended when this is over.
     job.enter(Phase::Body, state.config.body_wait);
     let at_work = AtWork::begin(desk, &gateway.watch, job);
-    let Ok(call) = Call::take(request, &gateway.watch, state.config.max_body_bytes) else {
-        return;
+    let held = Arc::clone(&at_work.job.held);
+    let max_body = state.config.max_body_bytes;
+    let call = match Call::take(request, &gateway.watch, max_body, held) {
+        Ok(call) => call,
+        Err(misframed) => {
+            let mut record = Record::new(misframed.id, "none");
+            record.status = misframed.error.status;
+            record.error = Some(misframed.error.message);
+            gateway.metrics.note(&record, &state.names);
+            return record.log(state.config.log_format);
+        }
     };
     let endpoint = routes::endpoint(&call);
     let mut record = Record::new(call.id.clone(), endpoint.name());
+    if state.request_log.is_some() && endpoint == routes::Endpoint::Chat {
+        record.transcript = Some(Box::default());
+    }
     // A panic drops the call or its stream, whose guards answer; the fence only keeps the worker.
     let fenced = catch_unwind(AssertUnwindSafe(|| {
         routes::answer(gateway, &state, endpoint, call, &at_work.job, &mut record);
     }));
+    if record.status == 499 {
+        // A caller who did not read in time is still there, with half a chunk.
+        let known = at_work.job.caller.lock().clone();
+        let find = || gateway.watch.find(at_work.job.peer?).map(Arc::new);
+        if let Some(caller) = known.or_else(find) {
+            caller.shut();
+        }
+    }
     if fenced.is_err() {
         error!("{}: a panic while answering", record.id);
         record.status = 500;
     }
     gateway.metrics.note(&record, &state.names);
-    if endpoint == routes::Endpoint::Chat {
+    if endpoint.is_exchange() {
         gateway.ledger.note(&record, &state.names);
     }
     if endpoint.is_logged() {
         record.log(state.config.log_format);
+    }
+    if let Some(log) = &state.request_log {
+        log.write(&record, &state.masks);
     }
 }

@@ -7,6 +7,7 @@
 //! talks to the kernel about sockets is in this file; it knows nothing of HTTP.
 #![allow(unsafe_code)]
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::mem;
@@ -18,7 +19,7 @@ use std::time::Duration;
 use libc::c_int;
 
 /// The backlog of connections that the kernel finishes for us; it cuts this to its own limit.
-const BACKLOG: c_int = 1024;
+const BACKLOG: c_int = 4096;
 
 /// Prepares a listening socket. Accepted sockets inherit these options on Linux.
 ///
@@ -52,6 +53,27 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 pub fn stop_listening(listener: &impl AsRawFd) {
     // SAFETY: the descriptor is open as long as `listener`.
     unsafe { libc::shutdown(listener.as_raw_fd(), libc::SHUT_RDWR) };
+}
+
+/// Ends a listening socket for this process alone: whoever else has it goes on to listen, and
+/// connections wait for them. A thread in `accept` comes back with the next connection.
+pub fn leave_listener(listener: &impl AsRawFd) -> io::Result<()> {
+    let nothing = std::fs::File::open("/dev/null")?;
+    let name = |fd: i32| std::fs::read_link(format!("/proc/self/fd/{fd}"));
+    let ours = name(listener.as_raw_fd())?;
+    let list = std::fs::read_dir("/proc/self/fd")?;
+    let all: Vec<i32> = list
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    // By number, since the HTTP server does not give its own descriptor out.
+    for fd in all {
+        if name(fd).is_ok_and(|other| other == ours) {
+            // SAFETY: both are open. The number stays taken, so that its owners close what they
+            // believe to have, and find no socket in it.
+            unsafe { libc::dup2(nothing.as_raw_fd(), fd) };
+        }
+    }
+    Ok(())
 }
 
 /// Connections that wait in the listener's accept queue.
@@ -126,12 +148,31 @@ impl Caller {
     /// kernels refuse it while a thread is just being woken.
     pub fn reset(&self) {
         self.shut();
+        let _ = self.disconnect();
+    }
+
+    /// Ends the connection with a reset and without an orderly end before it, so that nobody can
+    /// take what was written for the whole of an answer.
+    pub fn break_off(&self) {
+        // Wakes the reader, on which some kernels insist first.
+        self.shut_read();
+        for _ in 0..20 {
+            if self.disconnect().is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.shut();
+    }
+
+    /// Connects to no address, which resets a connection that is open.
+    fn disconnect(&self) -> io::Result<()> {
         // SAFETY: plain numbers, for which all zeroes is a value.
         let mut nowhere: libc::sockaddr = unsafe { mem::zeroed() };
         nowhere.sa_family = libc::AF_UNSPEC as libc::sa_family_t;
         let length = mem::size_of::<libc::sockaddr>() as libc::socklen_t;
-        // SAFETY: the address is as long as said; connecting to no address disconnects.
-        unsafe { libc::connect(self.fd.as_raw_fd(), &nowhere, length) };
+        // SAFETY: the address is as long as said.
+        check(unsafe { libc::connect(self.fd.as_raw_fd(), &nowhere, length) }).map(drop)
     }
 
     /// Says that nothing more will be written; the peer can still read what was.
@@ -232,18 +273,43 @@ impl Caller {
     }
 }
 
-/// Every open connection to our own listening port, each once.
-pub fn callers(local_port: u16) -> Vec<Caller> {
-    let mut found: Vec<Caller> = Vec::new();
+/// The open connections to our own listening port.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Each once.
+    pub callers: Vec<Caller>,
+    /// Nothing was missed for want of a descriptor to duplicate into.
+    pub complete: bool,
+}
+
+/// Looks for every open connection to our own listening port.
+pub fn callers(local_port: u16) -> Found {
+    let mut seen = HashSet::new();
+    let mut found = Found {
+        callers: Vec::new(),
+        complete: true,
+    };
     for fd in descriptors() {
-        let Some(caller) = as_caller(fd, local_port) else {
+        // One or two system calls sort most descriptors out before a duplicate is made. The server
+        // holds two descriptors of each connection; one duplicate is enough.
+        let ours = address(fd, libc::getsockname).is_some_and(|local| local.port() == local_port);
+        if !ours {
             continue;
-        };
-        found.push(caller);
+        }
+        match address(fd, libc::getpeername) {
+            Some(peer) if !seen.contains(&peer) => {}
+            _ => continue,
+        }
+        match as_caller(fd, local_port) {
+            Ok(Some(caller)) => {
+                if seen.insert(caller.peer) {
+                    found.callers.push(caller);
+                }
+            }
+            Ok(None) => {}
+            Err(NoDescriptor) => found.complete = false,
+        }
     }
-    // The server holds two descriptors of each connection; one duplicate is enough.
-    found.sort_unstable_by_key(|caller| caller.peer);
-    found.dedup_by_key(|caller| caller.peer);
     found
 }
 
@@ -255,7 +321,7 @@ pub fn callers(local_port: u16) -> Vec<Caller> {
 pub fn close_leaked(peer: SocketAddr, local_port: u16) {
     let floor = FLOOR.load(Ordering::Relaxed);
     for fd in descriptors().into_iter().filter(|fd| *fd < floor) {
-        let Some(caller) = as_caller(fd, local_port) else {
+        let Ok(Some(caller)) = as_caller(fd, local_port) else {
             continue;
         };
         if caller.peer == peer {
@@ -266,26 +332,28 @@ pub fn close_leaked(peer: SocketAddr, local_port: u16) {
     }
 }
 
+/// There is no descriptor left to duplicate into.
+struct NoDescriptor;
+
 /// A duplicate of `fd`, if it is a connection to `local_port`.
-fn as_caller(fd: RawFd, local_port: u16) -> Option<Caller> {
-    // One system call sorts most descriptors out before a duplicate is made.
-    if address(fd, libc::getsockname)?.port() != local_port {
-        return None;
-    }
+fn as_caller(fd: RawFd, local_port: u16) -> Result<Option<Caller>, NoDescriptor> {
     let floor = FLOOR.load(Ordering::Relaxed);
     // SAFETY: duplicating any number is harmless; a closed one gives an error.
     let duplicate = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, floor) };
     if duplicate < 0 {
-        return None;
+        return match io::Error::last_os_error().raw_os_error() {
+            Some(libc::EBADF) => Ok(None),
+            _ => Err(NoDescriptor),
+        };
     }
     // SAFETY: the duplicate was just made and belongs to nobody else.
     let owned = unsafe { OwnedFd::from_raw_fd(duplicate) };
     // Looked at again on the duplicate: the number may have been reused in between.
-    if address(duplicate, libc::getsockname)?.port() != local_port {
-        return None;
+    let local = address(duplicate, libc::getsockname);
+    if local.is_none_or(|local| local.port() != local_port) {
+        return Ok(None);
     }
-    let peer = address(duplicate, libc::getpeername)?;
-    Some(Caller { fd: owned, peer })
+    Ok(address(duplicate, libc::getpeername).map(|peer| Caller { fd: owned, peer }))
 }
 
 /// The numbers of the open descriptors.
@@ -517,7 +585,7 @@ mod tests {
     #[test]
     fn a_caller_is_found_by_its_address_and_its_hang_up_is_seen_without_reading() {
         let (mut far, near, port) = pair();
-        let callers = callers(port);
+        let callers = callers(port).callers;
         let caller = callers
             .iter()
             .find(|caller| caller.peer == far.local_addr().unwrap())
@@ -555,7 +623,7 @@ mod tests {
     fn a_reset_ends_a_reader_in_spite_of_what_has_arrived() {
         let (mut far, mut near, port) = pair();
         far.write_all(&[1; 1000]).unwrap();
-        let caller = callers(port).remove(0);
+        let caller = callers(port).callers.remove(0);
         while caller.unread() < 1000 {
             std::thread::yield_now();
         }
@@ -574,10 +642,10 @@ mod tests {
             l_linger: 0,
         };
         set(far.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER, &linger).unwrap();
-        let held = callers(port);
+        let held = callers(port).callers;
         drop(far);
         assert!(held[0].is_gone());
-        assert!(callers(port).is_empty());
+        assert!(callers(port).callers.is_empty());
         drop(near);
     }
 
@@ -585,7 +653,7 @@ mod tests {
     fn our_own_end_of_reading_is_no_hang_up() {
         let (far, near, port) = pair();
         near.shutdown(std::net::Shutdown::Read).unwrap();
-        let callers = callers(port);
+        let callers = callers(port).callers;
         assert!(!callers[0].is_gone());
         drop(far);
     }

@@ -6,12 +6,14 @@
 //! answer with its own status. Knows no dialect but the error event it is handed.
 
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::clock;
+use crate::desk::Held;
 use crate::reply::Reply;
 
 /// What the timer thread sends into a silent stream. A comment alone is safe: the official SDKs
@@ -24,10 +26,14 @@ pub struct Gone;
 
 pub struct Stream {
     out: Mutex<Out>,
+    /// Let go of before the last bytes leave.
+    held: Arc<Held>,
     /// `clock::now` of the last write, or of the begin.
     last: AtomicU64,
     /// `clock::now` of the begin of the write that is going on; 0 for none.
     writing_since: AtomicU64,
+    /// Something was written, so no other answer stands before this one on its connection.
+    has_turn: AtomicBool,
     keepalive: u64,
 }
 
@@ -37,6 +43,8 @@ struct Out {
     /// Chunked framing; without it (HTTP/1.0) the end of the connection ends the stream.
     chunked: bool,
     head: Head,
+    /// Lines that follow the last chunk.
+    trailers: String,
     /// The bytes of one write, kept for its room.
     frame: Vec<u8>,
     heartbeats: u32,
@@ -68,6 +76,7 @@ impl Stream {
         chunked: bool,
         head: Head,
         keepalive: Duration,
+        held: Arc<Held>,
     ) -> Stream {
         Stream {
             out: Mutex::new(Out {
@@ -75,11 +84,14 @@ impl Stream {
                 state: State::Fresh,
                 chunked,
                 head,
+                trailers: String::new(),
                 frame: Vec::new(),
                 heartbeats: 0,
             }),
+            held,
             last: AtomicU64::new(clock::now()),
             writing_since: AtomicU64::new(0),
+            has_turn: AtomicBool::new(false),
             keepalive: clock::millis(keepalive).max(1),
         }
     }
@@ -87,6 +99,11 @@ impl Stream {
     /// The head is out: from here on a failure is an event.
     pub fn has_begun(&self) -> bool {
         self.out.lock().state != State::Fresh
+    }
+
+    /// Something was written. Does not wait for a write that is going on.
+    pub fn has_turn(&self) -> bool {
+        self.has_turn.load(Ordering::Relaxed)
     }
 
     pub fn heartbeats(&self) -> u32 {
@@ -106,19 +123,49 @@ impl Stream {
         self.write(&mut self.out.lock(), events, false)
     }
 
-    /// Sends the last events, possibly none, and ends the stream.
-    pub fn end(&self, events: &[u8]) -> Result<(), Gone> {
-        self.write(&mut self.out.lock(), events, true)
+    /// Sends the last events, possibly none, and ends the stream. `trailers` are header lines
+    /// that follow the body, where the framing has a place for them.
+    pub fn end(&self, events: &[u8], trailers: &str) -> Result<(), Gone> {
+        let mut out = self.out.lock();
+        trailers.clone_into(&mut out.trailers);
+        self.write(&mut out, events, true)
+    }
+
+    /// Ends the stream because of an error for which the dialect has no event: as a plain answer
+    /// if nothing is out yet. Else true: its end is missing, and the caller has to see that.
+    pub fn abandon(&self, reply: &Reply) -> bool {
+        let mut out = self.out.lock();
+        match std::mem::replace(&mut out.state, State::Ended) {
+            State::Fresh => {
+                let _writing = self.writing();
+                // A caller who has gone is a normal end.
+                let _ = reply.write(&mut out.writer);
+                false
+            }
+            State::Open => true,
+            State::Ended => false,
+        }
+    }
+
+    /// Breaks the framing of an abandoned stream, for connections that cannot be cut: no client
+    /// takes this for a chunk.
+    pub fn spoil(&self) {
+        let mut out = self.out.lock();
+        let _writing = self.writing();
+        let _ = out.writer.write_all(b"cut\r\n");
+        let _ = out.writer.flush();
     }
 
     /// Ends the stream because of an error: as a plain answer if nothing is out yet, else with
     /// `event` as its last one. True if it became the plain answer.
-    pub fn fail(&self, reply: Reply, event: &[u8]) -> Result<bool, Gone> {
+    pub fn fail(&self, mut reply: Reply, event: &[u8]) -> Result<bool, Gone> {
         let mut out = self.out.lock();
         if out.state != State::Fresh {
             return self.write(&mut out, event, true).map(|()| false);
         }
         out.state = State::Ended;
+        self.held.release();
+        reply.headers.push_str(&out.head.fixed);
         let written = {
             let _writing = self.writing();
             reply.write(&mut out.writer)
@@ -168,9 +215,13 @@ impl Stream {
         if out.state == State::Ended {
             return Err(Gone);
         }
+        if last {
+            self.held.release();
+        }
         let _writing = self.writing();
         out.frame(events, last);
         let written = out.write_frame();
+        self.has_turn.store(true, Ordering::Relaxed);
         out.state = match written {
             Ok(()) if !last => State::Open,
             // After a failed write the framing is broken, so nothing may follow.
@@ -220,7 +271,9 @@ impl Out {
             self.frame.extend_from_slice(b"\r\n");
         }
         if last {
-            self.frame.extend_from_slice(b"0\r\n\r\n");
+            self.frame.extend_from_slice(b"0\r\n");
+            self.frame.extend_from_slice(self.trailers.as_bytes());
+            self.frame.extend_from_slice(b"\r\n");
         }
     }
 
@@ -246,7 +299,6 @@ fn push_hex(out: &mut Vec<u8>, number: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
 
     /// Takes what is written, one entry a flush.
     #[derive(Clone, Default)]
@@ -274,7 +326,13 @@ mod tests {
             attempt: String::new(),
         };
         (
-            Stream::new(Box::new(wire.clone()), chunked, head, keepalive),
+            Stream::new(
+                Box::new(wire.clone()),
+                chunked,
+                head,
+                keepalive,
+                Arc::default(),
+            ),
             wire,
         )
     }
@@ -289,7 +347,7 @@ mod tests {
         stream.send(b"data: 0123456789\n\n").unwrap();
         stream.announce("too late".into());
         stream.beat();
-        stream.end(b"data: [DONE]\n\n").unwrap();
+        stream.end(b"data: [DONE]\n\n", "").unwrap();
         assert_eq!(stream.send(b"data: x\n\n"), Err(Gone));
         assert_eq!(
             wire.0.lock().1,
@@ -329,7 +387,33 @@ mod tests {
         let (stream, wire) = stream(true, Duration::from_secs(10));
         assert!(stream.fail(Reply::new(503), b"unused").unwrap());
         assert!(wire.0.lock().1[0].starts_with("HTTP/1.1 503 Service Unavailable\r\n"));
+        assert!(wire.0.lock().1[0].contains("x-request-id: r\r\n"));
         assert_eq!(stream.send(b"x"), Err(Gone));
+    }
+
+    #[test]
+    fn trailers_follow_the_last_chunk() {
+        let (stream, wire) = stream(true, Duration::from_secs(10));
+        stream.send(b"a").unwrap();
+        stream.end(b"b", "x-y: 1\r\n").unwrap();
+        assert_eq!(wire.0.lock().1[1], "1\r\nb\r\n0\r\nx-y: 1\r\n\r\n");
+    }
+
+    #[test]
+    fn an_abandoned_stream_is_refused_or_has_no_end() {
+        let (fresh, wire) = stream(true, Duration::from_secs(10));
+        assert!(!fresh.abandon(&Reply::new(502)));
+        assert!(wire.0.lock().1[0].starts_with("HTTP/1.1 502 "));
+        let (begun, wire) = stream(true, Duration::from_secs(10));
+        begun.send(b"a").unwrap();
+        assert!(begun.abandon(&Reply::new(502)));
+        assert!(!begun.abandon(&Reply::new(502)));
+        assert_eq!(begun.end(b"", ""), Err(Gone));
+        assert_eq!(wire.0.lock().1.len(), 1);
+        // An answer that has ended stays whole.
+        let (whole, _) = stream(true, Duration::from_secs(10));
+        whole.end(b"a", "").unwrap();
+        assert!(!whole.abandon(&Reply::new(502)));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::io::{self, Read};
 use std::time::{Duration, SystemTime};
 
-use crate::cancel::{Cancel, Cause};
+use crate::cancel::Cause;
 use crate::config::{Key, Upstream};
 use crate::desk::{Job, Phase};
 use crate::failure::{Failure, seconds};
@@ -21,6 +21,8 @@ pub struct Attempt<'a> {
     pub upstream: &'a Upstream,
     pub key: &'a Key,
     pub line: &'a Line,
+    /// An attempt before this one broke on its connection.
+    pub fresh: bool,
     pub path: &'a str,
     pub body: &'a [u8],
     /// The request's id, for the provider's own log.
@@ -41,7 +43,7 @@ impl Attempt<'_> {
         let mut answer = match sent {
             Ok(answer) => answer,
             Err(broken) => {
-                return Err(self.ended(&job.cancel).unwrap_or_else(|| {
+                return Err(self.ended(job).unwrap_or_else(|| {
                     let what = format!("upstream {}: {}", self.upstream.name, broken.message);
                     if broken.timeout {
                         Failure::timeout(what)
@@ -59,7 +61,7 @@ impl Attempt<'_> {
             // A body that breaks off is still the best that is known.
             let _ = answer.body.by_ref().take(ERROR_BODY).read_to_end(&mut body);
             job.leave();
-            if let Some(failure) = self.ended(&job.cancel) {
+            if let Some(failure) = self.ended(job) {
                 return Err(failure);
             }
             if (300..400).contains(&status) {
@@ -72,6 +74,15 @@ impl Attempt<'_> {
                 200..=299 => Failure::empty(),
                 _ => Failure::from_status(status, &body, retry_after),
             });
+        }
+        if answer
+            .header("content-type")
+            .is_some_and(|kind| kind.starts_with("text/html"))
+        {
+            return Err(Failure::malformed(format!(
+                "upstream {} answered 200 with an HTML page; check its base_url",
+                self.upstream.name
+            )));
         }
         if answer.is_compressed() {
             return Err(Failure::malformed(format!(
@@ -86,34 +97,22 @@ impl Attempt<'_> {
         let url = format!("{}{}", self.upstream.base_url, self.path);
         let mut headers: Vec<(&str, &str)> = Vec::with_capacity(8);
         headers.push(("content-type", "application/json"));
-        let accept = if self.streams {
-            "text/event-stream"
-        } else {
-            "application/json"
-        };
-        headers.push(("accept", accept));
+        headers.push(("accept", accept(self.streams)));
         headers.push(("x-request-id", self.id));
-        let (name, prefix) = self.upstream.format.auth_header();
-        let bearer;
-        if let Some(secret) = &self.key.secret {
-            bearer = format!("{prefix}{}", secret.reveal());
-            headers.push((name, &bearer));
+        let bearer = bearer(self.upstream, self.key);
+        headers.extend(standing_headers(self.upstream, bearer.as_deref()));
+        match self.fresh {
+            true => self.line.fresh().post(&url, &headers, self.body),
+            false => self.line.post(&url, &headers, self.body),
         }
-        if self.upstream.format == Format::Anthropic {
-            headers.push((
-                "anthropic-version",
-                &self.upstream.options.anthropic_version,
-            ));
-        }
-        for (name, value) in &self.upstream.headers {
-            headers.push((name, value));
-        }
-        self.line.post(&url, &headers, self.body)
     }
 
     /// Why the wait was ended from outside, as a failure.
-    pub fn ended(&self, cancel: &Cancel) -> Option<Failure> {
+    pub fn ended(&self, job: &Job) -> Option<Failure> {
+        // A phase that goes on would pull again as soon as its cause is forgiven.
+        job.leave();
         let name = &self.upstream.name;
+        let cancel = &job.cancel;
         Some(match cancel.cause()? {
             Cause::FirstByte => {
                 // The next attempt may wait again.
@@ -135,13 +134,43 @@ impl Attempt<'_> {
     }
 
     /// A read of the answer's body failed or was ended.
-    pub fn broken(&self, cancel: &Cancel, error: &io::Error) -> Failure {
-        self.ended(cancel).unwrap_or_else(|| {
+    pub fn broken(&self, job: &Job, error: &io::Error) -> Failure {
+        self.ended(job).unwrap_or_else(|| {
             let mut failure = Failure::disconnected();
             failure.message = format!("upstream {}: {error}", self.upstream.name);
             failure
         })
     }
+}
+
+pub fn accept(streams: bool) -> &'static str {
+    match streams {
+        true => "text/event-stream",
+        false => "application/json",
+    }
+}
+
+/// The key as it stands in its header.
+pub fn bearer(upstream: &Upstream, key: &Key) -> Option<String> {
+    let (_, prefix) = upstream.format.auth_header();
+    let secret = key.secret.as_ref()?;
+    Some(format!("{prefix}{}", secret.reveal()))
+}
+
+/// The headers that an upstream gets with every request.
+pub fn standing_headers<'a>(
+    upstream: &'a Upstream,
+    bearer: Option<&'a str>,
+) -> impl Iterator<Item = (&'a str, &'a str)> {
+    let (name, _) = upstream.format.auth_header();
+    let version = &*upstream.options.anthropic_version;
+    let version = (upstream.format == Format::Anthropic).then_some(("anthropic-version", version));
+    let own = upstream.headers.iter();
+    bearer
+        .map(|bearer| (name, bearer))
+        .into_iter()
+        .chain(version)
+        .chain(own.map(|(name, value)| (&**name, &**value)))
 }
 
 /// The failure for a request that nothing can save any more.
@@ -218,7 +247,7 @@ fn span(text: &str) -> Option<Duration> {
 }
 
 /// An RFC 3339 date in UTC, as Anthropic writes it: `2026-11-24T12:00:00Z`.
-fn timestamp(text: &str) -> Option<SystemTime> {
+pub fn timestamp(text: &str) -> Option<SystemTime> {
     let text = text.trim().strip_suffix('Z')?;
     let (date, time) = text.split_once('T')?;
     let mut date = date.splitn(3, '-').map(str::parse::<u64>);

@@ -6,7 +6,7 @@
 //! where something is due, while there are requests. (It cannot sleep until the next connection:
 //! where the accept thread is quicker, the listener does not wake a `poll`.)
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -49,7 +49,16 @@ const ALERT_LOOK_MS: u64 = 50;
 const MOST_BEATS: u32 = 32;
 
 /// The accept thread has this long to take a connection before it is given up.
-const ACCEPT_MS: u64 = 300;
+const ACCEPT_MS: u64 = 1_000;
+
+/// The accept thread has panicked: it duplicates each new connection's descriptor and takes a
+/// failure of that for impossible.
+static ACCEPTOR_FELL: AtomicBool = AtomicBool::new(false);
+
+/// For the panic hook. The next round opens the listener anew.
+pub fn acceptor_fell() {
+    ACCEPTOR_FELL.store(true, Ordering::Release);
+}
 
 /// What the timer thread shares with the workers.
 pub struct Watch {
@@ -142,6 +151,7 @@ impl Watch {
     pub fn find(&self, peer: SocketAddr) -> Option<Caller> {
         let peer = canonical(peer);
         sockets::callers(self.port)
+            .callers
             .into_iter()
             .find(|caller| canonical(caller.peer) == peer)
     }
@@ -250,16 +260,18 @@ impl Round {
         let jobs = self.watch.jobs();
         (self.duties.on_round)(Instant::now());
         self.look_at_connections(&jobs, now);
+        let queued = waiting_behind(&jobs);
         for job in &jobs {
-            self.look_after(job, now);
+            self.look_after(job, queued.contains(&Arc::as_ptr(job)), now);
         }
         self.close_lingerers(now);
         let queued = self.look_at_queue(now);
         self.sleep(&jobs, queued);
     }
 
-    /// Timers, heartbeats and slow readers of one job.
-    fn look_after(&self, job: &Arc<Job>, now: u64) {
+    /// Timers, heartbeats and slow readers of one job. Where its answer may have to wait for another
+    /// one on the same connection, a write says nothing about the caller and would hold us up.
+    fn look_after(&self, job: &Arc<Job>, behind: bool, now: u64) {
         job.pull_overdue(now);
         let caller = job.caller.lock().clone();
         if let Some(caller) = &caller {
@@ -270,7 +282,9 @@ impl Round {
                 caller.shut_read();
             }
         }
-        let Some(stream) = job.stream() else { return };
+        let Some(stream) = job.stream().filter(|_| !behind) else {
+            return;
+        };
         if stream
             .blocked_for()
             .is_some_and(|time| time > clock::millis(self.duties.write_timeout))
@@ -307,11 +321,16 @@ impl Round {
         if self.watch.port == 0 || !(wanted || now >= self.next_pass) {
             return;
         }
-        let callers = sockets::callers(self.watch.port);
+        let found = sockets::callers(self.watch.port);
         self.watch
             .connections
-            .store(callers.len(), Ordering::Relaxed);
-        let outcome = self.connections.look(callers, jobs, now);
+            .store(found.callers.len(), Ordering::Relaxed);
+        let watch = &self.watch;
+        let outcome = self.connections.look(found, jobs, &|| watch.jobs(), now);
+        // Whoever waits to be accepted does so because many come, not because nobody is let in.
+        if outcome.fresh > 0 {
+            self.queue_since = None;
+        }
         // Each beat moves one connection on, and silent ones may stand before the one that has
         // something to say.
         self.beats = match outcome.starving {
@@ -359,6 +378,11 @@ impl Round {
         let Some(listener) = &self.duties.listener else {
             return false;
         };
+        if ACCEPTOR_FELL.swap(false, Ordering::AcqRel) {
+            self.queue_since = None;
+            (self.duties.on_stuck)();
+            return true;
+        }
         if sockets::accept_queue(listener.as_fd()).unwrap_or(0) == 0 {
             self.queue_since = None;
             return false;
@@ -431,9 +455,25 @@ impl Round {
     }
 }
 
-/// Jobs by their caller's address.
-fn by_peer(jobs: &[Arc<Job>]) -> HashMap<SocketAddr, &Arc<Job>> {
-    jobs.iter()
-        .filter_map(|job| Some((canonical(job.peer?), job)))
+/// Jobs whose answer may have to wait for another one's: the caller has sent several requests on
+/// one connection without waiting, and this one's answer has not begun.
+fn waiting_behind(jobs: &[Arc<Job>]) -> HashSet<*const Job> {
+    by_peer(jobs)
+        .into_values()
+        .filter(|jobs| jobs.len() > 1)
+        .flatten()
+        .filter(|job| !job.stream().is_some_and(|stream| stream.has_turn()))
+        .map(Arc::as_ptr)
         .collect()
+}
+
+/// Jobs by their caller's address: more than one where requests are sent without waiting.
+fn by_peer(jobs: &[Arc<Job>]) -> HashMap<SocketAddr, Vec<&Arc<Job>>> {
+    let mut by_peer: HashMap<_, Vec<_>> = HashMap::new();
+    for job in jobs {
+        if let Some(peer) = job.peer {
+            by_peer.entry(canonical(peer)).or_default().push(job);
+        }
+    }
+    by_peer
 }

@@ -14,6 +14,8 @@ use crate::provider::Format;
 
 mod aliases;
 mod client_keys;
+mod key_file;
+mod request_log;
 mod upstream;
 
 /// What a file's words can refer to.
@@ -40,15 +42,19 @@ pub fn config(text: &str, ground: &Ground<'_>, findings: &mut Findings) -> Confi
     };
 
     numbers(&top, &mut config);
+    config.request_log = request_log::read(&top, ground, findings);
     config.client_keys = client_keys::read(&top, ground, findings);
+    key_file::read(&top, ground, &mut config.client_keys, findings);
     match (ground.listen, top.text("listen")) {
         (Some(text), _) => address("--listen", text, &mut config, findings),
         (None, Some(text)) => address("listen", text, &mut config, findings),
         (None, None) => {}
     }
     // A key that could not be read was still meant to close the door, and has its own finding.
-    let closed = matches!(top.get("client_keys"), Some(Node::List(list)) if !list.is_empty());
-    let open = closed || top.flag("open").unwrap_or(false);
+    let closed = matches!(top.get("client_keys"), Some(Node::List(list)) if !list.is_empty())
+        || top.has("client_keys_file");
+    config.open = top.flag("open").unwrap_or(config.open);
+    let open = closed || config.open;
     fence(&config.listen, open, ground.listen.is_some(), findings);
 
     let mut names = Vec::new();
@@ -105,6 +111,9 @@ fn numbers(top: &Object<'_>, config: &mut Config) {
     }
     if let Some(flag) = top.flag("metrics_open") {
         config.metrics_open = flag;
+    }
+    if let Some(Ok(level)) = top.text("log_level").map(str::parse) {
+        config.log_level = level;
     }
     if top.text("log_format") == Some("json") {
         config.log_format = LogFormat::Json;

@@ -130,6 +130,7 @@ fn belongs(place: Place) -> &'static str {
         Place::Top => "to the top",
         Place::Upstream => "into one of `upstreams`",
         Place::ClientKey => "into an object of `client_keys`",
+        Place::RequestLog => "into `request_log`",
     }
 }
 
@@ -183,14 +184,14 @@ fn fits(kind: Kind, path: &str, value: &Node, findings: &mut Findings) -> bool {
             }
             return fine;
         }
-        (Kind::Aliases, Node::Object(_)) => return true,
+        (Kind::Aliases | Kind::RequestLog, Node::Object(_)) => return true,
         (Kind::Upstreams | Kind::ClientKeys, Node::List(_)) => return true,
         (Kind::Text | Kind::Choice(_), _) => "a string",
         (Kind::Flag, _) => "true or false",
         (Kind::Number(..), _) => "a whole number",
         (Kind::Texts, _) => "a list of strings",
         (Kind::Headers, _) => "an object of strings",
-        (Kind::Aliases, _) => "an object",
+        (Kind::Aliases | Kind::RequestLog, _) => "an object",
         (Kind::Upstreams | Kind::ClientKeys, _) => "a list",
     };
     findings.add(path, format!("expected {expected}, found {}", value.kind()));

@@ -14,6 +14,7 @@ pub enum Place {
     Top,
     Upstream,
     ClientKey,
+    RequestLog,
 }
 
 pub struct Setting {
@@ -37,6 +38,7 @@ pub enum Kind {
     Aliases,
     Upstreams,
     ClientKeys,
+    RequestLog,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +75,7 @@ impl Place {
             Place::Top => "At the top",
             Place::Upstream => "In each of `upstreams`",
             Place::ClientKey => "In each object of `client_keys`",
+            Place::RequestLog => "In `request_log`",
         }
     }
 }
@@ -114,7 +117,12 @@ pub fn text(place: Place, name: &str) -> &'static str {
 /// The table in Markdown, as it stands in the README.
 pub fn reference() -> String {
     let mut out = String::new();
-    for place in [Place::Top, Place::Upstream, Place::ClientKey] {
+    for place in [
+        Place::Top,
+        Place::Upstream,
+        Place::ClientKey,
+        Place::RequestLog,
+    ] {
         let _ = writeln!(out, "{}:\n", place.title());
         out.push_str("| key | value | default | meaning |\n|---|---|---|---|\n");
         for setting in place.settings() {
@@ -128,6 +136,7 @@ pub fn reference() -> String {
                 Kind::Aliases => "object of lists".to_owned(),
                 Kind::Upstreams => "list of objects".to_owned(),
                 Kind::ClientKeys => "list".to_owned(),
+                Kind::RequestLog => "object".to_owned(),
             };
             let default = match setting.default {
                 Fallback::Number(number) => format!("`{number}`"),

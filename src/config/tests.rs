@@ -147,9 +147,9 @@ fn defaults_are_those_of_the_documentation() {
     assert!(!config.metrics_open);
     let upstream = &config.upstreams[0];
     assert_eq!(upstream.connect, millis(5_000));
-    assert_eq!(upstream.first_byte, millis(120_000));
+    assert_eq!(upstream.first_byte, millis(300_000));
     assert!(!upstream.first_byte_set);
-    assert_eq!(upstream.idle, millis(120_000));
+    assert_eq!(upstream.idle, millis(300_000));
     assert_eq!(upstream.options.anthropic_version, "2023-06-01");
     assert_eq!(upstream.proxy, None);
 }
@@ -161,7 +161,7 @@ fn every_number_reaches_its_own_field() {
         "workers": 1, "retries": 2, "quota_switch": false, "deadline_ms": 3, "lease_wait_ms": 4,
         "keepalive_ms": 5, "write_timeout_ms": 6, "body_wait_ms": 7, "drain_ms": 8,
         "backoff_ms": 9, "cool_down_max_ms": 10, "max_body_bytes": 11, "max_connections": 12,
-        "max_waiting": 13, "max_answer_bytes": 14, "log_format": "json", "metrics_open": true,
+        "max_waiting": 13, "max_answer_bytes": 14, "log_level": "warn", "log_format": "json", "metrics_open": true,
         "connect_ms": 15, "first_byte_ms": 16, "idle_ms": 17}"#,
     );
     let millis = |duration: Duration| duration.as_millis();
@@ -388,6 +388,7 @@ fn the_printed_example_says_nothing_but_defaults() {
         .collect();
     let all = all
         .replace("/etc/ssl/own-ca.pem", "ca.pem")
+        .replace("/etc/weir/keys", "callers.keys")
         .replace("env:CI_KEY", "env:DIGEST");
     let config = good(&all);
     for setting in table::SETTINGS {
@@ -398,6 +399,10 @@ fn the_printed_example_says_nothing_but_defaults() {
         );
     }
     assert!(config.upstreams[0].first_byte_set);
+    let from_file = config.client_keys.last().expect("the file holds one");
+    assert_eq!(from_file.name, "team-a");
+    assert_eq!(from_file.models, ["models-*"]);
+    assert_eq!(from_file.allowance.tokens_per_day, Some(5));
 }
 
 #[test]

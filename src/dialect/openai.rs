@@ -16,7 +16,7 @@ pub use {
     chunks::Chunks,
     fold::Fold,
     request::Head,
-    write::{call_id, completion_id, push_usage},
+    write::{call_id, completion_id, finish_word, push_head, push_usage},
 };
 
 use crate::error::ApiError;

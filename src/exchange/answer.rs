@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Exchange;
 use crate::chat::{Delta, DeltaSink, Usage};
 use crate::desk::Phase;
-use crate::dialect::openai::{Chunks, Fold};
+use crate::dialect::{Streamed, Whole};
 use crate::failure::Failure;
 use crate::line::Answer;
 use crate::memory::Notes;
@@ -31,8 +31,10 @@ pub enum Speaker {
     Relay(RelayStream),
     /// The same format on both sides, in one piece.
     Whole,
-    Chunks(Box<dyn Decoder>, Box<Chunks>),
-    Fold(Box<dyn Decoder>, Box<Fold>),
+    /// Deltas, written as they come.
+    Chunks(Box<dyn Decoder>, Box<dyn Streamed>),
+    /// Deltas, written in one piece.
+    Fold(Box<dyn Decoder>, Box<dyn Whole>),
 }
 
 /// A speaker and what it has to say so far.
@@ -58,6 +60,8 @@ impl Sink {
     }
 
     fn on_event(&mut self, event: sse::Event<'_>) -> Result<Flow, Failure> {
+        #[cfg(debug_assertions)]
+        panic_on_demand(event.data);
         match &mut self.speaker {
             Speaker::Relay(relay) => {
                 let flow = relay.on_event(event, &mut self.relayed);
@@ -94,6 +98,8 @@ impl Sink {
     }
 
     fn on_body(&mut self, body: &[u8]) -> Result<(), Failure> {
+        #[cfg(debug_assertions)]
+        panic_on_demand(body);
         match &mut self.speaker {
             Speaker::Relay(relay) => relay.on_body(body, &mut self.relayed),
             Speaker::Whole => {
@@ -157,6 +163,17 @@ impl Sink {
     }
 }
 
+/// Panics where the upstream says the word of the environment's `WEIR_PANIC_ON`: the tests show
+/// what a panic costs. Release builds do not have it.
+#[cfg(debug_assertions)]
+fn panic_on_demand(data: &[u8]) {
+    static WORD: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+    if let Some(word) = WORD.get_or_init(|| std::env::var("WEIR_PANIC_ON").ok()) {
+        let said = String::from_utf8_lossy(data).contains(word.as_str());
+        assert!(!said, "the upstream said {word}");
+    }
+}
+
 fn unexpected_stream() -> Failure {
     Failure::malformed("the upstream streamed an answer that was asked for whole")
 }
@@ -196,6 +213,9 @@ impl Exchange<'_, '_> {
         self.job.enter(Phase::Between, idle);
         if matches!(sink.speaker, Speaker::Whole) || (!streamed && is_json(answer)) {
             let body = self.read_whole(attempt, answer)?;
+            if body.trim_ascii().is_empty() {
+                return Err(Failure::empty());
+            }
             sink.on_body(&body)?;
             lease.succeeded();
             if matches!(sink.speaker, Speaker::Whole) {
@@ -205,8 +225,10 @@ impl Exchange<'_, '_> {
         }
         let mut reader = sse::Reader::new(self.state.config.max_answer_bytes);
         let mut told = false;
+        let mut events = 0u64;
         'answer: loop {
-            while let Some(event) = reader.next().map_err(|_| too_long())? {
+            while let Some(event) = reader.next().map_err(|_| Failure::too_long())? {
+                events += 1;
                 let flow = sink.on_event(event)?;
                 if sink.has_content && !told {
                     told = true;
@@ -219,12 +241,16 @@ impl Exchange<'_, '_> {
             }
             let count = reader
                 .fill(&mut answer.body)
-                .map_err(|error| attempt.broken(&self.job.cancel, &error))?;
+                .map_err(|error| attempt.broken(self.job, &error))?;
             if count == 0 {
-                if let Some(event) = reader.finish()
-                    && sink.on_event(event)? == Flow::Done
-                {
-                    break;
+                if let Some(event) = reader.finish() {
+                    events += 1;
+                    if sink.on_event(event)? == Flow::Done {
+                        break;
+                    }
+                }
+                if events == 0 {
+                    return Err(Failure::empty());
                 }
                 sink.on_end()?;
                 break;
@@ -249,6 +275,7 @@ impl Exchange<'_, '_> {
             crate::reply::push_header(&mut lines, "Server-Timing", super::timing(self.record));
             stream.announce(lines);
         }
+        self.record.keep_answer(ready);
         let sent = stream.send(ready);
         self.record
             .first_byte
@@ -271,15 +298,19 @@ impl Exchange<'_, '_> {
                 let Speaker::Fold(_, fold) = sink.speaker else {
                     return Err(unexpected_stream());
                 };
-                Answered::Whole(fold.into_json())
+                self.route_lines.push_str(&fold.lines());
+                Answered::Whole(fold.into_body())
             }
             (_, speaker) => {
+                let mut trailers = String::new();
                 if let Speaker::Chunks(_, chunks) = speaker {
                     chunks.finish();
+                    trailers = chunks.trailers();
                 }
                 if let Some(stream) = &self.stream {
                     let first = self.record.first_byte.is_none();
-                    let sent = stream.end(sink.pending());
+                    self.record.keep_answer(sink.pending());
+                    let sent = stream.end(sink.pending(), &trailers);
                     if first {
                         self.record.first_byte = Some(self.record.begun.millis());
                     }
@@ -295,9 +326,8 @@ impl Exchange<'_, '_> {
         while left > 0 && matches!(answer.body.read(&mut rest), Ok(1..)) {
             left -= 1;
         }
-        self.job.leave();
         // The answer is whole, whatever became of the connection.
-        let _ = attempt.ended(&self.job.cancel);
+        let _ = attempt.ended(self.job);
         Ok(answered)
     }
 
@@ -309,29 +339,37 @@ impl Exchange<'_, '_> {
         let declared = answer
             .header("content-length")
             .and_then(|length| length.parse::<usize>().ok());
-        let mut body = Vec::with_capacity(declared.map_or(PIECE, |length| length.min(BELIEVED)));
+        let mut body = vec![0; declared.map_or(PIECE, |length| length.min(BELIEVED))];
+        let mut filled = 0;
         loop {
-            let filled = body.len();
             if filled > cap {
-                return Err(too_long());
+                return Err(Failure::too_long());
             }
             // A whole body's end is still to be read, and needs no room of its own.
             let mut end = [0];
-            let read = if Some(filled) == declared {
-                answer.body.read(&mut end)
-            } else {
-                let room = (body.capacity() - filled).max(PIECE.max(filled / 2));
+            if filled == body.len() && Some(filled) != declared {
+                let room = filled + PIECE;
+                if body.try_reserve_exact(room).is_err() {
+                    return Err(Failure::malformed(
+                        "there is no memory for an answer this long",
+                    ));
+                }
                 body.resize(filled + room, 0);
-                let read = answer.body.read(&mut body[filled..]);
-                body.truncate(filled + *read.as_ref().unwrap_or(&0));
-                read
-            };
-            match read {
-                Ok(0) => break,
-                Ok(_) => self.job.extend(attempt.upstream.idle),
-                Err(error) => return Err(attempt.broken(&self.job.cancel, &error)),
             }
+            let room = match filled == body.len() {
+                true => &mut end[..],
+                false => &mut body[filled..],
+            };
+            match answer.body.read(room) {
+                Ok(0) => break,
+                Ok(count) => {
+                    filled = (filled + count).min(body.len());
+                }
+                Err(error) => return Err(attempt.broken(self.job, &error)),
+            }
+            self.job.extend(attempt.upstream.idle);
         }
+        body.truncate(filled);
         self.job.leave();
         Ok(body)
     }
@@ -341,8 +379,4 @@ fn is_json(answer: &Answer) -> bool {
     answer
         .header("content-type")
         .is_some_and(|kind| kind.starts_with("application/json"))
-}
-
-fn too_long() -> Failure {
-    Failure::malformed("the upstream's answer is longer than max_answer_bytes")
 }

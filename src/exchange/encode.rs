@@ -7,10 +7,11 @@ use super::answer::Speaker;
 use crate::capability;
 use crate::chat::{Request, Tool};
 use crate::config::Upstream;
-use crate::dialect::openai::{Chunks, Fold, Head, Stamp};
+use crate::dialect::Dialect;
+use crate::dialect::openai::{Head, Stamp};
 use crate::error::ApiError;
 use crate::failure::Failure;
-use crate::memory::{Memory, Recalled};
+use crate::memory::{Lesson, Memory, Recalled};
 use crate::provider::{Encoded, Format, Provider, openai, responses};
 
 /// Encodes one request for one target after the other.
@@ -58,7 +59,11 @@ impl<'e, 'b> Encoder<'e, 'b> {
         self.by_responses = false;
         self.official = upstream.options.official;
         self.translator = upstream.format.translator();
-        if self.translator.is_none() && upstream.options.official && self.needs_responses(model)? {
+        let learned = &self.memory.learned;
+        if self.translator.is_none()
+            && (learned.knows(&upstream.name, model, Lesson::WantsResponses)
+                || upstream.options.official && self.needs_responses(model)?)
+        {
             self.by_responses = true;
             self.translator = Some(&responses::Responses);
         }
@@ -69,6 +74,12 @@ impl<'e, 'b> Encoder<'e, 'b> {
         match self.translator {
             Some(translator) => {
                 self.recall(&upstream.name)?;
+                let learned = &self.memory.learned;
+                if learned.knows(&upstream.name, model, Lesson::NoSummary) {
+                    let mut options = upstream.options.clone();
+                    options.responses.summary = false;
+                    return translator.encode(self.request()?, model, &options);
+                }
                 translator.encode(self.request()?, model, &upstream.options)
             }
             None => openai::encode(self.head, model, &upstream.options),
@@ -76,7 +87,8 @@ impl<'e, 'b> Encoder<'e, 'b> {
     }
 
     /// A second version of the request, where the failure says that one may pass: without
-    /// signatures that were refused, or in the format that the model wants. Once each.
+    /// signatures that were refused, in the format that the model wants, or without a summary
+    /// that we do not get. Once each; the last two are remembered.
     pub fn mend(
         &mut self,
         upstream: &Upstream,
@@ -94,10 +106,20 @@ impl<'e, 'b> Encoder<'e, 'b> {
             }
             return Some(self.encode_again(upstream, model));
         }
+        let learned = &self.memory.learned;
         let relays = upstream.format == Format::OpenAi && !self.by_responses;
         if relays && failure.wants_responses() {
+            learned.learn(&upstream.name, model, Lesson::WantsResponses);
             self.by_responses = true;
             self.translator = Some(&responses::Responses);
+            return Some(self.encode_again(upstream, model));
+        }
+        if upstream.options.responses.summary
+            && (self.by_responses || upstream.format == Format::Responses)
+            && failure.refuses_summary()
+            && !learned.knows(&upstream.name, model, Lesson::NoSummary)
+        {
+            learned.learn(&upstream.name, model, Lesson::NoSummary);
             return Some(self.encode_again(upstream, model));
         }
         None
@@ -149,24 +171,32 @@ impl<'e, 'b> Encoder<'e, 'b> {
     }
 
     /// Who turns the target's answer into what the caller reads.
-    pub fn speaker(&self, encoded: &Encoded, stamp: &Stamp, streams: bool) -> Speaker {
-        let Some(translator) = self.translator else {
-            return if streams {
-                Speaker::Relay(openai::RelayStream::new(stamp.clone(), self.official))
-            } else {
-                Speaker::Whole
-            };
+    pub fn speaker(
+        &self,
+        encoded: &Encoded,
+        stamp: &Stamp,
+        dialect: Dialect,
+        streams: bool,
+    ) -> Speaker {
+        let decoder = match self.translator {
+            Some(translator) => translator.decoder(Arc::clone(&encoded.undo)),
+            None => {
+                let relay = openai::RelayStream::new(stamp.clone(), self.official);
+                match (dialect.is_chat(), streams) {
+                    (true, true) => return Speaker::Relay(relay),
+                    (true, false) => return Speaker::Whole,
+                    (false, _) => Box::new(openai::Deltas::new(relay)),
+                }
+            }
         };
         let mut stamp = stamp.clone();
         stamp.legacy_functions = self
             .request
             .get()
             .is_some_and(|request| request.legacy_functions);
-        let decoder = translator.decoder(Arc::clone(&encoded.undo));
-        if streams {
-            Speaker::Chunks(decoder, Box::new(Chunks::new(stamp)))
-        } else {
-            Speaker::Fold(decoder, Box::new(Fold::new(stamp)))
+        match streams {
+            true => Speaker::Chunks(decoder, dialect.streamed(stamp)),
+            false => Speaker::Fold(decoder, dialect.whole(stamp)),
         }
     }
 }

@@ -54,11 +54,15 @@ fn check_parts<'a>(
     let mut lengths = 0;
     let mut length = Length::None;
     let mut encodings = 0;
+    let mut hosts = 0;
     if url.bytes().any(|byte| byte < 0x21 || byte == 0x7f) {
         return Err(bad("the request target has a control character"));
     }
     for (name, value) in headers {
         size += name.len() + value.len() + 4;
+        if name.is_empty() || !name.bytes().all(is_token) {
+            return Err(bad("a header's name has a character that is not allowed"));
+        }
         // A bare LF or CR ends a header for some programs and not for others.
         if value
             .bytes()
@@ -80,6 +84,8 @@ fn check_parts<'a>(
             if !value.eq_ignore_ascii_case("chunked") {
                 return Err(bad("the only Transfer-Encoding taken is chunked"));
             }
+        } else if name.eq_ignore_ascii_case("host") {
+            hosts += 1;
         } else if name.eq_ignore_ascii_case("connection")
             && value.to_ascii_lowercase().contains("upgrade")
         {
@@ -88,6 +94,9 @@ fn check_parts<'a>(
     }
     if lengths > 1 || encodings > 1 || (lengths > 0 && encodings > 0) {
         return Err(bad("the body's length is given more than once"));
+    }
+    if hosts > 1 {
+        return Err(bad("there is more than one Host"));
     }
     if size > MAX_HEAD {
         return Err(Fault {
@@ -100,6 +109,11 @@ fn check_parts<'a>(
         _ if encodings > 0 => Length::Chunked,
         length => length,
     })
+}
+
+/// What header names are made of.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]
@@ -147,6 +161,10 @@ mod tests {
             &[("Connection", "keep-alive, Upgrade")],
             &[("X", "a\nContent-Length: 5")],
             &[("X", "a\0")],
+            &[("X\0", "a")],
+            &[("X(", "a")],
+            &[("", "a")],
+            &[("Host", "a"), ("host", "a")],
         ] {
             assert_eq!(check_all(headers).unwrap_err().status, 400, "{headers:?}");
         }

@@ -40,6 +40,8 @@ pub struct Attempt {
     pub sent: bool,
     /// The connection came from the pool.
     pub reused: bool,
+    /// None may come from there.
+    pub fresh: bool,
 }
 
 thread_local! {
@@ -49,13 +51,14 @@ thread_local! {
 /// Clears the attempt on every way out.
 pub struct Begun(());
 
-pub fn begin(connect_by: Instant, body: usize) -> Begun {
+pub fn begin(connect_by: Instant, body: usize, fresh: bool) -> Begun {
     CURRENT.set(Some(Attempt {
         connect_by,
         body,
         phase: Phase::Prepare,
         sent: false,
         reused: false,
+        fresh,
     }));
     Begun(())
 }

@@ -242,7 +242,7 @@ impl Transport for Wire {
         if self.pages.held > 0 {
             self.send()?;
         }
-        self.pages.output = Vec::new();
+        lay_aside(std::mem::take(&mut self.pages.output));
         attempt::note(|attempt| {
             if attempt.phase == Phase::Send {
                 attempt.phase = Phase::Head;
@@ -284,7 +284,8 @@ impl Transport for Wire {
             };
             return !more && self.send_failed.is_none() && !self.socket.is_ended();
         }
-        let open = !self.socket.is_ended() && sys::is_quiet(&self.socket.stream);
+        let wanted = !attempt::current().is_some_and(|attempt| attempt.fresh);
+        let open = wanted && !self.socket.is_ended() && sys::is_quiet(&self.socket.stream);
         if open {
             attempt::note(|attempt| attempt.reused = true);
         }

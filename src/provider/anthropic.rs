@@ -19,7 +19,7 @@ mod fence;
 mod fields;
 mod format;
 mod kept;
-mod merge;
+pub(super) mod merge;
 mod messages;
 mod names;
 mod parts;

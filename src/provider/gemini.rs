@@ -35,7 +35,7 @@ mod tests;
 mod tools;
 mod usage;
 mod wire;
-mod write;
+pub(super) mod write;
 
 /// What the config may say about every upstream that speaks this format.
 #[derive(Debug, Clone)]
@@ -79,7 +79,7 @@ impl Provider for GenerateContent {
 }
 
 /// Valid JSON without the white space between its tokens.
-fn compact(json: &str) -> Cow<'_, str> {
+pub(super) fn compact(json: &str) -> Cow<'_, str> {
     let mut inside = false;
     let mut escaped = false;
     let mut is_blank = |byte: u8| {

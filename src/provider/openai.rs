@@ -4,6 +4,7 @@
 //! needs; events come back as they are. What compatible servers get wrong is mended on the way,
 //! and only then is an event looked into further than a scan.
 
+mod deltas;
 mod edit;
 mod relay;
 mod repair;
@@ -13,7 +14,7 @@ mod whole;
 
 // Until the exchange uses them.
 #[allow(unused_imports)]
-pub use {relay::RelayStream, whole::relay_body};
+pub use {deltas::Deltas, relay::RelayStream, whole::relay_body};
 
 use std::borrow::Cow;
 
@@ -124,7 +125,7 @@ fn reasoning_limits(
         }
     }
     let effort = draft.get("reasoning_effort");
-    if effort == Some("\"none\"") && samples_without_effort(model) {
+    if effort == Some("\"none\"") && capability::openai(model).samples_without_effort {
         return Ok(());
     }
     const DEFAULTS: &[(&str, f64)] = &[
@@ -148,15 +149,6 @@ fn reasoning_limits(
         warnings.drop(draft, "logit_bias", model)?;
     }
     Ok(())
-}
-
-/// From 5.1 on, `reasoning_effort:"none"` makes a plain model of a reasoning one.
-fn samples_without_effort(model: &str) -> bool {
-    let minor = model.strip_prefix("gpt-5.").and_then(|rest| {
-        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-        rest[..digits].parse::<u32>().ok()
-    });
-    minor.is_some_and(|minor| minor >= 1) || model.starts_with("gpt-6")
 }
 
 /// Compatible servers get everything, because each of them has extensions of its own.

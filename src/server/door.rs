@@ -11,6 +11,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ use log::{error, info, warn};
 use parking_lot::Mutex;
 use tiny_http::{Listener, Request, Server};
 
+use super::handed::{self, Handed};
 use super::{Gateway, STACK, take};
 use crate::sockets;
 
@@ -28,12 +30,17 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// idle connection is kept.
 const KEEP: Duration = Duration::from_secs(90);
 
+/// How long workers have to move on to the next server before the keeper takes over.
+const MOVE_ON: Duration = Duration::from_millis(500);
+
 /// Requests that one keeper answers at once.
 const KEPT: usize = 64;
 
 /// A listening socket as it was opened.
 pub struct Opened {
     socket: Socket,
+    /// It belongs to whoever started weir as well, and outlives it.
+    handed: bool,
     /// As told on standard output.
     pub address: String,
     /// 0 for a unix socket.
@@ -69,25 +76,61 @@ impl Opened {
         let mut last = None;
         for address in address.to_socket_addrs()? {
             match sockets::bind(address) {
-                Ok(listener) => {
-                    sockets::prepare_listener(&listener, write_timeout)?;
-                    let local = listener.local_addr()?;
-                    return Ok(Opened {
-                        for_timer: Some(listener.try_clone()?),
-                        socket: Socket::Tcp(listener),
-                        address: format!("http://{local}"),
-                        port: local.port(),
-                        file: None,
-                    });
-                }
+                Ok(listener) => return Opened::bound(listener, write_timeout),
                 Err(error) => last = Some(error),
             }
         }
         Err(last.unwrap_or_else(|| io::Error::other("the name has no address")))
     }
 
+    /// A socket that was opened for this process by whoever started it.
+    pub fn handed(write_timeout: Duration) -> io::Result<Option<Opened>> {
+        let listener = match handed::take()? {
+            None => return Ok(None),
+            Some(Handed::Unix(listener)) => {
+                let address = listener.local_addr()?;
+                let path = address.as_pathname().unwrap_or(Path::new("(handed over)"));
+                // The file is the other's, to keep as well as to remove.
+                return Ok(Some(Opened {
+                    handed: true,
+                    file: None,
+                    ..Opened::unix(listener, path)?
+                }));
+            }
+            Some(Handed::Tcp(listener)) => listener,
+        };
+        Ok(Some(Opened {
+            handed: true,
+            ..Opened::bound(listener, write_timeout)?
+        }))
+    }
+
+    /// Whether only this machine can connect.
+    pub fn is_local(&self) -> bool {
+        match &self.socket {
+            Socket::Unix(_) => true,
+            Socket::Tcp(listener) => listener
+                .local_addr()
+                .is_ok_and(|address| address.ip().is_loopback()),
+        }
+    }
+
+    fn bound(listener: TcpListener, write_timeout: Duration) -> io::Result<Opened> {
+        sockets::prepare_listener(&listener, write_timeout)?;
+        let local = listener.local_addr()?;
+        Ok(Opened {
+            handed: false,
+            for_timer: Some(listener.try_clone()?),
+            socket: Socket::Tcp(listener),
+            address: format!("http://{local}"),
+            port: local.port(),
+            file: None,
+        })
+    }
+
     pub fn unix(listener: UnixListener, path: &Path) -> io::Result<Opened> {
         Ok(Opened {
+            handed: false,
             socket: Socket::Unix(listener),
             address: format!("unix:{}", path.display()),
             port: 0,
@@ -126,6 +169,9 @@ impl Generation {
 
 pub struct Door {
     state: Mutex<State>,
+    handed: bool,
+    /// The number of the current server, to be looked at without the lock.
+    number: AtomicU64,
     file: Option<PathBuf>,
 }
 
@@ -150,8 +196,18 @@ impl Door {
                 opened: Instant::now(),
                 closed: false,
             }),
+            handed: opened.handed,
+            number: AtomicU64::new(0),
             file: opened.file,
         })
+    }
+
+    /// `seen`, or the server that has taken its place.
+    pub fn newest(&self, seen: Generation) -> Generation {
+        if self.number.load(Ordering::Acquire) == seen.number {
+            return seen;
+        }
+        self.current()
     }
 
     pub fn current(&self) -> Generation {
@@ -169,7 +225,7 @@ impl Door {
             return seen;
         };
         warn!("accepting connections failed ({error}); the listener is opened anew");
-        state.reopen(gateway);
+        self.reopen(&mut state, gateway);
         state.current.clone()
     }
 
@@ -178,14 +234,31 @@ impl Door {
         let mut state = self.state.lock();
         if !state.closed {
             warn!("connections are not accepted; the listener is opened anew");
-            state.reopen(gateway);
+            self.reopen(&mut state, gateway);
         }
     }
 
-    /// Refuses new connections. Requests on open ones still come.
+    fn reopen(&self, state: &mut State, gateway: &Arc<Gateway>) {
+        state.reopen(gateway);
+        self.number.store(state.current.number, Ordering::Release);
+        gateway.crew.wake_all();
+    }
+
+    /// Takes no new connections. Requests on open ones still come.
     pub fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;
+        if self.handed {
+            // Connections wait for the next weir instead of being refused.
+            let left = match &state.socket {
+                Socket::Tcp(listener) => sockets::leave_listener(listener),
+                Socket::Unix(listener) => sockets::leave_listener(listener),
+            };
+            if let Err(error) = left {
+                warn!("the listener that was handed over stays in use: {error}");
+            }
+            return;
+        }
         match &state.socket {
             Socket::Tcp(listener) => sockets::stop_listening(listener),
             Socket::Unix(listener) => sockets::stop_listening(listener),
@@ -239,21 +312,15 @@ fn keep(server: Arc<Server>, gateway: &Arc<Gateway>) {
         .name("keeper".into())
         .stack_size(STACK)
         .spawn(move || {
+            // The workers' time to move on: each takes one of the wake-ups in the queue.
+            thread::sleep(MOVE_ON);
             let mut until = Instant::now() + KEEP;
             let busy = Arc::new(());
             while Instant::now() < until {
-                let begun = Instant::now();
-                match server.recv_timeout(Duration::from_secs(1)) {
-                    Ok(Some(request)) => {
-                        until = Instant::now() + KEEP;
-                        answer_apart(&gateway, request, &busy);
-                    }
-                    // Meant for a worker that has not moved on yet.
-                    Ok(None) if begun.elapsed() < Duration::from_millis(900) => {
-                        server.unblock();
-                        thread::sleep(Duration::from_millis(5));
-                    }
-                    Ok(None) | Err(_) => {}
+                // What wakes it for nothing was left over for workers that were not there.
+                if let Ok(Some(request)) = server.recv_timeout(Duration::from_secs(1)) {
+                    until = Instant::now() + KEEP;
+                    answer_apart(&gateway, request, &busy);
                 }
             }
             // Its end would take the file of a unix socket away, which the next server needs.

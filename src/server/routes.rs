@@ -9,11 +9,13 @@ use tiny_http::Method;
 use super::{Gateway, State};
 use crate::config::{self, ClientKey, Config};
 use crate::desk::Job;
+use crate::dialect::{Dialect, text};
 use crate::error::ApiError;
 use crate::exchange;
 use crate::inbound::{self, Call};
 use crate::metrics::{self, Gauges, PoolGauges};
 use crate::models;
+use crate::query::decode_percent;
 use crate::record::Record;
 use crate::reply::Reply;
 use crate::status;
@@ -22,6 +24,7 @@ use crate::status;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Endpoint {
     Chat,
+    Ask,
     Models,
     Model,
     Health,
@@ -40,6 +43,7 @@ const MODEL: &str = "/v1/models/";
 /// The paths without a variable part, with the one method of each.
 const PATHS: &[(&str, &str, Endpoint)] = &[
     ("/v1/chat/completions", "POST", Endpoint::Chat),
+    ("/ask", "POST", Endpoint::Ask),
     ("/v1/models", "GET", Endpoint::Models),
     ("/healthz", "GET", Endpoint::Health),
     ("/readyz", "GET", Endpoint::Ready),
@@ -52,6 +56,7 @@ impl Endpoint {
     pub fn name(self) -> &'static str {
         match self {
             Endpoint::Chat => "chat",
+            Endpoint::Ask => "ask",
             Endpoint::Models => "models",
             Endpoint::Model => "model",
             Endpoint::Health => "healthz",
@@ -76,10 +81,30 @@ impl Endpoint {
         )
     }
 
+    /// Takes a place among those that may be in the works at once, for as long as it lasts.
+    pub fn is_exchange(self) -> bool {
+        matches!(self, Endpoint::Chat | Endpoint::Ask)
+    }
+
+    /// The dialect of the answer, and of every error before it.
+    fn dialect(self, call: &Call<'_>) -> Dialect {
+        let accept = call.header("accept").unwrap_or("*/*");
+        let plain = match self {
+            Endpoint::Chat => text::is_wanted(accept),
+            Endpoint::Ask => !text::is_json_wanted(accept),
+            _ => false,
+        };
+        match plain {
+            true => Dialect::Text,
+            false => Dialect::Chat,
+        }
+    }
+
     fn needs_key(self, config: &Config) -> bool {
         match self {
             Endpoint::Metrics => !config.metrics_open,
             Endpoint::Chat
+            | Endpoint::Ask
             | Endpoint::Models
             | Endpoint::Model
             | Endpoint::Status
@@ -126,6 +151,7 @@ pub fn answer(
 ) {
     let config = &state.config;
     allow_origin(config, &mut call);
+    call.dialect = endpoint.dialect(&call);
     let key = match client_key(config, endpoint, &call) {
         Ok(key) => key,
         Err(error) => return refuse(call, endpoint, &error, record),
@@ -133,21 +159,40 @@ pub fn answer(
     if let Some(key) = key {
         record.client.clone_from(&key.name);
     }
+    // Before the headers, so that they tell what is left after this request.
+    let ticket = match key.filter(|_| endpoint.is_exchange()) {
+        Some(key) => state.limits.admit(key),
+        None => Ok(None),
+    };
+    for (name, value) in key.map_or_else(Vec::new, |key| state.limits.headers(key)) {
+        call.add_common(name, &value);
+    }
+    match ticket {
+        Ok(ticket) => job.held.keep(ticket),
+        Err(error) => return refuse(call, endpoint, &error, record),
+    }
     let reply = match endpoint {
-        Endpoint::Chat => {
+        Endpoint::Chat | Endpoint::Ask => {
             if gateway.draining.load(Ordering::Acquire) {
                 let error = ApiError::new(503, "the gateway is shutting down")
                     .with_code("shutting_down")
                     .with_retry_after(Duration::from_secs(1));
                 return refuse(call, endpoint, &error, record);
             }
-            let Some(_seat) = Seat::take(&gateway.chats, gateway.max_chats) else {
+            let Some(seat) = Seat::take(&gateway.chats, gateway.max_chats) else {
                 let error = ApiError::new(503, "all workers of the gateway are busy")
                     .with_code("overloaded")
                     .with_retry_after(Duration::from_secs(1));
                 return refuse(call, endpoint, &error, record);
             };
-            return exchange::chat(state, call, job, key, record);
+            job.held.keep(seat);
+            job.is_chat.store(true, Ordering::Relaxed);
+            match endpoint {
+                Endpoint::Ask => exchange::ask(state, call, job, key, record),
+                _ => exchange::chat(state, call, job, key, record),
+            }
+            record.spend(&state.limits);
+            return;
         }
         Endpoint::Models => Reply::json(200, models::list(config, &usable(state), key, 0)),
         Endpoint::Model => {
@@ -172,7 +217,7 @@ pub fn answer(
             }
             Reply::json(200, br#"{"reset":true}"#.to_vec())
         }
-        Endpoint::Preflight => preflight(),
+        Endpoint::Preflight => preflight(&call),
         Endpoint::WrongMethod(right) => {
             let error = ApiError::new(
                 405,
@@ -180,7 +225,8 @@ pub fn answer(
             )
             .with_code("method_not_allowed");
             note(&error, record);
-            call.reply(Reply::error(&error).with("Allow", right));
+            let reply = call.refusal(&error).with("Allow", right);
+            call.reply(reply);
             return;
         }
         Endpoint::Unknown => {
@@ -194,17 +240,17 @@ pub fn answer(
 }
 
 /// A place among the chats that may run at once.
-struct Seat<'a>(&'a AtomicUsize);
+struct Seat(Arc<AtomicUsize>);
 
-impl<'a> Seat<'a> {
-    fn take(taken: &'a AtomicUsize, most: usize) -> Option<Seat<'a>> {
-        let seat = Seat(taken);
+impl Seat {
+    fn take(taken: &Arc<AtomicUsize>, most: usize) -> Option<Seat> {
+        let seat = Seat(Arc::clone(taken));
         // Counted first; the guard takes it back if it was one too many.
         (taken.fetch_add(1, Ordering::AcqRel) < most).then_some(seat)
     }
 }
 
-impl Drop for Seat<'_> {
+impl Drop for Seat {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
@@ -217,7 +263,7 @@ fn note(error: &ApiError, record: &mut Record) {
 
 fn refuse(call: Call<'_>, endpoint: Endpoint, error: &ApiError, record: &mut Record) {
     note(error, record);
-    let mut reply = Reply::error(error);
+    let mut reply = call.refusal(error);
     if error.status == 401 {
         let page = call.header("accept").is_some_and(status::wants_page);
         let way = match endpoint {
@@ -288,7 +334,10 @@ fn allow_origin(config: &Config, call: &mut Call<'_>) {
     call.add_common("Access-Control-Allow-Origin", &allowed);
     call.add_common(
         "Access-Control-Expose-Headers",
-        "x-request-id, x-weir-upstream, x-weir-attempts, x-weir-dropped, Retry-After",
+        "x-request-id, x-upstream-request-id, Server-Timing, x-weir-upstream, x-weir-attempts, x-weir-dropped, x-weir-finish-reason, \
+         x-weir-prompt-tokens, x-weir-completion-tokens, Retry-After, \
+         x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, \
+         x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens",
     );
 }
 
@@ -307,13 +356,20 @@ fn is_local_origin(origin: &str) -> bool {
     matches!(host, "localhost" | "127.0.0.1" | "[::1]")
 }
 
-fn preflight() -> Reply {
+/// Allows what the page asks to send: the SDKs add headers of their own, and new ones now and then.
+fn preflight(call: &Call<'_>) -> Reply {
+    const USUAL: &str =
+        "Authorization, Content-Type, x-api-key, x-request-id, x-weir-dry-run, x-weir-upstream";
+    let names = |list: &&str| {
+        list.len() <= 2048
+            && list
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-_, ".contains(&byte))
+    };
+    let asked = call.header("access-control-request-headers").filter(names);
     Reply::new(204)
-        .with("Access-Control-Allow-Methods", "GET, POST, OPTIONS")
-        .with(
-            "Access-Control-Allow-Headers",
-            "Authorization, Content-Type, x-api-key, x-request-id",
-        )
+        .with("Access-Control-Allow-Methods", "GET, POST, DELETE, OPTIONS")
+        .with("Access-Control-Allow-Headers", asked.unwrap_or(USUAL))
         .with("Access-Control-Max-Age", 600)
 }
 
@@ -347,7 +403,7 @@ fn metrics(gateway: &Gateway, state: &State) -> Reply {
     let now = Instant::now();
     let pools = state.config.upstreams.iter().zip(&state.pools);
     let gauges = Gauges {
-        chats: gateway.chats.load(Ordering::Relaxed),
+        chats: gateway.running(),
         max_chats: gateway.max_chats,
         connections: gateway.watch.connections(),
         leaked: inbound::leaked(),
@@ -366,7 +422,7 @@ fn status(gateway: &Gateway, state: &State, accept: Option<&str>) -> Reply {
     let around = status::Around {
         uptime: gateway.begun.elapsed(),
         draining: gateway.draining.load(Ordering::Relaxed),
-        exchanges: gateway.chats.load(Ordering::Relaxed),
+        exchanges: gateway.running(),
         max_exchanges: gateway.max_chats,
         connections: gateway.watch.connections(),
         config_since: state.since,
@@ -379,30 +435,6 @@ fn status(gateway: &Gateway, state: &State, accept: Option<&str>) -> Reply {
 fn shown(text: &str) -> String {
     const SHOWN: usize = 200;
     text.chars().take(SHOWN).collect()
-}
-
-fn decode_percent(text: &str) -> String {
-    let mut out = Vec::with_capacity(text.len());
-    let bytes = text.as_bytes();
-    let mut at = 0;
-    while at < bytes.len() {
-        let decoded = (bytes[at] == b'%')
-            .then(|| bytes.get(at + 1..at + 3))
-            .flatten()
-            .and_then(|digits| std::str::from_utf8(digits).ok())
-            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        match decoded {
-            Some(byte) => {
-                out.push(byte);
-                at += 3;
-            }
-            None => {
-                out.push(bytes[at]);
-                at += 1;
-            }
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
 }
 
 #[cfg(test)]
@@ -430,11 +462,5 @@ mod tests {
         ] {
             assert!(!is_local_origin(origin), "{origin}");
         }
-    }
-
-    #[test]
-    fn percent_encoding_is_undone_and_broken_one_left() {
-        assert_eq!(decode_percent("a%2Fb%20%"), "a/b %");
-        assert_eq!(decode_percent("%ff%zz"), "\u{fffd}%zz");
     }
 }

@@ -134,7 +134,7 @@ fn verdict(out: &mut String, status: &Status, class: &str) {
     }
     if any {
         out.push_str(
-            "</ul><p class=\"dim\">It comes back by itself; <code>POST /status/reset</code> ends every rest now.</p>",
+            "</ul><p class=\"dim\">Rests end by themselves; <code>POST /status/reset</code> ends all of them now.</p>",
         );
     }
     out.push_str("</section>\n");
@@ -230,7 +230,7 @@ fn keys(out: &mut String, status: &Status) {
         "Upstream",
         "Key",
         "State",
-        "~In use for",
+        "~Slots in use",
         "#Requests",
         "#Failed",
         "#Tokens in",

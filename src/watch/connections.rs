@@ -15,7 +15,7 @@ use super::by_peer;
 use crate::cancel::Cause;
 use crate::clock;
 use crate::desk::Job;
-use crate::sockets::{Caller, Facts, canonical};
+use crate::sockets::{Caller, Facts, Found, canonical};
 
 /// How long a request's head may take from its first byte, at most.
 const HEAD_MS: u64 = 10_000;
@@ -62,6 +62,8 @@ pub struct Connections {
 pub struct Outcome {
     /// A connection's bytes lie unread though no request of it is in the works.
     pub starving: bool,
+    /// Connections that were not there on the last look.
+    pub fresh: usize,
     /// Milliseconds until the next look.
     pub next_look: u64,
 }
@@ -77,8 +79,19 @@ impl Connections {
 
     /// Takes the connections that are open now: hands them to the jobs that want them, closes
     /// those whose time is over, and the longest idle where there are too many.
-    pub fn look(&mut self, callers: Vec<Caller>, jobs: &[Arc<Job>], now: u64) -> Outcome {
+    ///
+    /// `jobs_now` tells which jobs there are at that moment: one that began after `jobs` were
+    /// listed may be what a connection's bytes were for.
+    pub fn look(
+        &mut self,
+        found: Found,
+        jobs: &[Arc<Job>],
+        jobs_now: &dyn Fn() -> Vec<Arc<Job>>,
+        now: u64,
+    ) -> Outcome {
+        let Found { callers, complete } = found;
         let jobs = by_peer(jobs);
+        let mut over: Vec<Caller> = Vec::new();
         let before = self.known.len();
         let mut unread = false;
         let mut starving = false;
@@ -96,9 +109,9 @@ impl Connections {
                 Connection::new(facts, now)
             });
             connection.looked = now;
-            if let Some(job) = jobs.get(&peer) {
+            if let Some(jobs) = jobs.get(&peer) {
                 connection.rest(facts, now);
-                take(job, caller, now);
+                take(jobs, caller, now);
                 continue;
             }
             let unread_bytes = caller.unread();
@@ -109,14 +122,28 @@ impl Connections {
             unread |= waits;
             connection.unread = waits;
             if taken > HEAD_BYTES || connection.is_over(facts, now, self.head_ms) {
-                debug!("connection from {peer} closed: idle, or its head is too slow or too long");
-                caller.reset();
+                over.push(caller);
             } else if open > self.limit {
                 spare.push((connection.quiet_since, caller));
             }
         }
-        for job in jobs.values().filter(|job| job.wants_caller(now)) {
-            // A reset connection has no peer any more, so it is not among the open ones.
+        let late = if over.is_empty() {
+            Vec::new()
+        } else {
+            jobs_now()
+        };
+        let late = by_peer(&late);
+        for caller in over {
+            let peer = canonical(caller.peer);
+            if !late.contains_key(&peer) {
+                debug!("connection from {peer} closed: idle, or its head is too slow or too long");
+                caller.reset();
+            }
+        }
+        // A reset connection has no peer any more, so it is not among the open ones. Without
+        // descriptors for the search, nobody is taken for gone.
+        let jobs = jobs.values().flatten();
+        for job in jobs.filter(|job| complete && job.wants_caller(now)) {
             job.cancel.pull(Cause::CallerGone);
         }
         self.known.retain(|_, connection| connection.looked == now);
@@ -128,6 +155,7 @@ impl Connections {
         let moving = fresh > 0 || unread || self.known.len() != before;
         Outcome {
             starving,
+            fresh,
             next_look: match moving {
                 _ if long_head || starving => SHORT_MS,
                 true => BUSY_MS,
@@ -137,15 +165,15 @@ impl Connections {
     }
 }
 
-/// Gives a job its caller's connection, if it waits for it.
-fn take(job: &Arc<Job>, caller: Caller, now: u64) {
-    if !job.wants_caller(now) {
-        return;
+/// Gives the jobs of one connection that connection, if they wait for it.
+fn take(jobs: &[&Arc<Job>], caller: Caller, now: u64) {
+    let caller = Arc::new(caller);
+    for job in jobs.iter().filter(|job| job.wants_caller(now)) {
+        if job.shut.load(std::sync::atomic::Ordering::Relaxed) {
+            caller.shut();
+        }
+        *job.caller.lock() = Some(Arc::clone(&caller));
     }
-    if job.shut.load(std::sync::atomic::Ordering::Relaxed) {
-        caller.shut();
-    }
-    *job.caller.lock() = Some(Arc::new(caller));
 }
 
 impl Connection {

@@ -216,6 +216,11 @@ impl Client {
         let _ = self.wire.stream.shutdown(Shutdown::Both);
     }
 
+    /// An orderly end of the sending direction; the other stays open.
+    pub fn finish_sending(&self) {
+        let _ = self.wire.stream.shutdown(Shutdown::Write);
+    }
+
     /// Ends with a reset.
     pub fn reset(self) {
         wire::reset(self.wire.stream);
@@ -226,6 +231,13 @@ impl Client {
     pub fn until_closed_or_answered(&mut self, limit: Duration) -> Vec<u8> {
         let _ = self.wire.fill(Some(Instant::now() + limit));
         self.wire.unused().to_vec()
+    }
+
+    /// Waits for the end of the connection: orderly, or the error it ended with.
+    pub fn end(&mut self, limit: Duration) -> io::Result<()> {
+        let deadline = Some(Instant::now() + limit);
+        while self.wire.fill(deadline)? > 0 {}
+        Ok(())
     }
 
     /// Waits for the server to end the connection and gives back what it still said.

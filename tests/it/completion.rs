@@ -79,6 +79,24 @@ impl Streamed {
         Streamed::put_together(stream, true)
     }
 
+    /// The same for a stream that was read as one body, properly framed to its end.
+    pub fn of_body(body: &str) -> Streamed {
+        let now = std::time::Instant::now();
+        let items = body.split_terminator("\n\n").map(|block| {
+            let item = match (block.strip_prefix("data: "), block.strip_prefix(": ")) {
+                (Some(data), _) => Item::Data(data.replace("\ndata: ", "\n")),
+                (_, Some(comment)) => Item::Comment(comment.to_string()),
+                _ => Item::Odd(block.to_string()),
+            };
+            Arrived { item, at: now }
+        });
+        assert!(
+            body.ends_with("\n\n"),
+            "the stream ended inside an event: {body:?}"
+        );
+        Streamed::read((items.collect(), End::Framed))
+    }
+
     /// The same for chunks that a compatible server wrote in its own way: only the rules that
     /// are weir's own are held.
     pub fn read_relayed(stream: (Vec<Arrived>, End)) -> Streamed {

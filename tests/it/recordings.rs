@@ -243,10 +243,15 @@ fn openai_recordings_come_through() {
     replay("openai", Format::OpenAi);
 }
 
+#[test]
+fn openai_responses_recordings_come_through() {
+    replay("openai-responses", Format::Responses);
+}
+
 /// The readings themselves, so that a mistake in them is not taken for one of weir's.
 #[test]
 fn every_recording_can_be_read() {
-    for provider in ["anthropic", "gemini", "openai"] {
+    for provider in ["anthropic", "gemini", "openai", "openai-responses"] {
         let mut said = 0;
         let recordings = load(provider).unwrap_or_default();
         for recording in &recordings {

@@ -190,6 +190,15 @@ impl Upstream {
         })
     }
 
+    /// Waits until the script has ended this connection and the kernel has told the peer.
+    pub fn wait_ended(&self, connection: usize, limit: Duration) {
+        let what = format!("connection {connection} to end");
+        self.wait(limit, &what, |state| {
+            let connection = state.connections.get(connection)?;
+            connection.stream.is_none().then_some(())
+        });
+    }
+
     /// Opens a gate for good.
     pub fn open(&self, gate: &str) {
         self.state().gates.insert(gate.to_string());

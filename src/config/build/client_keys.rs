@@ -6,6 +6,15 @@ use crate::config::read::Object;
 use crate::config::table::Place;
 use crate::config::tree::Node;
 use crate::config::{ClientKey, digest, secret};
+use crate::limits::Allowance;
+
+/// A key as it was written.
+pub struct Written<'a> {
+    pub name: String,
+    pub key: &'a str,
+    pub models: Vec<String>,
+    pub allowance: Allowance,
+}
 
 pub fn read(top: &Object<'_>, ground: &Ground<'_>, findings: &mut Findings) -> Vec<ClientKey> {
     let mut keys: Vec<ClientKey> = Vec::new();
@@ -14,13 +23,19 @@ pub fn read(top: &Object<'_>, ground: &Ground<'_>, findings: &mut Findings) -> V
     };
     for (at, node) in list.iter().enumerate() {
         let path = element("client_keys", at);
-        let (name, written, key_path, models) = match node {
+        match node {
             Node::Text(text) => {
                 let name = match secret::variable(text) {
                     Some(variable) => variable.to_owned(),
                     None => format!("key#{}", at + 1),
                 };
-                (name, text.as_str(), path.clone(), Vec::new())
+                let written = Written {
+                    name,
+                    key: text,
+                    models: Vec::new(),
+                    allowance: Allowance::default(),
+                };
+                add(&path, &path, written, ground, &mut keys, findings);
             }
             Node::Object(_) => {
                 let Some(object) = Object::open(Place::ClientKey, &path, node, findings) else {
@@ -33,47 +48,68 @@ pub fn read(top: &Object<'_>, ground: &Ground<'_>, findings: &mut Findings) -> V
                         "is empty; leave it out for all models",
                     );
                 }
+                let mut allowance = Allowance::default();
+                for name in Allowance::NAMES {
+                    if let Some(place) = allowance.place(name) {
+                        *place = object.number(name);
+                    }
+                }
                 let (Some(name), Some(key)) = (object.text("name"), object.text("key")) else {
                     continue;
                 };
                 if !is_label(name) {
                     findings.add(&object.path("name"), LABEL);
                 }
-                (name.to_owned(), key, object.path("key"), models)
+                let written = Written {
+                    name: name.to_owned(),
+                    key,
+                    models,
+                    allowance,
+                };
+                let key_path = object.path("key");
+                add(&path, &key_path, written, ground, &mut keys, findings);
             }
             other => {
                 findings.add(
                     &path,
                     format!("expected a string or an object, found {}", other.kind()),
                 );
-                continue;
             }
-        };
-        let digest = match client_digest(written, ground) {
-            Ok(digest) => digest,
-            Err(fault) => {
-                findings.add(&key_path, fault);
-                continue;
-            }
-        };
-        if keys.iter().any(|known| known.digest == digest) {
-            findings.add(&key_path, "is the same key as another one before it");
-        } else if keys.iter().any(|known| known.name == name) {
-            findings.add(
-                &path,
-                format!(
-                    "the name {} is taken by another key before it",
-                    shown(&name)
-                ),
-            );
         }
-        keys.push(ClientKey {
-            name,
-            digest,
-            models,
-        });
     }
     keys
+}
+
+/// Takes a key over, unless it cannot be read or is there already.
+pub fn add(
+    path: &str,
+    key_path: &str,
+    written: Written<'_>,
+    ground: &Ground<'_>,
+    keys: &mut Vec<ClientKey>,
+    findings: &mut Findings,
+) {
+    let digest = match client_digest(written.key, ground) {
+        Ok(digest) => digest,
+        Err(fault) => return findings.add(key_path, fault),
+    };
+    if keys.iter().any(|known| known.digest == digest) {
+        findings.add(key_path, "is the same key as another one before it");
+    } else if keys.iter().any(|known| known.name == written.name) {
+        findings.add(
+            path,
+            format!(
+                "the name {} is taken by another key before it",
+                shown(&written.name)
+            ),
+        );
+    }
+    keys.push(ClientKey {
+        name: written.name,
+        digest,
+        models: written.models,
+        allowance: written.allowance,
+    });
 }
 
 fn client_digest(written: &str, ground: &Ground<'_>) -> Result<[u8; 32], String> {

@@ -103,6 +103,9 @@ pub fn read(
     let strict = object.flag("strict").or_else(|| top.flag("strict"));
     options.strict = strict.unwrap_or(options.strict);
     options.official = object.flag("official").unwrap_or(vendors);
+    if object.flag("discover") == Some(true) {
+        options.learned = Some(Default::default());
+    }
     options.developer_as_system = object.flag("developer_as_system").unwrap_or_default();
     if let Some(strip) = object.texts("strip") {
         options.strip = strip.into_iter().map(str::to_owned).collect();

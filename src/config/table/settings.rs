@@ -1,7 +1,7 @@
 //! The entries of the table, in the order of the reference.
 
 use super::Fallback::{self, Flag, Number, Required, Text, Words};
-use super::Place::{self, ClientKey, Top, Upstream};
+use super::Place::{self, ClientKey, RequestLog, Top, Upstream};
 use super::{Kind, Setting, Unit};
 
 const HOUR: u64 = 3_600_000;
@@ -17,8 +17,10 @@ const TOP: Fallback = Fallback::Words("the one at the top", "");
 pub static SETTINGS: &[Setting] = &[
     set(Top, "listen", Kind::Text, Text("127.0.0.1:8080"),
         "Where callers connect: `host:port` (port 0: any free one) or `unix:/path`."),
-    set(Top, "client_keys", Kind::ClientKeys, Words("none: everyone who can connect", r#"["env:WEIR_KEY", {"name": "ci", "key": "env:CI_KEY", "models": ["gemini-*"]}]"#),
+    set(Top, "client_keys", Kind::ClientKeys, Words("none: everyone who can connect", r#"["env:WEIR_KEY", {"name": "ci", "key": "env:CI_KEY", "models": ["gemini-*"], "requests_per_minute": 600, "tokens_per_minute": 200000, "concurrent": 8, "tokens_per_day": 5000000}]"#),
         "Keys that callers may use, each a secret or an object as below."),
+    set(Top, "client_keys_file", Kind::Text, Words("none", r#""/etc/weir/keys""#),
+        "A file of further keys, read again on SIGHUP. Each line: a name, the key or its `sha256:` digest, then names of models and limits such as `concurrent=4`, all apart by spaces; `#` begins a comment."),
     set(Top, "open", Kind::Flag, Flag(false),
         "Allows an address that other machines can reach without any `client_keys`."),
     set(Top, "upstreams", Kind::Upstreams, Required(""),
@@ -35,9 +37,9 @@ pub static SETTINGS: &[Setting] = &[
         "The longest that one request may take, retries included."),
     set(Top, "connect_ms", millis(1, HOUR), Number(5_000),
         "The longest wait for a connection to an upstream."),
-    set(Top, "first_byte_ms", millis(1, DAY), Number(120_000),
-        "The longest wait for the first byte of an answer. Unless it is set, an answer that is not streamed may take until the deadline."),
-    set(Top, "idle_ms", millis(1, DAY), Number(120_000),
+    set(Top, "first_byte_ms", millis(1, DAY), Number(300_000),
+        "The longest wait for the first byte of an answer. Unless it is set, an answer that is relayed in one piece may take until the deadline."),
+    set(Top, "idle_ms", millis(1, DAY), Number(300_000),
         "The longest silence within an answer."),
     set(Top, "lease_wait_ms", millis(0, HOUR), Number(10_000),
         "The longest wait for a free slot of an upstream."),
@@ -60,9 +62,13 @@ pub static SETTINGS: &[Setting] = &[
     set(Top, "max_connections", count(1, 1_000_000), Number(1_024),
         "Connections of callers at once."),
     set(Top, "max_waiting", count(0, 1_000_000), Number(256),
-        "Requests that may wait for a free slot at once."),
+        "Requests that may wait for a free slot of one upstream at once."),
+    set(Top, "log_level", Kind::Choice(&["off", "error", "warn", "info", "debug"]), Text("info"),
+        "What is logged: each request is a line at `info`. `--verbose` is `debug`."),
     set(Top, "log_format", Kind::Choice(&["text", "json"]), Text("text"),
         "How a line of the log is written."),
+    set(Top, "request_log", Kind::RequestLog, Words("none", r#"{"folder": "/var/log/weir", "max_files": 1000, "max_bytes": 104857600}"#),
+        "Writes each chat's request and answer into a file of its own."),
     set(Top, "metrics_open", Kind::Flag, Flag(false),
         "Answers `/metrics` without a client key."),
     set(Top, "proxy", Kind::Text, Words("as `HTTPS_PROXY` and `NO_PROXY` say", r#""http://proxy.example:3128""#),
@@ -83,6 +89,8 @@ pub static SETTINGS: &[Setting] = &[
         "Requests at once on each key."),
     set(Upstream, "models", Kind::Texts, Words("the vendor's own names", r#"["gemini-*"]"#),
         "Names of the models it serves; `*` stands for any text."),
+    set(Upstream, "discover", Kind::Flag, Flag(false),
+        "Asks the upstream for its list of models, every hour and beside the serving. `/v1/models` shows them, those that no pattern leads elsewhere are routed here, and what the list says a model can do is heeded."),
     set(Upstream, "headers", Kind::Headers, Words("none", r#"{"x-team": "blue"}"#),
         "Further headers of each request; `env:` and `file:` are understood."),
     set(Upstream, "connect_ms", millis(1, HOUR), TOP,
@@ -111,6 +119,20 @@ pub static SETTINGS: &[Setting] = &[
         "The secret, or `sha256:` and the 64 hexadecimal digits of its digest."),
     set(ClientKey, "models", Kind::Texts, Words("all", r#"["gemini-*"]"#),
         "Names of the models that it may ask for; `*` stands for any text."),
+    set(ClientKey, "requests_per_minute", count(1, 1_000_000_000), Words("no limit", "600"),
+        "Chat requests a minute, as a pace: what is unused adds up to one minute's worth. Kept in memory, as all limits; a restart begins anew."),
+    set(ClientKey, "tokens_per_minute", count(1, 1_000_000_000_000), Words("no limit", "200000"),
+        "Tokens a minute, prompt and completion together. They are counted when an answer is over, so that a long one is paid for by those after it."),
+    set(ClientKey, "concurrent", count(1, 1_000_000), Words("no limit", "8"),
+        "Chat requests at once."),
+    set(ClientKey, "tokens_per_day", count(1, 1_000_000_000_000_000), Words("no limit", "5000000"),
+        "Tokens a day, which ends at midnight UTC. In memory: a restart begins with none used."),
+    set(RequestLog, "folder", Kind::Text, Required(r#""/var/log/weir""#),
+        "Where the files go, made if it is not there. Each can be read by its owner alone and holds no secret of the config, but it does hold what people wrote; bodies are cut to 256 KiB."),
+    set(RequestLog, "max_files", count(1, 1_000_000), Number(1_000),
+        "Files that are kept; the oldest go first."),
+    set(RequestLog, "max_bytes", Kind::Number(Unit::Bytes, 1 << 20, GIB * 1_024), Number(100 << 20),
+        "Bytes of all files that are kept; the oldest go first."),
 ];
 
 const fn set(

@@ -11,6 +11,7 @@ use super::write::{
     kind_name, push_call_head, push_citation, push_head, push_image, push_signature, push_usage,
 };
 use crate::chat::{Delta, DeltaSink, FinishReason, ToolKind, Usage};
+use crate::dialect::Streamed;
 use crate::json::{push_carried, push_key, push_number, push_string};
 
 /// Writes one stream.
@@ -296,6 +297,24 @@ impl Chunks {
         self.out.extend_from_slice(b"\":[{\"index\":");
         push_number(&mut self.out, index);
         self.out.push(b',');
+    }
+}
+
+impl Streamed for Chunks {
+    fn bytes(&self) -> &[u8] {
+        Chunks::bytes(self)
+    }
+
+    fn clear(&mut self) {
+        Chunks::clear(self);
+    }
+
+    fn finish(&mut self) {
+        Chunks::finish(self);
+    }
+
+    fn usage(&self) -> Usage {
+        Chunks::usage(self)
     }
 }
 

@@ -9,6 +9,7 @@ use super::write::{
     push_call_head, push_citation, push_head, push_image, push_signature, push_usage,
 };
 use crate::chat::{Delta, DeltaSink, FinishReason, ToolKind, Usage};
+use crate::dialect::Whole;
 use crate::json::{push_carried, push_key, push_number, push_string};
 
 /// Collects one answer.
@@ -124,6 +125,16 @@ impl Fold {
         let count = self.choices.len().max(candidate as usize + 1);
         self.choices.resize_with(count, Choice::default);
         self.choices.get_mut(candidate as usize)
+    }
+}
+
+impl Whole for Fold {
+    fn usage(&self) -> Usage {
+        Fold::usage(self)
+    }
+
+    fn into_body(self: Box<Self>) -> Vec<u8> {
+        self.into_json()
     }
 }
 

@@ -23,13 +23,7 @@ pub struct Head<'a> {
 }
 
 /// Top-level fields that are known and need nothing done.
-const HARMLESS: &[&str] = &[
-    "metadata",
-    "prediction",
-    "prompt_cache_key",
-    "prompt_cache_retention",
-    "store",
-];
+const HARMLESS: &[&str] = &["prediction"];
 
 /// Top-level fields that `parse` reads.
 const READ: &[&str] = &[
@@ -44,19 +38,23 @@ const READ: &[&str] = &[
     "max_completion_tokens",
     "max_tokens",
     "messages",
+    "metadata",
     "modalities",
     "model",
     "moderation",
     "n",
     "parallel_tool_calls",
     "presence_penalty",
+    "prompt_cache_key",
     "prompt_cache_options",
+    "prompt_cache_retention",
     "reasoning_effort",
     "response_format",
     "safety_identifier",
     "seed",
     "service_tier",
     "stop",
+    "store",
     "stream",
     "stream_options",
     "temperature",
@@ -152,6 +150,8 @@ impl<'a> Head<'a> {
             user: root.string("user")?,
             safety_identifier: root.string("safety_identifier")?,
             service_tier: root.string("service_tier")?,
+            metadata: root.get("metadata"),
+            store: root.boolean("store")?,
             modalities: strings(&root, "modalities")?,
             audio: root.carried("audio")?,
             reasoning_effort: root.string("reasoning_effort")?,
@@ -163,7 +163,9 @@ impl<'a> Head<'a> {
             parallel_tool_calls: root.boolean("parallel_tool_calls")?,
             legacy_functions: tools.legacy,
             web_search_options: root.carried("web_search_options")?,
+            prompt_cache_key: root.string("prompt_cache_key")?,
             prompt_cache_options: root.carried("prompt_cache_options")?,
+            prompt_cache_retention: root.string("prompt_cache_retention")?,
             image_config: root.carried("image_config")?,
             moderation: root.carried("moderation")?,
             extra_body: root.carried("extra_body")?,

@@ -48,6 +48,21 @@ fn a_pooled_connection_that_was_closed_is_replaced_silently() {
 }
 
 #[test]
+fn a_fresh_line_takes_no_connection_from_the_pool() {
+    let upstream = Upstream::answering(OK);
+    let line = line();
+    for (fresh, number) in [(false, "0"), (false, "0"), (true, "1"), (false, "1")] {
+        let line = if fresh { line.fresh() } else { line.clone() };
+        assert_eq!(whole(line.post(&upstream.url(), &[], b"{}").unwrap()), "ok");
+        let mut told = upstream.next();
+        if told == "closed" {
+            told = upstream.next();
+        }
+        assert!(told.starts_with(&format!("{number}: ")), "{told}");
+    }
+}
+
+#[test]
 fn a_connection_with_something_left_on_it_is_not_used_again() {
     // Surplus bytes in one piece with the answer, and after the connection went to rest.
     for late in [false, true] {

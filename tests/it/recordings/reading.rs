@@ -41,6 +41,7 @@ pub fn read(provider: &str, recording: &Value) -> Result<Reading, &'static str> 
         "anthropic" if streamed => anthropic(&anthropic_message(&events)),
         "anthropic" => anthropic(&events[0]),
         "gemini" => gemini(&events),
+        "openai-responses" => return Ok(responses(&events, streamed)),
         _ if streamed => openai_stream(&events),
         _ => Reading::of(Completion::of_body(&events[0])),
     };
@@ -94,6 +95,7 @@ fn failed(status: u16, body: &Value) -> Reading {
         401 | 402 => 502,
         403 if error["message"].is_string() => 502,
         400 if key => 502,
+        400 if text.contains("model_not_found") => 404,
         429 if text.contains("insufficient_quota") => 502,
         529 => 503,
         other => other,
@@ -270,5 +272,66 @@ fn openai_stream(events: &[Value]) -> Reading {
     if !completion.calls.is_empty() && completion.finish.as_deref() == Some("stop") {
         completion.finish = Some("tool_calls".to_string());
     }
+    Reading::of(completion)
+}
+
+/// A response: the items of a whole one, or the pieces of a stream and its items as they ended.
+fn responses(events: &[Value], streamed: bool) -> Reading {
+    if let Some(error) = events.iter().find(|event| event["type"] == "error") {
+        // Recorded before any output only, and about money.
+        return failed(429, error);
+    }
+    let pieces: String = events
+        .iter()
+        .filter(|event| event["type"] == "response.output_text.delta")
+        .map(|event| text(&event["delta"]))
+        .collect();
+    let last = match streamed {
+        true => &events.last().unwrap()["response"],
+        false => &events[0],
+    };
+    let ended = events
+        .iter()
+        .filter(|event| event["type"] == "response.output_item.done")
+        .map(|event| &event["item"]);
+    let output: Vec<&Value> = match streamed {
+        true => ended.collect(),
+        false => items(&last["output"]).collect(),
+    };
+    let mut completion = Completion::default();
+    for item in output {
+        for part in items(&item["content"]).chain(items(&item["summary"])) {
+            match text(&part["type"]) {
+                "output_text" => completion.content.push_str(text(&part["text"])),
+                "refusal" => completion.refusal.push_str(text(&part["refusal"])),
+                _ => completion.reasoning.push_str(text(&part["text"])),
+            }
+        }
+        if item["type"] == "function_call" {
+            completion.calls.push(Call {
+                id: text(&item["call_id"]).to_string(),
+                name: text(&item["name"]).to_string(),
+                arguments: text(&item["arguments"]).to_string(),
+            });
+        }
+    }
+    if streamed {
+        completion.content = pieces;
+    }
+    let told = match text(&last["status"]) {
+        "completed" if completion.calls.is_empty() => "stop",
+        "completed" => "tool_calls",
+        "incomplete" => "length",
+        // To be fetched later, which nobody asked weir for.
+        _ => {
+            return Reading {
+                status: 502,
+                ..Reading::of(Completion::default())
+            };
+        }
+    };
+    completion.finish = Some(told.to_string());
+    let count = |name: &str| last["usage"][name].as_u64().unwrap_or(0);
+    completion.usage = usage(count("input_tokens"), count("output_tokens"));
     Reading::of(completion)
 }

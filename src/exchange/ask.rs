@@ -1,0 +1,74 @@
+//! `POST /ask`: the body is the prompt, the answer is its text.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{converse, refuse, refuse_body};
+use crate::config::ClientKey;
+use crate::desk::Job;
+use crate::dialect::Dialect;
+use crate::dialect::ask::Ask;
+use crate::error::ApiError;
+use crate::inbound::Call;
+use crate::models;
+use crate::record::Record;
+use crate::route;
+use crate::server::State;
+
+pub fn ask(
+    state: &State,
+    mut call: Call<'_>,
+    job: &Arc<Job>,
+    key: Option<&ClientKey>,
+    record: &mut Record,
+) {
+    let config = &state.config;
+    let body = match call.read_body(config.max_body_bytes, job, config.body_wait) {
+        Ok(body) => body,
+        Err(problem) => return refuse_body(config, call, &problem, record),
+    };
+    match request(state, &call, key, &body) {
+        Ok(request) => {
+            drop(body);
+            converse(state, call, job, key, record, &request);
+        }
+        Err(error) => refuse(call, &error, record),
+    }
+}
+
+fn request(
+    state: &State,
+    call: &Call<'_>,
+    key: Option<&ClientKey>,
+    body: &[u8],
+) -> Result<Vec<u8>, ApiError> {
+    let ask = Ask::read(&call.query)?;
+    let model = match &ask.model {
+        Some(model) => model.clone(),
+        None => first_model(state, key)?,
+    };
+    let kind = call.header("content-type").unwrap_or_default();
+    // Whoever wants the whole completion wants it in one piece.
+    let streams = call.dialect == Dialect::Text;
+    ask.chat(&model, kind, body, streams)
+}
+
+/// The first model of the list that an upstream can serve now, else the first one.
+fn first_model(state: &State, key: Option<&ClientKey>) -> Result<String, ApiError> {
+    let config = &state.config;
+    let now = Instant::now();
+    let mut models = models::listed(config);
+    models.retain(|model| key.is_none_or(|key| key.allows(model)));
+    let is_usable = |model: &&String| {
+        let targets = route::route(config, model);
+        targets
+            .iter()
+            .any(|target| state.pools[target.upstream].is_usable(&target.model, now))
+    };
+    let usable = models.iter().find(is_usable);
+    let first = usable.or(models.first()).cloned();
+    first.ok_or_else(|| {
+        let message = "no model is known to this gateway by name: say one with ?model=";
+        ApiError::invalid("model", message)
+    })
+}

@@ -1,0 +1,304 @@
+//! `Tries`: a request's way over targets, keys and retries.
+//!
+//! Knows when to try again, where, and what a caller is told when nothing is left. What is sent,
+//! and what becomes of the answer, is the affair of the `Work` at hand.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use log::debug;
+
+use crate::cancel::Cause;
+use crate::desk::Job;
+use crate::error::ApiError;
+use crate::failure::{Class, Failure, Verdict};
+use crate::inbound;
+use crate::pool::{Lease, NoLease, Wanted};
+use crate::record::Record;
+use crate::route::Target;
+use crate::server::State;
+use crate::upstream::ended_for_good;
+
+/// What is tried.
+pub trait Work {
+    type Answer;
+
+    fn record(&mut self) -> &mut Record;
+
+    /// Nothing can be tried again.
+    fn is_final(&self) -> bool;
+
+    /// A target's turn has come. Gives the key to begin with, where one is better than others.
+    fn begin(&mut self, target: &Target) -> Result<Option<usize>, ApiError>;
+
+    /// One attempt with one key.
+    fn attempt(&mut self, target: &Target, lease: &Lease) -> Result<Self::Answer, Failure>;
+}
+
+/// There is no answer, or no whole one.
+pub struct Refused {
+    pub error: Box<ApiError>,
+    pub caller_gone: bool,
+    /// Asking again soon cannot help: the key is refused, not busy.
+    pub hopeless: bool,
+}
+
+impl Refused {
+    pub fn plain(error: ApiError) -> Refused {
+        Refused {
+            error: Box::new(error),
+            caller_gone: false,
+            hopeless: false,
+        }
+    }
+
+    /// Which of two the caller is told: being out of quota says when to come back, being refused
+    /// says nothing.
+    fn unless_better(self, before: Option<Refused>) -> Refused {
+        match before {
+            Some(before) if before.error.status == 429 && self.hopeless => before,
+            _ => self,
+        }
+    }
+}
+
+/// One request's budget.
+pub struct Tries<'t> {
+    state: &'t State,
+    job: &'t Arc<Job>,
+    id: &'t str,
+    retries_left: u32,
+}
+
+/// What follows a failed attempt on one target.
+enum Next {
+    /// Another attempt on this target.
+    Again,
+    /// This target is done with; another may serve.
+    Elsewhere,
+    GiveUp,
+}
+
+impl<'t> Tries<'t> {
+    pub fn new(state: &'t State, job: &'t Arc<Job>, id: &'t str) -> Tries<'t> {
+        Tries {
+            state,
+            job,
+            id,
+            retries_left: state.config.retries,
+        }
+    }
+
+    /// Tries the targets in order.
+    pub fn run<W: Work>(&mut self, work: &mut W, targets: &[Target]) -> Result<W::Answer, Refused> {
+        let mut last: Option<Refused> = None;
+        for target in targets {
+            match self.try_target(work, target) {
+                Ok(answered) => return Ok(answered),
+                Err((refused, Next::Elsewhere)) => last = Some(refused.unless_better(last)),
+                Err((refused, _)) => return Err(refused),
+            }
+        }
+        Err(last.unwrap_or_else(|| {
+            Refused::plain(ApiError::new(503, "no upstream can serve this model now"))
+        }))
+    }
+
+    /// Tries one target with as many of its keys as make sense.
+    fn try_target<W: Work>(
+        &mut self,
+        work: &mut W,
+        target: &Target,
+    ) -> Result<W::Answer, (Refused, Next)> {
+        let upstream = &self.state.config.upstreams[target.upstream];
+        let pool = &self.state.pools[target.upstream];
+        work.record().upstream.clone_from(&upstream.name);
+        let preferred = work
+            .begin(target)
+            .map_err(|error| (Refused::plain(error), Next::GiveUp))?;
+        let mut wanted = Wanted {
+            model: target.model.clone(),
+            barred: Vec::new(),
+            preferred,
+        };
+        let mut last: Option<Refused> = None;
+        loop {
+            let limit = self.state.config.lease_wait.min(self.job.left());
+            let lease = match pool.lease(&wanted, limit, &self.job.cancel) {
+                Ok(lease) => lease,
+                Err(none) => {
+                    let refused = self.no_lease(&upstream.name, &none, last);
+                    let next = match none {
+                        NoLease::Cancelled => Next::GiveUp,
+                        _ => Next::Elsewhere,
+                    };
+                    return Err((refused, next));
+                }
+            };
+            let failure = match work.attempt(target, &lease) {
+                Ok(answered) => return Ok(answered),
+                Err(failure) => self.state.masks.failure(failure),
+            };
+            debug!(
+                "{}: {} with key {} of {}: {} {}",
+                self.id,
+                failure.class.name(),
+                lease.key_name(),
+                upstream.name,
+                failure.status,
+                failure.message
+            );
+            let key = lease.key();
+            lease.failed(&failure, Instant::now());
+            let mut refused = Refused {
+                error: Box::new(failure.to_error(&upstream.name, lease.key_name())),
+                caller_gone: failure.class == Class::CallerGone,
+                hopeless: failure.class == Class::KeyBad,
+            };
+            // Given back before the next one is taken.
+            drop(lease);
+            if failure.class == Class::RateLimit {
+                let soonest = pool.soonest_quota(&target.model, Instant::now());
+                refused.error.retry_after = soonest.or(refused.error.retry_after);
+            }
+            match self.next(work, &failure, key, &mut wanted) {
+                Next::Again => last = Some(refused.unless_better(last)),
+                next => return Err((refused, next)),
+            }
+        }
+    }
+
+    /// What the failure's class says, applied to this request.
+    fn next<W: Work>(
+        &mut self,
+        work: &mut W,
+        failure: &Failure,
+        key: usize,
+        wanted: &mut Wanted,
+    ) -> Next {
+        if work.is_final() {
+            return Next::GiveUp;
+        }
+        match failure.class.verdict() {
+            Verdict::Forward | Verdict::Abandon => Next::GiveUp,
+            Verdict::NextTarget => Next::Elsewhere,
+            Verdict::SwitchKey => {
+                if failure.class == Class::RateLimit && !self.state.config.quota_switch {
+                    return Next::GiveUp;
+                }
+                work.record().switches += 1;
+                wanted.barred.push(key);
+                Next::Again
+            }
+            Verdict::Retry => {
+                if self.retries_left == 0 {
+                    return Next::Elsewhere;
+                }
+                self.retries_left -= 1;
+                let done = self.state.config.retries - self.retries_left;
+                let pause = back_off(self.state.config.backoff, done, inbound::unique());
+                if self.job.cancel.pause(pause.min(self.job.left())) {
+                    Next::Again
+                } else {
+                    Next::GiveUp
+                }
+            }
+        }
+    }
+
+    /// What a caller is told when there is no key to try.
+    fn no_lease(&self, upstream: &str, none: &NoLease, before: Option<Refused>) -> Refused {
+        let no_capacity = |status: u16, message: String| {
+            Refused::plain(ApiError::new(status, message).with_code("no_capacity"))
+        };
+        match none {
+            NoLease::Cancelled => {
+                let cause = self.job.cancel.cause().unwrap_or(Cause::Deadline);
+                Refused {
+                    error: Box::new(ended_for_good(cause).to_error(upstream, "")),
+                    caller_gone: cause == Cause::CallerGone,
+                    hopeless: false,
+                }
+            }
+            // The failure that made a key rest says more than that there is none left.
+            _ if before.is_some() && !matches!(none, NoLease::Busy | NoLease::LineFull) => {
+                before.unwrap_or_else(|| no_capacity(503, String::new()))
+            }
+            NoLease::Spent => no_capacity(503, format!("every key of upstream {upstream} failed")),
+            NoLease::Resting {
+                class,
+                soonest,
+                why,
+            } => {
+                let after = soonest.unwrap_or(Duration::from_secs(1));
+                let mut refused = match class {
+                    Class::RateLimit => Refused::plain(
+                        ApiError::new(
+                            429,
+                            format!("every key of upstream {upstream} is out of quota: {why}"),
+                        )
+                        .with_code("rate_limit_exceeded"),
+                    ),
+                    Class::ModelMissing => Refused::plain(
+                        ApiError::new(404, why.clone())
+                            .with_code("model_not_found")
+                            .with_param("model"),
+                    ),
+                    Class::KeyBad => Refused {
+                        hopeless: true,
+                        ..Refused::plain(
+                            ApiError::new(
+                                502,
+                                format!("upstream {upstream} refused its keys: {why}"),
+                            )
+                            .with_code("upstream_key_refused"),
+                        )
+                    },
+                    _ => no_capacity(
+                        503,
+                        format!("every key of upstream {upstream} rests: {why}"),
+                    ),
+                };
+                if matches!(refused.error.status, 429 | 503) {
+                    refused.error.retry_after = Some(after);
+                }
+                refused
+            }
+            NoLease::Busy | NoLease::LineFull => {
+                let what = match none {
+                    NoLease::Busy => "stayed busy",
+                    _ => "are busy and too many requests wait for them",
+                };
+                let mut refused =
+                    no_capacity(503, format!("all slots of upstream {upstream} {what}"));
+                refused.error.retry_after = Some(Duration::from_secs(1));
+                refused
+            }
+        }
+    }
+}
+
+/// The pause before the `count`th retry: doubling, and a quarter of it left to chance.
+fn back_off(first: Duration, count: u32, chance: u64) -> Duration {
+    const CEILING: Duration = Duration::from_secs(8);
+    let full = first
+        .saturating_mul(1 << count.saturating_sub(1).min(16))
+        .min(CEILING);
+    let share = (chance % 256) as f64 / 1024.0;
+    full.mul_f64(1.0 - share)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_a_ceiling_and_vary_by_a_quarter() {
+        let first = Duration::from_millis(200);
+        assert_eq!(back_off(first, 1, 0), first);
+        assert_eq!(back_off(first, 3, 0), first * 4);
+        assert_eq!(back_off(first, 60, 0), Duration::from_secs(8));
+        let least = back_off(first, 1, 255).as_secs_f64();
+        assert!((0.150..0.151).contains(&least), "{least}");
+    }
+}

@@ -1,0 +1,57 @@
+//! What `--print` prints: the config's example and reference, and the files that run weir under
+//! something else. The binary carries them, so that it is all that one needs.
+
+use crate::config;
+
+/// Makes what is printed.
+type Text = fn() -> String;
+
+/// Everything that can be printed, by name.
+const PRINTS: &[(&str, Text)] = &[
+    ("config", config::example),
+    ("reference", config::reference),
+    ("systemd", || include_str!("print/systemd.txt").into()),
+    ("openrc", || include_str!("print/openrc.txt").into()),
+    ("procd", || include_str!("print/procd.txt").into()),
+    ("container", || include_str!("print/container.txt").into()),
+    ("haproxy", || include_str!("print/haproxy.txt").into()),
+    ("nginx", || include_str!("print/nginx.txt").into()),
+    ("caddy", || include_str!("print/caddy.txt").into()),
+];
+
+/// The text of this name, or all the names there are.
+pub fn print(what: &str) -> Result<String, String> {
+    match PRINTS.iter().find(|(name, _)| *name == what) {
+        Some((_, text)) => Ok(text()),
+        None => {
+            let known: Vec<&str> = PRINTS.iter().map(|(name, _)| *name).collect();
+            Err(known.join(", "))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The README's reference is the table's own, where there is a README.
+    #[test]
+    fn the_readme_has_the_reference_of_the_code() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+        let Ok(readme) = std::fs::read_to_string(path) else {
+            eprintln!("skipped: there is no README.md");
+            return;
+        };
+        let (_, behind) = readme
+            .split_once("<!-- config reference -->")
+            .expect("README.md has the mark where the reference begins");
+        let (inside, _) = behind
+            .split_once("<!-- end -->")
+            .expect("README.md has the mark where the reference ends");
+        assert_eq!(
+            inside.trim(),
+            config::reference().trim(),
+            "put in what `weir --print reference` prints"
+        );
+    }
+}

@@ -1,0 +1,234 @@
+//! A chat completion stream as deltas, for callers who speak another dialect than the upstream.
+//!
+//! The relay goes first: it knows errors, ends and what compatible servers get wrong, and what it
+//! writes are well-formed chunks, which are all that has to be read here.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::relay::RelayStream;
+use crate::chat::{Delta, DeltaSink, FinishReason, ToolKind};
+use crate::failure::Failure;
+use crate::provider::{Decoder, Flow};
+use crate::sse;
+
+pub struct Deltas {
+    relay: RelayStream,
+    /// What the relay wrote for the event at hand.
+    chunks: Vec<u8>,
+    begun: bool,
+}
+
+#[derive(Deserialize)]
+struct Chunk {
+    #[serde(default)]
+    id: String,
+    #[serde(default)]
+    model: Value,
+    #[serde(default)]
+    choices: Vec<Choice>,
+}
+
+#[derive(Deserialize)]
+struct Choice {
+    index: u32,
+    #[serde(default)]
+    delta: Value,
+    #[serde(default)]
+    finish_reason: Value,
+}
+
+impl Deltas {
+    pub fn new(relay: RelayStream) -> Deltas {
+        Deltas {
+            relay,
+            chunks: Vec::new(),
+            begun: false,
+        }
+    }
+
+    /// Hands on what the relay wrote.
+    fn put(&mut self, out: &mut dyn DeltaSink) {
+        let chunks = std::mem::take(&mut self.chunks);
+        let events = chunks.split(|byte| *byte == b'\n');
+        let payloads = events.filter_map(|line| line.strip_prefix(b"data: "));
+        for chunk in payloads.filter_map(|data| serde_json::from_slice::<Chunk>(data).ok()) {
+            if !self.begun {
+                self.begun = true;
+                out.put(Delta::Start {
+                    id: &chunk.id,
+                    model: chunk.model.as_str().unwrap_or_default(),
+                });
+            }
+            for choice in &chunk.choices {
+                put_choice(choice, out);
+            }
+        }
+        let usage = self.relay.usage();
+        if usage != Default::default() {
+            out.put(Delta::Usage(usage));
+        }
+    }
+}
+
+fn put_choice(choice: &Choice, out: &mut dyn DeltaSink) {
+    let candidate = choice.index;
+    let text = |key: &str| {
+        let text = choice.delta.get(key).and_then(Value::as_str);
+        text.filter(|text| !text.is_empty())
+    };
+    if let Some(text) = text("reasoning_content").or_else(|| text("reasoning")) {
+        out.put(Delta::Reasoning { candidate, text });
+    }
+    if let Some(text) = text("content") {
+        out.put(Delta::Text { candidate, text });
+    }
+    if let Some(text) = text("refusal") {
+        out.put(Delta::Refusal { candidate, text });
+    }
+    let calls = choice.delta.get("tool_calls").and_then(Value::as_array);
+    for call in calls.into_iter().flatten() {
+        put_call(candidate, call, out);
+    }
+    let reason = match choice.finish_reason.as_str() {
+        None => return,
+        Some("length") => FinishReason::Length,
+        Some("content_filter") => FinishReason::ContentFilter,
+        Some("tool_calls" | "function_call") => FinishReason::ToolCalls,
+        Some(_) => FinishReason::Stop,
+    };
+    out.put(Delta::Finish { candidate, reason });
+}
+
+fn put_call(candidate: u32, call: &Value, out: &mut dyn DeltaSink) {
+    let index = call.get("index").and_then(Value::as_u64);
+    let Some(index) = index.and_then(|index| u32::try_from(index).ok()) else {
+        return;
+    };
+    let (kind, object) = match (call.get("function"), call.get("custom")) {
+        (Some(function), _) => (ToolKind::Function, function),
+        (None, Some(custom)) => (ToolKind::Custom, custom),
+        (None, None) => return,
+    };
+    let text =
+        |value: &'_ Value, key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
+    if let Some(name) = text(object, "name").filter(|name| !name.is_empty()) {
+        let signature = call.pointer("/extra_content/google/thought_signature");
+        out.put(Delta::ToolStart {
+            candidate,
+            index,
+            id: &text(call, "id").unwrap_or_default(),
+            name: &name,
+            kind,
+            google_signature: signature.and_then(Value::as_str),
+        });
+    }
+    let arguments = match kind {
+        ToolKind::Function => "arguments",
+        ToolKind::Custom => "input",
+    };
+    if let Some(fragment) = text(object, arguments).filter(|text| !text.is_empty()) {
+        out.put(Delta::ToolArgs {
+            candidate,
+            index,
+            fragment: &fragment,
+        });
+    }
+}
+
+impl Decoder for Deltas {
+    fn on_event(
+        &mut self,
+        event: sse::Event<'_>,
+        out: &mut dyn DeltaSink,
+    ) -> Result<Flow, Failure> {
+        let flow = self.relay.on_event(event, &mut self.chunks)?;
+        self.put(out);
+        Ok(flow)
+    }
+
+    fn on_end(&mut self, out: &mut dyn DeltaSink) -> Result<(), Failure> {
+        self.relay.on_end(&mut self.chunks)?;
+        self.put(out);
+        Ok(())
+    }
+
+    fn on_body(&mut self, body: &[u8], out: &mut dyn DeltaSink) -> Result<(), Failure> {
+        self.relay.on_body(body, &mut self.chunks)?;
+        self.put(out);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chat::Usage;
+    use crate::dialect::Streamed;
+    use crate::dialect::openai::{Chunks, Stamp};
+
+    fn stamp() -> Stamp {
+        Stamp {
+            seed: 1,
+            created: 7,
+            model: "m".into(),
+            include_usage: true,
+            legacy_functions: false,
+        }
+    }
+
+    /// What a chat caller would be told of a stream that was taken apart.
+    fn retold(stream: &str) -> Result<(String, Usage), Failure> {
+        let mut deltas = Deltas::new(RelayStream::new(stamp(), false));
+        let mut chunks = Chunks::new(stamp());
+        let mut reader = sse::Reader::new(1 << 20);
+        let mut bytes = stream.as_bytes();
+        loop {
+            while let Some(event) = reader.next().unwrap() {
+                deltas.on_event(event, &mut chunks)?;
+            }
+            if reader.fill(&mut bytes).unwrap() == 0 {
+                break;
+            }
+        }
+        deltas.on_end(&mut chunks)?;
+        Streamed::finish(&mut chunks);
+        let text = String::from_utf8(Streamed::bytes(&chunks).to_vec()).unwrap();
+        Ok((text, Streamed::usage(&chunks)))
+    }
+
+    #[test]
+    fn nothing_that_a_caller_can_see_gets_lost() {
+        let stream = concat!(
+            "data: {\"id\":\"c1\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n",
+            "data: {\"id\":\"c1\",\"choices\":[{\"index\":0,\"delta\":{\"reasoning_content\":\"hm\"}}]}\n\n",
+            "data: {\"id\":\"c1\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\\n\"}}]}\n\n",
+            "data: {\"id\":\"c1\",\"choices\":[{\"index\":0,\"delta\":{\"tool_calls\":[{\"index\":0,\"id\":\"call_1\",\"type\":\"function\",\"function\":{\"name\":\"f\",\"arguments\":\"\"}}]}}]}\n\n",
+            "data: {\"id\":\"c1\",\"choices\":[{\"index\":0,\"delta\":{\"tool_calls\":[{\"index\":0,\"function\":{\"arguments\":\"{}\"}}]}}]}\n\n",
+            "data: {\"id\":\"c1\",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"tool_calls\"}]}\n\n",
+            "data: {\"id\":\"c1\",\"choices\":[],\"usage\":{\"prompt_tokens\":2,\"completion_tokens\":3}}\n\n",
+            "data: [DONE]\n\n",
+        );
+        let (told, usage) = retold(stream).unwrap();
+        for part in [
+            r#""id":"c1""#,
+            r#""reasoning_content":"hm""#,
+            r#""content":"a\n""#,
+            r#""id":"call_1""#,
+            r#""name":"f""#,
+            r#""arguments":"{}""#,
+            r#""finish_reason":"tool_calls""#,
+        ] {
+            assert!(told.contains(part), "{part} in {told}");
+        }
+        assert_eq!((usage.prompt, usage.completion), (Some(2), Some(3)));
+    }
+
+    #[test]
+    fn an_error_and_an_early_end_are_failures() {
+        let begun = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}}]}\n\n";
+        assert!(retold(begun).is_err());
+        let error = format!("{begun}data: {{\"error\":{{\"message\":\"no\"}}}}\n\n");
+        assert_eq!(retold(&error).unwrap_err().message, "no");
+    }
+}

@@ -1,0 +1,154 @@
+//! `tools` and `tool_choice`. Their objects are flat here.
+
+use serde_json::value::RawValue;
+
+use crate::chat::{Request, Tool, ToolChoice};
+use crate::json::{Fields, push_string};
+use crate::provider::gemini::compact;
+use crate::provider::gemini::write::Nest;
+
+/// A function without parameters.
+const NO_PARAMETERS: &str = r#"{"type":"object","properties":{}}"#;
+
+pub fn write(request: &Request<'_>, body: &mut Nest<'_>) {
+    if !request.tools.is_empty() || request.web_search_options.is_some() {
+        let mut list = Nest::array(body.key("tools"));
+        for tool in &request.tools {
+            declare(tool, list.item());
+        }
+        if let Some(options) = request.web_search_options {
+            search(options, list.item());
+        }
+        list.end();
+    }
+    if let Some(choice) = &request.tool_choice {
+        choose(choice, &request.tools, body.key("tool_choice"));
+    }
+}
+
+fn declare(tool: &Tool<'_>, out: &mut Vec<u8>) {
+    match tool {
+        Tool::Function {
+            name,
+            description,
+            parameters,
+            strict,
+            ..
+        } => {
+            let mut object = Nest::object(out);
+            object.string("type", "function");
+            object.string("name", name);
+            if let Some(description) = description {
+                object.string("description", description);
+            }
+            let parameters = parameters.map_or(NO_PARAMETERS, RawValue::get);
+            object.raw("parameters", &compact(parameters));
+            // Always told, because here the default is the other one.
+            object.value("strict", strict);
+            object.end();
+        }
+        Tool::Custom {
+            name,
+            description,
+            format,
+        } => {
+            let mut object = Nest::object(out);
+            object.string("type", "custom");
+            object.string("name", name);
+            if let Some(description) = description {
+                object.string("description", description);
+            }
+            if let Some(format) = format {
+                object.raw("format", &flat_format(format));
+            }
+            object.end();
+        }
+        // The provider has tools of its own, and tells which.
+        Tool::Native { object, .. } => out.extend_from_slice(compact(object.get()).as_bytes()),
+    }
+}
+
+/// A custom tool's format, whose grammar stands one level higher here.
+fn flat_format(format: &RawValue) -> String {
+    let grammar = serde_json::from_str::<Fields<'_>>(format.get())
+        .ok()
+        .and_then(|fields| fields.parse::<Fields<'_>>("grammar")?.ok());
+    let Some(grammar) = grammar else {
+        return compact(format.get()).into_owned();
+    };
+    let mut out = Vec::new();
+    let mut object = Nest::object(&mut out);
+    object.string("type", "grammar");
+    for key in ["syntax", "definition"] {
+        if let Some(value) = grammar.get(key) {
+            object.raw(key, &compact(value.get()));
+        }
+    }
+    object.end();
+    String::from_utf8(out).expect("made of pieces of text")
+}
+
+/// `web_search_options` as the tool that it is here.
+fn search(options: &RawValue, out: &mut Vec<u8>) {
+    let fields: Fields<'_> = serde_json::from_str(options.get()).unwrap_or_default();
+    let mut object = Nest::object(out);
+    object.string("type", "web_search");
+    if let Some(size) = fields.get("search_context_size") {
+        object.raw("search_context_size", &compact(size.get()));
+    }
+    let location = fields.parse::<Fields<'_>>("user_location");
+    if let Some(location) = location.and_then(Result::ok) {
+        // Callers nest the place under the name of its kind; some leave that level out.
+        let nested = location.parse::<Fields<'_>>("approximate");
+        let place = nested.and_then(Result::ok).unwrap_or(location);
+        let mut object = Nest::object(object.key("user_location"));
+        object.string("type", "approximate");
+        for (key, value) in place.0.iter().filter(|(key, _)| key != "type") {
+            push_string(object.item(), key);
+            object.out.push(b':');
+            object
+                .out
+                .extend_from_slice(compact(value.get()).as_bytes());
+        }
+        object.end();
+    }
+    object.end();
+}
+
+fn choose(choice: &ToolChoice<'_>, tools: &[Tool<'_>], out: &mut Vec<u8>) {
+    match choice {
+        ToolChoice::Auto => push_string(out, "auto"),
+        ToolChoice::None => push_string(out, "none"),
+        ToolChoice::Required => push_string(out, "required"),
+        ToolChoice::Named(name) => name_tool(name, tools, out),
+        ToolChoice::Allowed { required, names } => {
+            let mut object = Nest::object(out);
+            object.string("type", "allowed_tools");
+            object.string("mode", if *required { "required" } else { "auto" });
+            let mut list = Nest::array(object.key("tools"));
+            for name in names {
+                name_tool(name, tools, list.item());
+            }
+            list.end();
+            object.end();
+        }
+    }
+}
+
+/// The tool of that name, or of that type if it is one of the provider's own.
+fn name_tool(wanted: &str, tools: &[Tool<'_>], out: &mut Vec<u8>) {
+    let kind = tools.iter().find_map(|tool| match tool {
+        Tool::Function { name, .. } => (name == wanted).then_some("function"),
+        Tool::Custom { name, .. } => (name == wanted).then_some("custom"),
+        Tool::Native { kind, .. } => (kind == wanted).then_some(""),
+    });
+    let mut object = Nest::object(out);
+    match kind {
+        Some("") => object.string("type", wanted),
+        kind => {
+            object.string("type", kind.unwrap_or("function"));
+            object.string("name", wanted);
+        }
+    }
+    object.end();
+}

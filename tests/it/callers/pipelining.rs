@@ -1,0 +1,117 @@
+//! Requests sent before the answer to the one before them.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{MODEL, gated, pair, post};
+use crate::client::{Client, Item, chat, request};
+use crate::completion::Streamed;
+use crate::upstream::{Format, Reply, Upstream};
+use crate::wait::LIMIT;
+use crate::weir::{Weir, config};
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    let (_scripted, weir) = pair();
+    let mut client = Client::connect(weir.addr);
+    let mut bytes = Vec::new();
+    for number in 0..20 {
+        match number % 4 {
+            0 => bytes.extend(post(&[], false)),
+            1 => bytes.extend(request("GET", "/healthz", &[], b"")),
+            2 => bytes.extend(post(&[], true)),
+            _ => bytes.extend(request("GET", "/nothing", &[], b"")),
+        }
+    }
+    client.send(&bytes);
+    for number in 0..20 {
+        let answer = client.answer(LIMIT);
+        let kind = answer
+            .header("content-type")
+            .unwrap_or_default()
+            .to_string();
+        let expected = match number % 4 {
+            0 => (200, "application/json"),
+            1 => (200, "text/plain"),
+            2 => (200, "text/event-stream"),
+            _ => (404, "application/json"),
+        };
+        assert_eq!(answer.status, expected.0, "{number}");
+        assert!(kind.starts_with(expected.1), "{number}: {kind}");
+    }
+    weir.idle(LIMIT);
+}
+
+/// The second answer waits for its turn on the connection. Whoever writes to it waits as well, and
+/// that must not be the thread that everybody's heartbeats and timers hang on.
+#[test]
+fn a_stream_that_waits_behind_another_holds_up_nobody_and_is_not_cut() {
+    let scripted = gated();
+    let mut settings = config(Format::OpenAi, &scripted.url(), &["k"]);
+    settings["keepalive_ms"] = json!(100);
+    settings["write_timeout_ms"] = json!(300);
+    let weir = Weir::start(&settings);
+    let mut first = Client::connect(weir.addr);
+    first.send(&[post(&[], true), post(&[], true), post(&[], false)].concat());
+    scripted.wait_requests(3, LIMIT);
+    let mut first = first.stream(LIMIT);
+    let mut beside = weir.open_stream(&chat(MODEL, true));
+    while !beside.data(LIMIT).contains("one ") {}
+    // Well beyond the time in which a stuck write is cut.
+    for _ in 0..8 {
+        let item = beside.next(Duration::from_secs(2)).unwrap().item;
+        assert_eq!(item, Item::Comment("keep-alive".into()));
+    }
+    scripted.open("go");
+    assert!(Streamed::read(beside.rest(LIMIT)).done);
+    assert!(Streamed::read(first.rest(LIMIT)).done);
+    let mut second = first.client.stream(LIMIT);
+    assert!(Streamed::read(second.rest(LIMIT)).done);
+    assert!(second.client.head(LIMIT).start.starts_with("HTTP/1.1 "));
+    drop(second);
+    weir.idle(LIMIT);
+}
+
+/// The same where the one behind has nothing to say yet, so that a heartbeat is due.
+#[test]
+fn a_heartbeat_is_not_sent_into_a_stream_that_waits_behind_another() {
+    let events = Format::OpenAi.events(&["one ", "two"]);
+    let (before, after) = events.split_at(2);
+    let talking = Reply::stream()
+        .events(before)
+        .gate("go")
+        .events(after)
+        .end();
+    let silent = Format::OpenAi.stream(&["late"]).behind("go");
+    let count = AtomicUsize::new(0);
+    let scripted = Upstream::start(move |_| match count.fetch_add(1, Ordering::Relaxed) {
+        1 => silent.clone(),
+        _ => talking.clone(),
+    });
+    let mut settings = config(Format::OpenAi, &scripted.url(), &["k"]);
+    settings["keepalive_ms"] = json!(100);
+    let weir = Weir::start(&settings);
+    let mut first = Client::connect(weir.addr);
+    first.send(&post(&[], true));
+    scripted.wait_requests(1, LIMIT);
+    first.send(&post(&[], true));
+    scripted.wait_requests(2, LIMIT);
+    let mut first = first.stream(LIMIT);
+    let mut beside = weir.open_stream(&chat(MODEL, true));
+    while !beside.data(LIMIT).contains("one ") {}
+    for stream in [&mut beside, &mut first] {
+        let mut beats = 0;
+        while beats < 5 {
+            let item = stream.next(Duration::from_secs(2)).unwrap().item;
+            beats += usize::from(item == Item::Comment("keep-alive".into()));
+        }
+    }
+    scripted.open("go");
+    assert!(Streamed::read(beside.rest(LIMIT)).done);
+    assert!(Streamed::read(first.rest(LIMIT)).done);
+    let mut second = first.client.stream(LIMIT);
+    assert!(Streamed::read(second.rest(LIMIT)).done);
+    weir.idle(LIMIT);
+}

@@ -1,0 +1,197 @@
+//! Weir under something else: the files that it prints, checked by the programs that read them,
+//! and a socket that was opened for it.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use crate::client::get;
+use crate::observe::program;
+use crate::weir::Folder;
+
+fn binary() -> &'static str {
+    env!("CARGO_BIN_EXE_weir")
+}
+
+fn printed(what: &str) -> String {
+    let output = Command::new(binary())
+        .args(["--print", what])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{what}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Exit code zero, and what it said otherwise.
+fn fine(command: &mut Command) {
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+}
+
+#[test]
+fn systemd_understands_the_units() {
+    let Some(analyze) = program(&["systemd-analyze"]) else {
+        return;
+    };
+    let text = printed("systemd").replace("/usr/local/bin/weir", binary());
+    let folder = Folder::new();
+    let mut files = Vec::new();
+    for part in text.split("\n# ---- ").skip(1) {
+        let (path, unit) = part.split_once('\n').unwrap();
+        let name = Path::new(path).file_name().unwrap();
+        let file = folder.path().join(name);
+        fs::write(&file, unit).unwrap();
+        files.push(file);
+    }
+    assert_eq!(files.len(), 2);
+    let output = Command::new(&analyze)
+        .arg("verify")
+        .args(&files)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(!said.contains("weir."), "{said}");
+    // Hardened as far as a network service can be; an older systemd cannot say it offline.
+    let output = Command::new(&analyze)
+        .args(["security", "--offline=true", "--threshold=20"])
+        .arg(&files[0])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    if said.contains("exposure level") {
+        assert!(output.status.success(), "{said}");
+    }
+}
+
+#[test]
+fn haproxy_understands_its_config() {
+    let Some(haproxy) = program(&["haproxy"]) else {
+        return;
+    };
+    let folder = Folder::new();
+    let file = folder.path().join("haproxy.cfg");
+    fs::write(&file, printed("haproxy")).unwrap();
+    fine(Command::new(haproxy).arg("-c").arg("-f").arg(&file));
+}
+
+#[test]
+fn shells_understand_the_init_scripts() {
+    for what in ["openrc", "procd"] {
+        let folder = Folder::new();
+        let file = folder.path().join(what);
+        fs::write(&file, printed(what)).unwrap();
+        fine(Command::new("sh").arg("-n").arg(&file));
+    }
+}
+
+#[test]
+fn what_is_printed_names_things_that_exist() {
+    for what in [
+        "systemd",
+        "openrc",
+        "procd",
+        "container",
+        "haproxy",
+        "nginx",
+        "caddy",
+    ] {
+        let text = printed(what);
+        assert!(text.len() > 300 && text.ends_with('\n'), "{what}");
+        let reference = printed("reference");
+        for word in ["drain_ms", "deadline_ms", "max_body_bytes", "client_keys"] {
+            assert!(!text.contains(word) || reference.contains(&format!("`{word}`")));
+        }
+    }
+}
+
+/// A weir with a socket as descriptor 3. Dropping it kills it.
+struct Activated(Child);
+
+impl Drop for Activated {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn activate(socket: OwnedFd, script: &str) -> (Activated, String) {
+    let mut child = Command::new("sh")
+        .arg("-c")
+        .arg(format!("{script} exec \"$0\" --listen 127.0.0.1:0 3<&0"))
+        .arg(binary())
+        .env_clear()
+        .stdin(Stdio::from(socket))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let stdout = child.stdout.take().unwrap();
+    BufReader::new(stdout).read_line(&mut line).unwrap();
+    (Activated(child), line.trim().to_owned())
+}
+
+const FOR_US: &str = "LISTEN_FDS=1 LISTEN_PID=$$";
+
+#[test]
+fn a_socket_that_was_handed_over_is_used() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr: SocketAddr = listener.local_addr().unwrap();
+    let (_weir, told) = activate(listener.into(), FOR_US);
+    assert_eq!(told, format!("http://{addr}"));
+    assert_eq!(get(addr, "/healthz").status, 200);
+    assert_eq!(get(addr, "/readyz").status, 200);
+}
+
+#[test]
+fn a_socket_that_was_handed_over_goes_on_to_listen_after_the_end() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let (mut first, _) = activate(listener.try_clone().unwrap().into(), FOR_US);
+    assert_eq!(get(addr, "/healthz").status, 200);
+    let pid = libc::pid_t::try_from(first.0.id()).unwrap();
+    // SAFETY: no memory is involved, and the process is our child that was not waited for.
+    #[allow(unsafe_code)]
+    let done = unsafe { libc::kill(pid, libc::SIGTERM) };
+    assert_eq!(done, 0);
+    assert_eq!(first.0.wait().unwrap().code(), Some(0));
+    // Asked while nobody serves, answered by the next one.
+    let asked = std::thread::spawn(move || get(addr, "/healthz").status);
+    let (_second, _) = activate(listener.into(), FOR_US);
+    assert_eq!(asked.join().unwrap(), 200);
+}
+
+#[test]
+fn a_unix_socket_that_was_handed_over_is_used_and_its_file_stays() {
+    let folder = Folder::new();
+    let path = folder.path().join("weir.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let (weir, told) = activate(listener.into(), FOR_US);
+    assert_eq!(told, format!("unix:{}", path.display()));
+    drop(weir);
+    assert!(path.exists());
+}
+
+#[test]
+fn a_socket_for_another_process_is_left_alone() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let (_weir, told) = activate(listener.into(), "LISTEN_FDS=1 LISTEN_PID=1");
+    assert!(told.starts_with("http://127.0.0.1:"), "{told}");
+    assert_ne!(told, format!("http://{addr}"));
+}
+
+#[test]
+fn a_socket_that_others_can_reach_needs_client_keys() {
+    let listener = TcpListener::bind("0.0.0.0:0").unwrap();
+    let (mut weir, told) = activate(listener.into(), FOR_US);
+    assert_eq!(told, "");
+    assert_eq!(weir.0.wait().unwrap().code(), Some(1));
+}
