@@ -18,6 +18,7 @@ use crate::desk::{Held, Job, Phase};
 use crate::dialect::Dialect;
 use crate::error::ApiError;
 use crate::reply::{Reply, push_header};
+use crate::sockets::{self, Caller};
 use crate::watch::Watch;
 
 mod framing;
@@ -37,7 +38,11 @@ const SWALLOWED: usize = 1 << 30;
 /// An unread body up to this length keeps its connection.
 const DRAINED: u64 = 64 * 1024;
 
-/// Requests whose memory was given up: see `Call::refuse_unread`.
+/// A body up to this length can be drained into memory that the kernel only promises, once its
+/// connection has ended and nothing more comes.
+const PROMISED: usize = 256 * 1024 * 1024;
+
+/// Requests whose memory was given up: see `Unread::give_up`.
 static LEAKED: AtomicU64 = AtomicU64::new(0);
 
 pub fn leaked() -> u64 {
@@ -310,10 +315,11 @@ impl<'w> Call<'w> {
         match self.peer.and_then(|peer| self.watch.find(peer)) {
             Some(caller) => {
                 caller.write(&reply.to_bytes());
-                self.watch.close_leaked(caller);
-                // The one deliberate leak: dropping the request would drain its declared length
-                // into memory, and a length of some terabytes ends the process.
-                mem::forget(request);
+                self.watch.close_unread(caller, Unread(request));
+            }
+            // The caller has left, so a drop finds nothing to read.
+            None if self.peer.is_some() && can_be_drained(declared) => {
+                drop(request.into_writer());
             }
             None => {
                 // On a unix socket the only writer is the server's own, behind an "upgrade", which
@@ -326,15 +332,40 @@ impl<'w> Call<'w> {
                     None,
                     None,
                 );
-                mem::forget(request.upgrade("close", response));
+                leak(request.upgrade("close", response));
             }
         }
-        let count = LEAKED.fetch_add(1, Ordering::Relaxed) + 1;
-        warn!(
-            "{}: {}, the body is not read ({count} such requests so far)",
-            self.id, error.status
-        );
     }
+}
+
+/// A request that was refused before its body was read, until its connection is closed.
+pub struct Unread(Request);
+
+impl Unread {
+    /// Ends the connection and what the request holds of it.
+    pub fn give_up(self, caller: &Caller) {
+        let Unread(request) = self;
+        if can_be_drained(request.body_length().unwrap_or(0)) {
+            // Nothing can be read from it any more, so the drain is over at once.
+            caller.reset();
+            drop(request.into_writer());
+            return;
+        }
+        // The one deliberate leak: dropping the request would drain its declared length into
+        // memory, and a length of some terabytes ends the process.
+        leak(request);
+        sockets::close_leaked(caller);
+    }
+}
+
+fn can_be_drained(length: usize) -> bool {
+    length <= PROMISED && Vec::<u8>::new().try_reserve_exact(length).is_ok()
+}
+
+fn leak<T>(what: T) {
+    mem::forget(what);
+    let count = LEAKED.fetch_add(1, Ordering::Relaxed) + 1;
+    warn!("a request with an absurd length costs a thread for good ({count} so far)");
 }
 
 /// An error in the caller's dialect.
