@@ -262,18 +262,21 @@ impl<'w> Call<'w> {
     }
 
     fn answer(&mut self, mut reply: Reply) {
-        let Some(request) = self.request.take() else {
+        let Some(mut request) = self.request.take() else {
             return;
         };
         self.held.release();
         reply.headers.push_str(&self.common);
         reply.head_only |= self.method == Method::Head;
-        // A short body that nobody read is drained by the server, within the job's time for it. A
-        // long one is not worth waiting for, and of a chunked one the server drains nothing. Nor does it pay to
-        // wait for one that the caller holds back until it has heard from us.
+        // Of a short body that nobody read, what has come is read and forgotten. Nobody waits for
+        // the rest: a few callers who hold one back would keep every worker. Nor for a long one, nor
+        // for one that the caller holds back until it has heard from us, and of a chunked one no
+        // end is known.
         let unread = match self.length {
             Length::None => false,
-            Length::Known(length) => length > DRAINED || self.waits,
+            Length::Known(length) => {
+                length > DRAINED || self.waits || !self.forget_body(&mut request, length)
+            }
             Length::Chunked => true,
         };
         let close = self.close || unread;
@@ -298,6 +301,35 @@ impl<'w> Call<'w> {
         {
             caller.shut();
         }
+    }
+
+    /// Reads and forgets the `length` bytes of a body that nobody has read, as far as they have
+    /// come. True if those were all.
+    fn forget_body(&self, request: &mut Request, length: u64) -> bool {
+        // The HTTP server has read shorter ones before there was a request.
+        const READ_AHEAD: usize = 1024;
+        let declared = request.body_length().unwrap_or(0);
+        let Some(peer) = self.peer.filter(|_| declared > READ_AHEAD) else {
+            return true;
+        };
+        let Some(caller) = self.watch.find(peer) else {
+            // The caller has left: there is nothing to wait for.
+            return true;
+        };
+        let mut waste = [0; 8 * 1024];
+        let mut left = length;
+        while left > 0 {
+            // With bytes there, a read does not wait, whether it gets them or older ones that the
+            // server holds.
+            if caller.unread() == 0 {
+                return false;
+            }
+            match request.as_reader().read(&mut waste) {
+                Ok(0) | Err(_) => return false,
+                Ok(count) => left = left.saturating_sub(count as u64),
+            }
+        }
+        true
     }
 
     /// Refuses a body that must not be touched any more: the server would reserve its declared
