@@ -177,15 +177,11 @@ impl<'w> Unfinished<'w> {
         /// Longer than any request.
         const NEVER: Duration = Duration::from_secs(u32::MAX as u64);
         let (old, dialect, scissors) = (call.old, call.dialect, call.scissors());
-        let (writer, mut fixed) = call.into_writer()?;
-        if let Some(names) = dialect.trailers()
-            && !old
-        {
-            push_header(&mut fixed, "Trailer", names);
-        }
+        let (writer, fixed) = call.into_writer()?;
         let head = stream::Head {
             content_type: dialect.stream_type(),
             fixed,
+            trailers: dialect.trailers().filter(|_| !old),
             attempt: String::new(),
         };
         let keepalive = match dialect.has_heartbeat() {
@@ -206,7 +202,7 @@ impl<'w> Unfinished<'w> {
                 let _ = self.stream.fail(reply, &event);
             }
             None => {
-                if self.stream.abandon(&reply) && !self.scissors.cut() {
+                if self.stream.abandon(reply) && !self.scissors.cut() {
                     self.stream.spoil();
                 }
             }
@@ -321,7 +317,9 @@ impl Work for Exchange<'_, '_> {
         let upstream = &self.state.config.upstreams[target.upstream];
         let mask = |failure| self.state.masks.failure(failure);
         let mut outcome = self.send(target, lease).map_err(mask);
+        // Not once part of an answer is out: a second one would follow it.
         while let Err(failure) = &outcome
+            && !self.is_final()
             && let Some(mended) = self.encoder.mend(upstream, &target.model, failure)
         {
             // One more try on the same key, without what it refused.
