@@ -123,8 +123,9 @@ impl Watch {
 
     /// A job has begun. Costs a system call only when the thread sleeps for long.
     pub fn rouse(&self) {
-        self.begun.fetch_add(1, Ordering::Relaxed);
-        if self.resting.load(Ordering::Relaxed) && self.resting.swap(false, Ordering::AcqRel) {
+        // In one order with the thread, which says that it rests before it looks at the count.
+        self.begun.fetch_add(1, Ordering::SeqCst);
+        if self.resting.load(Ordering::SeqCst) && self.resting.swap(false, Ordering::AcqRel) {
             self.bell.ring();
         }
     }
@@ -305,6 +306,7 @@ impl Round {
             Some(_) => {}
             // Nothing tells whether a write to a unix socket would block, so that it must not
             // happen here. One thread a heartbeat, for as long as the write takes.
+            None if job.peer.is_none() && stream.blocked_for().is_some() => {}
             None if job.peer.is_none() => {
                 let spawned = thread::Builder::new()
                     .stack_size(STACK)
@@ -416,9 +418,9 @@ impl Round {
             ))
         };
         if !active {
-            watch.resting.store(true, Ordering::Release);
+            watch.resting.store(true, Ordering::SeqCst);
             // A job that began just before would not have rung.
-            if watch.begun.load(Ordering::Acquire) != begun {
+            if watch.begun.load(Ordering::SeqCst) != begun {
                 watch.resting.store(false, Ordering::Release);
                 return;
             }
