@@ -7,6 +7,7 @@
 //! talks to the kernel about sockets is in this file; it knows nothing of HTTP.
 #![allow(unsafe_code)]
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::mem;
@@ -232,19 +233,63 @@ impl Caller {
     }
 }
 
-/// Every open connection to our own listening port, each once.
-pub fn callers(local_port: u16) -> Vec<Caller> {
+/// Open connections to our own listening port.
+pub struct Callers {
+    /// Each connection once.
+    pub found: Vec<Caller>,
+    /// All are there. Without a free descriptor a connection cannot be looked at, and then its
+    /// absence says nothing.
+    pub complete: bool,
+}
+
+pub fn callers(local_port: u16) -> Callers {
     let mut found: Vec<Caller> = Vec::new();
+    let mut seen = HashSet::new();
+    let mut complete = true;
     for fd in descriptors() {
-        let Some(caller) = as_caller(fd, local_port) else {
+        if address(fd, libc::getsockname).is_none_or(|local| local.port() != local_port) {
+            continue;
+        }
+        // The server holds two descriptors of each connection; one duplicate is enough.
+        let Some(peer) = address(fd, libc::getpeername).filter(|peer| !seen.contains(peer)) else {
             continue;
         };
-        found.push(caller);
+        match as_caller(fd, local_port) {
+            Some(caller) if seen.insert(caller.peer) => found.push(caller),
+            Some(_) => {}
+            // Closed meanwhile, or no descriptor is free. The other one may still do.
+            None => complete &= address(fd, libc::getpeername) != Some(peer),
+        }
     }
-    // The server holds two descriptors of each connection; one duplicate is enough.
-    found.sort_unstable_by_key(|caller| caller.peer);
-    found.dedup_by_key(|caller| caller.peer);
-    found
+    Callers { found, complete }
+}
+
+/// Descriptors held back for the search among them: it needs one for each connection, and it is
+/// what finds those that can be closed when there are none left.
+#[derive(Debug, Default)]
+pub struct Reserve(Vec<OwnedFd>);
+
+impl Reserve {
+    const SIZE: usize = 16;
+
+    pub fn release(&mut self) {
+        self.0.clear();
+    }
+
+    /// Takes back what can be had.
+    pub fn refill(&mut self) {
+        while self.0.len() < Self::SIZE {
+            let floor = FLOOR.load(Ordering::Relaxed);
+            // Numbers from where our duplicates get theirs; of what does not matter.
+            // SAFETY: no memory is involved.
+            let fd = unsafe { libc::fcntl(libc::STDERR_FILENO, libc::F_DUPFD_CLOEXEC, floor) };
+            if fd < 0 {
+                return;
+            }
+            // SAFETY: it was just made and belongs to nobody else.
+            self.0.push(unsafe { OwnedFd::from_raw_fd(fd) });
+        }
+    }
 }
 
 /// Closes, by number, every descriptor of the connection from `peer` except our duplicates, which
@@ -517,7 +562,7 @@ mod tests {
     #[test]
     fn a_caller_is_found_by_its_address_and_its_hang_up_is_seen_without_reading() {
         let (mut far, near, port) = pair();
-        let callers = callers(port);
+        let callers = callers(port).found;
         let caller = callers
             .iter()
             .find(|caller| caller.peer == far.local_addr().unwrap())
@@ -555,7 +600,7 @@ mod tests {
     fn a_reset_ends_a_reader_in_spite_of_what_has_arrived() {
         let (mut far, mut near, port) = pair();
         far.write_all(&[1; 1000]).unwrap();
-        let caller = callers(port).remove(0);
+        let caller = callers(port).found.remove(0);
         while caller.unread() < 1000 {
             std::thread::yield_now();
         }
@@ -574,10 +619,10 @@ mod tests {
             l_linger: 0,
         };
         set(far.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER, &linger).unwrap();
-        let held = callers(port);
+        let held = callers(port).found;
         drop(far);
         assert!(held[0].is_gone());
-        assert!(callers(port).is_empty());
+        assert!(callers(port).found.is_empty());
         drop(near);
     }
 
@@ -585,7 +630,7 @@ mod tests {
     fn our_own_end_of_reading_is_no_hang_up() {
         let (far, near, port) = pair();
         near.shutdown(std::net::Shutdown::Read).unwrap();
-        let callers = callers(port);
+        let callers = callers(port).found;
         assert!(!callers[0].is_gone());
         drop(far);
     }
