@@ -27,6 +27,9 @@ const HEAD_BYTES: u64 = 96 * 1024;
 /// How long a kept connection may be idle.
 const IDLE_MS: u64 = 75_000;
 
+/// Where there are too many connections, a new one has this long to say what it came for.
+const GRACE_MS: u64 = 200;
+
 /// Between two looks while nothing is new.
 const CALM_MS: u64 = 500;
 
@@ -125,7 +128,7 @@ impl Connections {
             connection.unread = waits;
             if taken > HEAD_BYTES || connection.is_over(facts, now, self.head_ms) {
                 over.push(caller);
-            } else if open > limit {
+            } else if open > limit && now - connection.quiet_since >= GRACE_MS {
                 spare.push((connection.quiet_since, caller));
             }
         }
@@ -153,7 +156,8 @@ impl Connections {
             debug!("connection from {} closed: too many are open", caller.peer);
             caller.shut();
         }
-        let moving = fresh > 0 || unread || self.known.len() != before;
+        let crowded = open > limit;
+        let moving = crowded || fresh > 0 || unread || self.known.len() != before;
         Outcome {
             starving,
             fresh,

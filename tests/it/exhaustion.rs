@@ -81,7 +81,7 @@ fn without_descriptors_no_caller_is_taken_for_gone() {
                 assert_eq!(item, Item::Comment("keep-alive".into()));
             }
         }
-        assert!(!weir.log().contains("499"), "{}", weir.log());
+        assert!(!weir.log().contains("status=499"), "{}", weir.log());
         drop(crowd);
     }
 }

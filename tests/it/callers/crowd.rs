@@ -176,7 +176,7 @@ fn run(connections: usize, time: Duration) -> Outcome {
             if crowd.len() < connections {
                 let mut client = Client::try_connect(addr);
                 opened += usize::from(client.is_some());
-                if let Some(client) = client.as_mut().filter(|_| crowd.len() % 2 == 0) {
+                if let Some(client) = client.as_mut().filter(|_| crowd.len().is_multiple_of(2)) {
                     let _ = client.try_send(b"POST /v1/ch");
                 }
                 crowd.push(client);
