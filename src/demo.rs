@@ -7,8 +7,10 @@
 //! `tool_choice` wants a call or the last user text names a tool, JSON comes when structured
 //! output was asked for, and the token counts (four characters a token) add up.
 //!
-//! A model name that is one of these words, or ends with one behind `-` or `/`, misbehaves, for
-//! tests of what stands in front of weir:
+//! It answers by itself where there is no key, and as the upstream `demo` beside real ones with
+//! `weir --demo`: then every model `demo/...` leads here and no other does. A model name that is one
+//! of these words, or ends with one behind `-` or `/`, misbehaves (`demo/stall`, `demo/gpt-5-429`),
+//! so that people can test their own programs against trouble:
 //!
 //! | word | what happens |
 //! |---|---|
@@ -62,6 +64,9 @@ const SLOW: Duration = Duration::from_secs(15);
 
 /// Between two events of a stream. Short, and still visible as one word after the other.
 const PAUSE: Duration = Duration::from_millis(15);
+
+/// Between the last words of a stream and its breaking off.
+const BEFORE_CUT: Duration = Duration::from_millis(100);
 
 /// See `beat`.
 const BEAT: Duration = Duration::from_millis(50);
@@ -311,7 +316,11 @@ impl Shared {
                 self.park(out.into_writer());
                 Ok(())
             }
-            Some(Fault::Cut) => out.break_off(),
+            Some(Fault::Cut) => {
+                // What was said has to be read before the break is.
+                self.wait(BEFORE_CUT);
+                out.break_off()
+            }
             _ => out.end(),
         }
     }

@@ -11,7 +11,7 @@ use crate::desk::{Job, Phase};
 use crate::dialect::embeddings::Embed;
 use crate::error::ApiError;
 use crate::exchange::tries::{Refused, Tries, Work};
-use crate::exchange::{dry_run, refuse, refuse_body, targets, timing};
+use crate::exchange::{dry_run, refuse, refuse_body, timing};
 use crate::failure::{Class, Failure};
 use crate::inbound::Call;
 use crate::passthrough::{self, Body, Parcel};
@@ -36,6 +36,7 @@ pub fn embeddings(
         Ok(body) => body,
         Err(problem) => return refuse_body(config, call, &problem, record),
     };
+    record.keep_request(&body);
     let (body, targets) = match read(state, key, body) {
         Ok(read) => read,
         Err(error) => return refuse(call, &error, record),
@@ -90,17 +91,7 @@ fn read(
     let Some(model) = body.model.as_deref().filter(|model| !model.is_empty()) else {
         return Err(ApiError::invalid("model", "model: is required"));
     };
-    let found = match targets(config, model, key) {
-        Ok(found) => found,
-        // The vendor's embedding models are in no name pattern of chat models.
-        Err(error) if key.is_none_or(|key| key.allows(model)) => {
-            match passthrough::openai_shaped(config, model) {
-                found if found.is_empty() => return Err(error),
-                found => found,
-            }
-        }
-        Err(error) => return Err(error),
-    };
+    let found = passthrough::of_any_shape(config, model, key)?;
     let is_gemini = |target: &Target| config.upstreams[target.upstream].format == Format::Gemini;
     let is_openai = |target: &Target| passthrough::is_openai(&config.upstreams[target.upstream]);
     let kept: Vec<Target> = match found

@@ -128,7 +128,8 @@ struct Args {
     #[argh(option, arg_name = "ADDR")]
     listen: Option<String>,
 
-    /// serve the built-in demo beside the real upstreams, as demo/gpt-5 and so on
+    /// serve the built-in demo beside the real upstreams, as demo/gpt-5 and so on, and its faults
+    /// as demo/429, demo/stall, demo/cut and others
     #[argh(switch)]
     demo: bool,
 

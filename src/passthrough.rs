@@ -23,7 +23,7 @@ mod place;
 mod work;
 
 pub use body::Body;
-pub use place::{is_openai, is_relayed, openai_shaped};
+pub use place::{is_openai, is_relayed, of_any_shape};
 use work::Relay;
 
 /// The caller's headers that mean something to the upstream. All others stay here: keys, cookies,
@@ -146,7 +146,13 @@ pub fn send<'w>(
     }
 }
 
-impl Unanswered<'_> {
+impl<'w> Unanswered<'w> {
+    /// The call again, where the upstream turned out to lack the route.
+    pub fn retract(&mut self) -> Option<Call<'w>> {
+        let lacks = self.refused.error.status == 404 && self.refused.error.code.is_none();
+        self.call.take_if(|_| lacks)
+    }
+
     /// Tells the caller why there is no answer.
     pub fn finish(self, record: &mut Record) {
         let refused = &self.refused;

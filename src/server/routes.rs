@@ -27,6 +27,7 @@ use crate::status;
 pub enum Endpoint {
     Chat,
     Ask,
+    Completions,
     Embeddings,
     /// Another route of the OpenAI API.
     Relay,
@@ -49,6 +50,7 @@ const MODEL: &str = "/v1/models/";
 const PATHS: &[(&str, &str, Endpoint)] = &[
     ("/v1/chat/completions", "POST", Endpoint::Chat),
     ("/ask", "POST", Endpoint::Ask),
+    ("/v1/completions", "POST", Endpoint::Completions),
     ("/v1/embeddings", "POST", Endpoint::Embeddings),
     ("/v1/models", "GET", Endpoint::Models),
     ("/healthz", "GET", Endpoint::Health),
@@ -63,6 +65,7 @@ impl Endpoint {
         match self {
             Endpoint::Chat => "chat",
             Endpoint::Ask => "ask",
+            Endpoint::Completions => "completions",
             Endpoint::Embeddings => "embeddings",
             Endpoint::Relay => "relay",
             Endpoint::Models => "models",
@@ -93,7 +96,11 @@ impl Endpoint {
     pub fn is_exchange(self) -> bool {
         matches!(
             self,
-            Endpoint::Chat | Endpoint::Ask | Endpoint::Embeddings | Endpoint::Relay
+            Endpoint::Chat
+                | Endpoint::Ask
+                | Endpoint::Completions
+                | Endpoint::Embeddings
+                | Endpoint::Relay
         )
     }
 
@@ -116,6 +123,7 @@ impl Endpoint {
             Endpoint::Metrics => !config.metrics_open,
             Endpoint::Chat
             | Endpoint::Ask
+            | Endpoint::Completions
             | Endpoint::Embeddings
             | Endpoint::Relay
             | Endpoint::Models
@@ -189,7 +197,11 @@ pub fn answer(
         Err(error) => return refuse(call, endpoint, &error, record),
     }
     let reply = match endpoint {
-        Endpoint::Chat | Endpoint::Ask | Endpoint::Embeddings | Endpoint::Relay => {
+        Endpoint::Chat
+        | Endpoint::Ask
+        | Endpoint::Completions
+        | Endpoint::Embeddings
+        | Endpoint::Relay => {
             if gateway.draining.load(Ordering::Acquire) {
                 let error = ApiError::new(503, "the gateway is shutting down")
                     .with_code("shutting_down")
@@ -206,6 +218,7 @@ pub fn answer(
             job.is_chat.store(true, Ordering::Relaxed);
             match endpoint {
                 Endpoint::Ask => exchange::ask(state, call, job, key, record),
+                Endpoint::Completions => exchange::completions(state, call, job, key, record),
                 Endpoint::Embeddings => embeddings::embeddings(state, call, job, key, record),
                 Endpoint::Relay => passthrough::relay(state, call, job, key, record),
                 _ => exchange::chat(state, call, job, key, record),

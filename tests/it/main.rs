@@ -17,6 +17,7 @@ mod wait;
 mod weir;
 mod wire;
 
+mod api;
 mod callers;
 mod client_limits;
 mod discovery;
