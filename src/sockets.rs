@@ -55,6 +55,27 @@ pub fn stop_listening(listener: &impl AsRawFd) {
     unsafe { libc::shutdown(listener.as_raw_fd(), libc::SHUT_RDWR) };
 }
 
+/// Ends a listening socket for this process alone: whoever else has it goes on to listen, and
+/// connections wait for them. A thread in `accept` comes back with the next connection.
+pub fn leave_listener(listener: &impl AsRawFd) -> io::Result<()> {
+    let nothing = std::fs::File::open("/dev/null")?;
+    let name = |fd: i32| std::fs::read_link(format!("/proc/self/fd/{fd}"));
+    let ours = name(listener.as_raw_fd())?;
+    let list = std::fs::read_dir("/proc/self/fd")?;
+    let all: Vec<i32> = list
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    // By number, since the HTTP server does not give its own descriptor out.
+    for fd in all {
+        if name(fd).is_ok_and(|other| other == ours) {
+            // SAFETY: both are open. The number stays taken, so that its owners close what they
+            // believe to have, and find no socket in it.
+            unsafe { libc::dup2(nothing.as_raw_fd(), fd) };
+        }
+    }
+    Ok(())
+}
+
 /// Connections that wait in the listener's accept queue.
 pub fn accept_queue(listener: BorrowedFd<'_>) -> Option<u32> {
     // For a listening socket the kernel reports the queue's length in this field.
@@ -127,12 +148,31 @@ impl Caller {
     /// kernels refuse it while a thread is just being woken.
     pub fn reset(&self) {
         self.shut();
+        let _ = self.disconnect();
+    }
+
+    /// Connects to no address, which resets a connection that is open.
+    fn disconnect(&self) -> io::Result<()> {
         // SAFETY: plain numbers, for which all zeroes is a value.
         let mut nowhere: libc::sockaddr = unsafe { mem::zeroed() };
         nowhere.sa_family = libc::AF_UNSPEC as libc::sa_family_t;
         let length = mem::size_of::<libc::sockaddr>() as libc::socklen_t;
-        // SAFETY: the address is as long as said; connecting to no address disconnects.
-        unsafe { libc::connect(self.fd.as_raw_fd(), &nowhere, length) };
+        // SAFETY: the address is as long as said.
+        check(unsafe { libc::connect(self.fd.as_raw_fd(), &nowhere, length) }).map(drop)
+    }
+
+    /// Ends the connection with a reset and without an orderly end before it, so that nobody can
+    /// take what was written for the whole of an answer.
+    pub fn break_off(&self) {
+        // Wakes the reader, on which some kernels insist first.
+        self.shut_read();
+        for _ in 0..20 {
+            if self.disconnect().is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.shut();
     }
 
     /// Says that nothing more will be written; the peer can still read what was.

@@ -17,9 +17,11 @@ mod wait;
 mod weir;
 mod wire;
 
+mod api;
 mod callers;
 mod client_limits;
 mod discovery;
+mod embeddings;
 mod exhaustion;
 mod faults;
 mod first_mile;
