@@ -25,12 +25,18 @@ pub struct Options {
     pub strict: bool,
     /// `anthropic-version` to send.
     pub anthropic_version: String,
+    /// Images that the model cannot get itself are fetched for it.
+    pub fetch_images: bool,
     /// The upstream is the vendor's own, not a compatible server.
     pub official: bool,
     /// Compatible servers only: `developer` messages go out as `system`.
     pub developer_as_system: bool,
     /// Compatible servers only: top-level request fields that are not forwarded.
     pub strip: Vec<String>,
+    /// Compatible servers only: the one name for the limit of an answer that they know.
+    pub max_tokens_field: Option<String>,
+    /// Compatible servers only: streams are asked for their usage.
+    pub ask_usage: bool,
     /// What the upstream's own model list says, where it is asked for one.
     pub learned: Option<Arc<Learned>>,
     /// Anthropic's format only.
@@ -71,10 +77,13 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             strict: false,
+            fetch_images: false,
             anthropic_version: "2023-06-01".into(),
             official: true,
             developer_as_system: false,
             strip: Vec::new(),
+            max_tokens_field: None,
+            ask_usage: false,
             learned: None,
             anthropic: anthropic::Switches::default(),
             gemini: gemini::Switches::default(),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::{Decoder, Encoded, Options, Provider, Undo};
 use crate::chat::Request;
 use crate::error::ApiError;
+use crate::json::{push_key, push_string};
 
 mod audio;
 mod candidate;
@@ -60,6 +61,23 @@ impl Default for Switches {
             reject_prefill: false,
         }
     }
+}
+
+/// The `safetySettings` of these categories with their thresholds, as `Switches` takes them.
+pub fn safety_settings(thresholds: &[(String, String)]) -> String {
+    let mut out = vec![b'['];
+    for (at, (category, threshold)) in thresholds.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        push_key(&mut out, b'{', "category");
+        push_string(&mut out, category);
+        push_key(&mut out, b',', "threshold");
+        push_string(&mut out, threshold);
+        out.push(b'}');
+    }
+    out.push(b']');
+    String::from_utf8_lossy(&out).into_owned()
 }
 
 pub struct GenerateContent;
