@@ -9,6 +9,7 @@ use crate::chat::{DeltaSink, Usage};
 use crate::error::ApiError;
 
 pub mod ask;
+pub mod embeddings;
 pub mod openai;
 pub mod text;
 

@@ -444,7 +444,11 @@ pub fn timing(record: &Record) -> String {
 }
 
 /// The places that can serve the request, in order.
-fn targets(config: &Config, model: &str, key: Option<&ClientKey>) -> Result<Vec<Target>, ApiError> {
+pub fn targets(
+    config: &Config,
+    model: &str,
+    key: Option<&ClientKey>,
+) -> Result<Vec<Target>, ApiError> {
     let missing = |what: &str| {
         Err(ApiError::new(404, format!("the model `{model}` {what}"))
             .with_code("model_not_found")

@@ -75,6 +75,7 @@ mod demo;
 mod desk;
 mod dialect;
 mod discovery;
+mod embeddings;
 mod error;
 mod exchange;
 mod failure;

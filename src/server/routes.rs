@@ -10,6 +10,7 @@ use super::{Gateway, State};
 use crate::config::{self, ClientKey, Config};
 use crate::desk::Job;
 use crate::dialect::{Dialect, text};
+use crate::embeddings;
 use crate::error::ApiError;
 use crate::exchange;
 use crate::inbound::{self, Call};
@@ -26,6 +27,7 @@ use crate::status;
 pub enum Endpoint {
     Chat,
     Ask,
+    Embeddings,
     /// Another route of the OpenAI API.
     Relay,
     Models,
@@ -47,6 +49,7 @@ const MODEL: &str = "/v1/models/";
 const PATHS: &[(&str, &str, Endpoint)] = &[
     ("/v1/chat/completions", "POST", Endpoint::Chat),
     ("/ask", "POST", Endpoint::Ask),
+    ("/v1/embeddings", "POST", Endpoint::Embeddings),
     ("/v1/models", "GET", Endpoint::Models),
     ("/healthz", "GET", Endpoint::Health),
     ("/readyz", "GET", Endpoint::Ready),
@@ -60,6 +63,7 @@ impl Endpoint {
         match self {
             Endpoint::Chat => "chat",
             Endpoint::Ask => "ask",
+            Endpoint::Embeddings => "embeddings",
             Endpoint::Relay => "relay",
             Endpoint::Models => "models",
             Endpoint::Model => "model",
@@ -87,7 +91,10 @@ impl Endpoint {
 
     /// Takes a place among those that may be in the works at once, for as long as it lasts.
     pub fn is_exchange(self) -> bool {
-        matches!(self, Endpoint::Chat | Endpoint::Ask | Endpoint::Relay)
+        matches!(
+            self,
+            Endpoint::Chat | Endpoint::Ask | Endpoint::Embeddings | Endpoint::Relay
+        )
     }
 
     /// The dialect of the answer, and of every error before it.
@@ -109,6 +116,7 @@ impl Endpoint {
             Endpoint::Metrics => !config.metrics_open,
             Endpoint::Chat
             | Endpoint::Ask
+            | Endpoint::Embeddings
             | Endpoint::Relay
             | Endpoint::Models
             | Endpoint::Model
@@ -181,7 +189,7 @@ pub fn answer(
         Err(error) => return refuse(call, endpoint, &error, record),
     }
     let reply = match endpoint {
-        Endpoint::Chat | Endpoint::Ask | Endpoint::Relay => {
+        Endpoint::Chat | Endpoint::Ask | Endpoint::Embeddings | Endpoint::Relay => {
             if gateway.draining.load(Ordering::Acquire) {
                 let error = ApiError::new(503, "the gateway is shutting down")
                     .with_code("shutting_down")
@@ -198,6 +206,7 @@ pub fn answer(
             job.is_chat.store(true, Ordering::Relaxed);
             match endpoint {
                 Endpoint::Ask => exchange::ask(state, call, job, key, record),
+                Endpoint::Embeddings => embeddings::embeddings(state, call, job, key, record),
                 Endpoint::Relay => passthrough::relay(state, call, job, key, record),
                 _ => exchange::chat(state, call, job, key, record),
             }

@@ -49,6 +49,9 @@ struct Connection {
     head_since: Option<u64>,
     /// Bytes wait and nobody reads them; seen on the last look.
     unread: bool,
+    /// On the last look its head was too long already. The jobs are counted before the bytes, so
+    /// on one look alone it may be the body of a request that has just begun.
+    long: bool,
     looked: u64,
 }
 
@@ -121,7 +124,8 @@ impl Connections {
             starving |= waits && connection.unread;
             unread |= waits;
             connection.unread = waits;
-            if taken > HEAD_BYTES || connection.is_over(facts, now, self.head_ms) {
+            let was_long = std::mem::replace(&mut connection.long, taken > HEAD_BYTES);
+            if (was_long && connection.long) || connection.is_over(facts, now, self.head_ms) {
                 over.push(caller);
             } else if open > self.limit {
                 spare.push((connection.quiet_since, caller));
@@ -185,6 +189,7 @@ impl Connection {
             acked: facts.acked,
             head_since: None,
             unread: false,
+            long: false,
             looked: now,
         }
     }
@@ -196,6 +201,7 @@ impl Connection {
         self.acked = facts.acked;
         self.head_since = None;
         self.unread = false;
+        self.long = false;
     }
 
     /// Bytes that the HTTP server has taken in without a request.

@@ -20,6 +20,7 @@ mod wire;
 mod callers;
 mod client_limits;
 mod discovery;
+mod embeddings;
 mod exhaustion;
 mod faults;
 mod first_mile;
