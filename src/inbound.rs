@@ -94,7 +94,7 @@ impl<'w> Call<'w> {
         watch: &'w Watch,
         max_body: usize,
         held: Arc<Held>,
-    ) -> Result<Call<'w>, Misframed> {
+    ) -> Result<Call<'w>, Box<Misframed>> {
         let checked = framing::check(&request);
         let (path, query) = split(request.url());
         let id = own_id(&request).unwrap_or_else(new_id);
@@ -137,11 +137,11 @@ impl<'w> Call<'w> {
         Err(call.misframed(error))
     }
 
-    fn misframed(&mut self, error: ApiError) -> Misframed {
-        Misframed {
+    fn misframed(&mut self, error: ApiError) -> Box<Misframed> {
+        Box::new(Misframed {
             id: mem::take(&mut self.id),
             error,
-        }
+        })
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
