@@ -104,7 +104,8 @@ fn converse(
         job,
         head: &head,
         dialect,
-        encoder: Encoder::new(&head, &state.memory, &recalled),
+        encoder: Encoder::new(&head, &state.memory, &recalled)
+            .fetching(state.fetcher.as_ref().map(|fetcher| (fetcher, &**job))),
         stamp: Stamp {
             seed: inbound::unique(),
             created: crate::clock::unix_seconds(),

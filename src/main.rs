@@ -78,6 +78,7 @@ mod discovery;
 mod error;
 mod exchange;
 mod failure;
+mod fetch;
 #[cfg(test)]
 mod golden;
 mod inbound;

@@ -38,3 +38,4 @@ mod secrets;
 mod selftest;
 mod streams;
 mod text;
+mod translation;
