@@ -94,7 +94,7 @@ impl<'w> Call<'w> {
         watch: &'w Watch,
         max_body: usize,
         held: Arc<Held>,
-    ) -> Result<Call<'w>, Misframed> {
+    ) -> Result<Call<'w>, Box<Misframed>> {
         let checked = framing::check(&request);
         let (path, query) = split(request.url());
         let id = own_id(&request).unwrap_or_else(new_id);
@@ -137,11 +137,11 @@ impl<'w> Call<'w> {
         Err(call.misframed(error))
     }
 
-    fn misframed(&mut self, error: ApiError) -> Misframed {
-        Misframed {
+    fn misframed(&mut self, error: ApiError) -> Box<Misframed> {
+        Box::new(Misframed {
             id: mem::take(&mut self.id),
             error,
-        }
+        })
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
@@ -177,6 +177,57 @@ impl<'w> Call<'w> {
         // Read to its end, so nothing is left for the server to drain.
         self.length = Length::None;
         Ok(body)
+    }
+
+    /// Reads the beginning of a body, and all of one that is not longer than `most`. Of a chunked
+    /// one no end is known, so it is read as a whole, up to `max`. Gives what is left to read.
+    pub fn read_start(
+        &mut self,
+        most: usize,
+        max: usize,
+        job: &Job,
+        wait: Duration,
+    ) -> Result<(Vec<u8>, u64), NoBody> {
+        let Length::Known(length) = self.length else {
+            return Ok((self.read_body(max, job, wait)?, 0));
+        };
+        let mut start = vec![0; usize::try_from(length).unwrap_or(usize::MAX).min(most)];
+        let mut filled = 0;
+        job.enter(Phase::Body, wait);
+        while filled < start.len() {
+            match self.read_piece(&mut start[filled..], job) {
+                Ok(count) => filled += count,
+                Err(problem) => {
+                    job.leave();
+                    return Err(problem);
+                }
+            }
+        }
+        job.leave();
+        Ok((start, length - filled as u64))
+    }
+
+    /// Reads once from a body of a known length, within the time that the job is given for it.
+    /// Nothing read is an error: there is more to come.
+    pub fn read_piece(&mut self, into: &mut [u8], job: &Job) -> Result<usize, NoBody> {
+        let (Some(request), Length::Known(left)) = (self.request.as_mut(), self.length) else {
+            return Err(NoBody::Cut);
+        };
+        let read = match read_some(&mut request.as_reader(), into, job) {
+            Ok(0) if job.body_late.load(Ordering::Relaxed) => Err(NoBody::Late),
+            Ok(0) => Err(NoBody::Cut),
+            read => read,
+        };
+        match &read {
+            Ok(count) => {
+                self.length = match left.saturating_sub(*count as u64) {
+                    0 => Length::None,
+                    left => Length::Known(left),
+                }
+            }
+            Err(_) => self.close = true,
+        }
+        read
     }
 
     /// Answers.

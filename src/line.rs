@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ureq::http::{HeaderMap, Method, Request, Response, Uri};
-use ureq::{Agent, BodyReader};
+use ureq::{Agent, BodyReader, SendBody};
 
 pub use self::attempt::Phase;
 use self::attempt::Trouble;
@@ -145,23 +145,24 @@ impl Line {
     /// Sends one POST and waits for the head of the answer, whatever its status; redirects too
     /// are handed out. Blocks until the exchange's `Cancel` is pulled.
     pub fn post(&self, url: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<Answer, Broken> {
-        self.send(Method::POST, url, headers, Some(body))
+        self.request(Method::POST, url, headers, Sent::Bytes(body))
     }
 
     /// The same for a GET.
     pub fn get(&self, url: &str, headers: &[(&str, &str)]) -> Result<Answer, Broken> {
-        self.send(Method::GET, url, headers, None)
+        self.request(Method::GET, url, headers, Sent::Nothing)
     }
 
-    fn send(
+    /// The same for any method and body.
+    pub fn request(
         &self,
         method: Method,
         url: &str,
         headers: &[(&str, &str)],
-        body: Option<&[u8]>,
+        body: Sent<'_>,
     ) -> Result<Answer, Broken> {
         let connect_by = Instant::now() + self.connect;
-        let _begun = attempt::begin(connect_by, body.map_or(0, <[u8]>::len), self.fresh);
+        let _begun = attempt::begin(connect_by, body.len(), self.fresh);
         if cancelled().is_some() {
             return Err(Broken::new(&Trouble::ended()));
         }
@@ -170,8 +171,12 @@ impl Line {
             request = request.header(*name, *value);
         }
         let result = match body {
-            Some(body) => request.body(body).map(|request| self.agent.run(request)),
-            None => request.body(()).map(|request| self.agent.run(request)),
+            Sent::Bytes(body) => request.body(body).map(|request| self.agent.run(request)),
+            Sent::Nothing => request.body(()).map(|request| self.agent.run(request)),
+            Sent::Stream(body, length) => request
+                .header("content-length", length)
+                .body(SendBody::from_reader(body))
+                .map(|request| self.agent.run(request)),
         };
         match result {
             Ok(Ok(response)) => Ok(Answer::new(response)),
@@ -180,6 +185,24 @@ impl Line {
             Err(_) => Err(Broken::new(&Trouble::new(
                 "the URL or a header is not valid",
             ))),
+        }
+    }
+}
+
+/// The body of a request.
+pub enum Sent<'b> {
+    Nothing,
+    Bytes(&'b [u8]),
+    /// Bytes that are read while they are sent, and how many there will be.
+    Stream(&'b mut dyn Read, u64),
+}
+
+impl Sent<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Sent::Nothing => 0,
+            Sent::Bytes(bytes) => bytes.len(),
+            Sent::Stream(_, length) => usize::try_from(*length).unwrap_or(usize::MAX),
         }
     }
 }

@@ -75,6 +75,7 @@ mod demo;
 mod desk;
 mod dialect;
 mod discovery;
+mod embeddings;
 mod error;
 mod exchange;
 mod failure;
@@ -90,6 +91,7 @@ mod mask;
 mod memory;
 mod metrics;
 mod models;
+mod passthrough;
 mod pool;
 mod print;
 mod provider;
@@ -123,7 +125,8 @@ struct Args {
     #[argh(option, arg_name = "ADDR")]
     listen: Option<String>,
 
-    /// serve the built-in demo beside the real upstreams, as demo/gpt-5 and so on
+    /// serve the built-in demo beside the real upstreams, as demo/gpt-5 and so on, and its faults
+    /// as demo/429, demo/stall, demo/cut and others
     #[argh(switch)]
     demo: bool,
 

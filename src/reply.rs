@@ -101,10 +101,13 @@ pub fn push_header(lines: &mut String, name: &str, value: impl std::fmt::Display
 }
 
 /// The reason phrase. Nobody acts on it; people read it.
-fn reason(status: u16) -> &'static str {
+pub fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
         204 => "No Content",
+        206 => "Partial Content",
         400 => "Bad Request",
         401 => "Unauthorized",
         402 => "Payment Required",

@@ -10,7 +10,7 @@ use crate::cancel::Cause;
 use crate::config::{Key, Upstream};
 use crate::desk::{Job, Phase};
 use crate::failure::{Failure, seconds};
-use crate::line::{Answer, Line};
+use crate::line::{Answer, Broken, Line};
 use crate::provider::Format;
 
 /// How much of an error's body is read; the rest says nothing new.
@@ -40,40 +40,9 @@ impl Attempt<'_> {
         job.enter(Phase::FirstByte, self.first_byte);
         let sent = self.post();
         job.leave();
-        let mut answer = match sent {
-            Ok(answer) => answer,
-            Err(broken) => {
-                return Err(self.ended(job).unwrap_or_else(|| {
-                    let what = format!("upstream {}: {}", self.upstream.name, broken.message);
-                    if broken.timeout {
-                        Failure::timeout(what)
-                    } else {
-                        Failure::unreachable(what)
-                    }
-                }));
-            }
-        };
-        let status = answer.status;
-        if status != 200 {
-            let retry_after = hint(&answer, status, SystemTime::now());
-            let mut body = Vec::new();
-            job.enter(Phase::Between, self.upstream.idle);
-            // A body that breaks off is still the best that is known.
-            let _ = answer.body.by_ref().take(ERROR_BODY).read_to_end(&mut body);
-            job.leave();
-            if let Some(failure) = self.ended(job) {
-                return Err(failure);
-            }
-            if (300..400).contains(&status) {
-                return Err(Failure::malformed(format!(
-                    "upstream {} answered with a redirect ({status}); check its base_url",
-                    self.upstream.name
-                )));
-            }
-            return Err(match status {
-                200..=299 => Failure::empty(),
-                _ => Failure::from_status(status, &body, retry_after),
-            });
+        let mut answer = sent.map_err(|broken| self.unsent(job, &broken))?;
+        if answer.status != 200 {
+            return Err(self.failure_of(job, &mut answer));
         }
         if answer
             .header("content-type")
@@ -93,7 +62,40 @@ impl Attempt<'_> {
         Ok(answer)
     }
 
-    fn post(&self) -> Result<Answer, crate::line::Broken> {
+    /// No answer came.
+    pub fn unsent(&self, job: &Job, broken: &Broken) -> Failure {
+        self.ended(job).unwrap_or_else(|| {
+            let what = format!("upstream {}: {}", self.upstream.name, broken.message);
+            match broken.timeout {
+                true => Failure::timeout(what),
+                false => Failure::unreachable(what),
+            }
+        })
+    }
+
+    /// Reads an answer that is none.
+    pub fn failure_of(&self, job: &Job, answer: &mut Answer) -> Failure {
+        let status = answer.status;
+        let retry_after = hint(answer, status, SystemTime::now());
+        let mut body = Vec::new();
+        job.enter(Phase::Between, self.upstream.idle);
+        // A body that breaks off is still the best that is known.
+        let _ = answer.body.by_ref().take(ERROR_BODY).read_to_end(&mut body);
+        job.leave();
+        if let Some(failure) = self.ended(job) {
+            return failure;
+        }
+        match status {
+            200..=299 => Failure::empty(),
+            300..=399 => Failure::malformed(format!(
+                "upstream {} answered with a redirect ({status}); check its base_url",
+                self.upstream.name
+            )),
+            _ => Failure::from_status(status, &body, retry_after),
+        }
+    }
+
+    fn post(&self) -> Result<Answer, Broken> {
         let url = format!("{}{}", self.upstream.base_url, self.path);
         let mut headers: Vec<(&str, &str)> = Vec::with_capacity(8);
         headers.push(("content-type", "application/json"));

@@ -31,6 +31,11 @@ pub trait Work {
     /// A target's turn has come. Gives the key to begin with, where one is better than others.
     fn begin(&mut self, target: &Target) -> Result<Option<usize>, ApiError>;
 
+    /// What the pool calls the model: a key that rests for one name still serves another.
+    fn name(&self, target: &Target) -> String {
+        target.model.clone()
+    }
+
     /// One attempt with one key.
     fn attempt(&mut self, target: &Target, lease: &Lease) -> Result<Self::Answer, Failure>;
 }
@@ -117,7 +122,7 @@ impl<'t> Tries<'t> {
             .begin(target)
             .map_err(|error| (Refused::plain(error), Next::GiveUp))?;
         let mut wanted = Wanted {
-            model: target.model.clone(),
+            model: work.name(target),
             barred: Vec::new(),
             preferred,
         };
@@ -158,7 +163,7 @@ impl<'t> Tries<'t> {
             // Given back before the next one is taken.
             drop(lease);
             if failure.class == Class::RateLimit {
-                let soonest = pool.soonest_quota(&target.model, Instant::now());
+                let soonest = pool.soonest_quota(&wanted.model, Instant::now());
                 refused.error.retry_after = soonest.or(refused.error.retry_after);
             }
             match self.next(work, &failure, key, &mut wanted) {

@@ -16,6 +16,7 @@ mod candidate;
 mod contents;
 mod continuing;
 mod decode;
+pub mod embed;
 mod encode;
 mod fence;
 mod generation;

@@ -10,11 +10,13 @@ use super::{Gateway, State};
 use crate::config::{self, ClientKey, Config};
 use crate::desk::Job;
 use crate::dialect::{Dialect, text};
+use crate::embeddings;
 use crate::error::ApiError;
 use crate::exchange;
 use crate::inbound::{self, Call};
 use crate::metrics::{self, Gauges, PoolGauges};
 use crate::models;
+use crate::passthrough;
 use crate::query::decode_percent;
 use crate::record::Record;
 use crate::reply::Reply;
@@ -25,6 +27,10 @@ use crate::status;
 pub enum Endpoint {
     Chat,
     Ask,
+    Completions,
+    Embeddings,
+    /// Another route of the OpenAI API.
+    Relay,
     Models,
     Model,
     Health,
@@ -44,6 +50,8 @@ const MODEL: &str = "/v1/models/";
 const PATHS: &[(&str, &str, Endpoint)] = &[
     ("/v1/chat/completions", "POST", Endpoint::Chat),
     ("/ask", "POST", Endpoint::Ask),
+    ("/v1/completions", "POST", Endpoint::Completions),
+    ("/v1/embeddings", "POST", Endpoint::Embeddings),
     ("/v1/models", "GET", Endpoint::Models),
     ("/healthz", "GET", Endpoint::Health),
     ("/readyz", "GET", Endpoint::Ready),
@@ -57,6 +65,9 @@ impl Endpoint {
         match self {
             Endpoint::Chat => "chat",
             Endpoint::Ask => "ask",
+            Endpoint::Completions => "completions",
+            Endpoint::Embeddings => "embeddings",
+            Endpoint::Relay => "relay",
             Endpoint::Models => "models",
             Endpoint::Model => "model",
             Endpoint::Health => "healthz",
@@ -83,7 +94,14 @@ impl Endpoint {
 
     /// Takes a place among those that may be in the works at once, for as long as it lasts.
     pub fn is_exchange(self) -> bool {
-        matches!(self, Endpoint::Chat | Endpoint::Ask)
+        matches!(
+            self,
+            Endpoint::Chat
+                | Endpoint::Ask
+                | Endpoint::Completions
+                | Endpoint::Embeddings
+                | Endpoint::Relay
+        )
     }
 
     /// The dialect of the answer, and of every error before it.
@@ -105,6 +123,9 @@ impl Endpoint {
             Endpoint::Metrics => !config.metrics_open,
             Endpoint::Chat
             | Endpoint::Ask
+            | Endpoint::Completions
+            | Endpoint::Embeddings
+            | Endpoint::Relay
             | Endpoint::Models
             | Endpoint::Model
             | Endpoint::Status
@@ -136,6 +157,10 @@ pub fn endpoint(call: &Call<'_>) -> Endpoint {
                 Endpoint::WrongMethod("GET, HEAD, OPTIONS")
             }
         }
+        None if passthrough::is_relayed(call) => match method {
+            "GET" | "POST" | "DELETE" => Endpoint::Relay,
+            _ => Endpoint::WrongMethod("GET, POST, DELETE, OPTIONS"),
+        },
         None => Endpoint::Unknown,
     }
 }
@@ -172,7 +197,11 @@ pub fn answer(
         Err(error) => return refuse(call, endpoint, &error, record),
     }
     let reply = match endpoint {
-        Endpoint::Chat | Endpoint::Ask => {
+        Endpoint::Chat
+        | Endpoint::Ask
+        | Endpoint::Completions
+        | Endpoint::Embeddings
+        | Endpoint::Relay => {
             if gateway.draining.load(Ordering::Acquire) {
                 let error = ApiError::new(503, "the gateway is shutting down")
                     .with_code("shutting_down")
@@ -189,6 +218,9 @@ pub fn answer(
             job.is_chat.store(true, Ordering::Relaxed);
             match endpoint {
                 Endpoint::Ask => exchange::ask(state, call, job, key, record),
+                Endpoint::Completions => exchange::completions(state, call, job, key, record),
+                Endpoint::Embeddings => embeddings::embeddings(state, call, job, key, record),
+                Endpoint::Relay => passthrough::relay(state, call, job, key, record),
                 _ => exchange::chat(state, call, job, key, record),
             }
             record.spend(&state.limits);

@@ -62,6 +62,7 @@ CLIENTS = {
     "litellm": ("litellm", "litellm_client.py"),
     "llm": ("llm", "llm_client.py"),
     "aider": ("aider", "aider_client.py"),
+    # These come with the system, in packages of their own names.
     "curl": (None, "curl_client.py"),
     "wget": (None, "wget_client.py"),
     "busybox-wget": (None, "busybox_client.py"),
@@ -83,6 +84,8 @@ def main(arguments):
     environments = {CLIENTS[name][0] for name in clients} - {None}
     if "validate" in wanted:
         environments.add("validate")
+    programs = [name.split("-")[0] for name in clients if CLIENTS[name][0] is None]
+    provide(programs + ["node", "npm"] * ("node" in environments))
     install(sorted(environments))
     installed = time.time()
     bodies = []
@@ -108,6 +111,17 @@ def main(arguments):
 
 def python(name):
     return TARGET / name / "bin" / "python"
+
+
+def provide(programs):
+    """Programs of the system: installed where that is ours to do, else asked for."""
+    missing = [program for program in programs if not shutil.which(program)]
+    if missing and os.geteuid() == 0 and shutil.which("apt-get"):
+        quiet(["apt-get", "update", "-qq"])
+        packages = ["nodejs" if program == "node" else program for program in missing]
+        quiet(["apt-get", "install", "-y", "-qq", *packages])
+    elif missing:
+        sys.exit(f"not installed: {', '.join(missing)}")
 
 
 def install(names):

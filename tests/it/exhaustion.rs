@@ -60,6 +60,33 @@ fn without_descriptors_streams_go_on_and_with_them_callers_are_served_again() {
     });
 }
 
+/// A search of the descriptors that cannot look at all of them proves nobody gone.
+#[test]
+fn without_descriptors_no_caller_is_taken_for_gone() {
+    let scripted = gated();
+    for descriptors in [90, 110, 130] {
+        let settings = config(Format::OpenAi, &scripted.url(), &["k1", "k2"]);
+        let weir = Weir::start_limited(&settings, descriptors);
+        let mut streams: Vec<_> = (0..8)
+            .map(|_| weir.open_stream(&chat(MODEL, true)))
+            .collect();
+        // Before they have been looked for.
+        let crowd: Vec<Client> = (0..150).map(|_| Client::connect(weir.addr)).collect();
+        for stream in &mut streams {
+            while !stream.data(LIMIT).contains("one ") {}
+            for _ in 0..3 {
+                let item = stream
+                    .next(Duration::from_secs(3))
+                    .expect("it goes on")
+                    .item;
+                assert_eq!(item, Item::Comment("keep-alive".into()));
+            }
+        }
+        assert!(!weir.log().contains("status=499"), "{}", weir.log());
+        drop(crowd);
+    }
+}
+
 #[test]
 fn without_free_workers_a_503_comes_in_milliseconds_and_streams_go_on() {
     let scripted = gated();

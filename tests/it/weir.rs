@@ -19,7 +19,7 @@ use crate::upstream::Format;
 use crate::wait::{LIMIT, until};
 
 /// How much of standard error is kept: its end.
-const LOG_KEPT: usize = 1024 * 1024;
+const LOG_KEPT: usize = 256 * 1024 * 1024;
 
 /// A running weir. Dropping it kills it.
 pub struct Weir {

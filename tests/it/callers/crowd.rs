@@ -137,12 +137,12 @@ fn run(connections: usize, time: Duration) -> Outcome {
                 let mut client = Client::connect(addr);
                 client.post(&chat(super::MODEL, true));
                 let mut stream = client.stream(LIMIT);
-                let mut done = false;
+                let mut last = String::new();
                 while let Some(arrived) = stream.next(LIMIT) {
                     let crate::client::Item::Data(data) = arrived.item else {
                         continue;
                     };
-                    done |= data == "[DONE]";
+                    last.clone_from(&data);
                     let sent = data.split("\"content\":\"").nth(1);
                     let sent = sent.and_then(|rest| rest.split('"').next()?.parse::<u64>().ok());
                     if let Some(sent) = sent {
@@ -153,7 +153,12 @@ fn run(connections: usize, time: Duration) -> Outcome {
                         }
                     }
                 }
-                assert!(done, "a stream was cut");
+                assert_eq!(
+                    last,
+                    "[DONE]",
+                    "a stream was cut after {:?}",
+                    base.elapsed()
+                );
             })
         })
         .collect();
@@ -171,7 +176,7 @@ fn run(connections: usize, time: Duration) -> Outcome {
             if crowd.len() < connections {
                 let mut client = Client::try_connect(addr);
                 opened += usize::from(client.is_some());
-                if let Some(client) = client.as_mut().filter(|_| crowd.len() % 2 == 0) {
+                if let Some(client) = client.as_mut().filter(|_| crowd.len().is_multiple_of(2)) {
                     let _ = client.try_send(b"POST /v1/ch");
                 }
                 crowd.push(client);
@@ -215,11 +220,14 @@ fn run(connections: usize, time: Duration) -> Outcome {
     }
     outcome.opened = crowding.join().expect("the crowd does not fail");
     upstream.stop.store(true, Ordering::Relaxed);
-    for reader in readers {
-        reader
-            .join()
-            .expect("a reader fails where a stream was cut");
-    }
+    let failed = readers.into_iter().filter_map(|reader| reader.join().err());
+    let failed = failed.count();
+    let log = weir.log();
+    let odd: Vec<&str> = log
+        .lines()
+        .filter(|line| !line.contains("status=200"))
+        .collect();
+    assert_eq!(failed, 0, "streams were cut: {odd:#?}");
     weir.idle(LIMIT);
     outcome.events = events.load(Ordering::Relaxed);
     outcome.slowest_event = Duration::from_micros(slowest.load(Ordering::Relaxed));

@@ -1,0 +1,186 @@
+//! Routes of the OpenAI API that weir only passes on: responses, images, audio, files and others.
+//!
+//! The upstream is chosen, leased and tried as for a chat; bodies go through in pieces, both ways.
+//! A request that is in memory can be tried again, one whose body came through in pieces cannot.
+
+use std::sync::Arc;
+
+use crate::config::ClientKey;
+use crate::desk::Job;
+use crate::error::ApiError;
+use crate::exchange::dry_run::{self, Outline};
+use crate::exchange::tries::{Refused, Tries};
+use crate::exchange::{refuse, refuse_body, timing};
+use crate::inbound::Call;
+use crate::record::Record;
+use crate::reply::push_header;
+use crate::route::Target;
+use crate::server::State;
+
+mod body;
+mod counted;
+mod place;
+mod work;
+
+pub use body::Body;
+pub use place::{is_openai, is_relayed, of_any_shape};
+use work::Relay;
+
+/// The caller's headers that mean something to the upstream. All others stay here: keys, cookies,
+/// encodings and what belongs to the connection.
+const PASSED_ON: &[&str] = &[
+    "content-type",
+    "accept",
+    "openai-beta",
+    "idempotency-key",
+    "range",
+];
+
+/// Answers one request by passing it on.
+pub fn relay(
+    state: &State,
+    mut call: Call<'_>,
+    job: &Arc<Job>,
+    key: Option<&ClientKey>,
+    record: &mut Record,
+) {
+    let config = &state.config;
+    let path = match place::path(&call) {
+        Ok(path) => path,
+        Err(error) => return refuse(call, &error, record),
+    };
+    let body = match Body::read(&mut call, job, config) {
+        Ok(Ok(body)) => body,
+        Ok(Err(error)) => return refuse(call, &error, record),
+        Err(problem) => return refuse_body(config, call, &problem, record),
+    };
+    let wanted = call.header("x-weir-upstream");
+    let targets = match place::targets(config, body.model.as_deref(), wanted, key) {
+        Ok(targets) => targets,
+        Err(error) => return refuse(call, &error, record),
+    };
+    record.model = body.model.clone().unwrap_or_default();
+    let parcel = Parcel {
+        path: &path,
+        body: &body,
+        may_lack: false,
+    };
+    if let Some(unanswered) = send(state, call, job, record, &parcel, &targets) {
+        unanswered.finish(record);
+    }
+}
+
+/// What is passed on.
+pub struct Parcel<'p> {
+    /// Behind the base URL, with its query.
+    pub path: &'p str,
+    pub body: &'p Body,
+    /// The upstream may well lack this route: that is no fault of its keys.
+    pub may_lack: bool,
+}
+
+/// A request that was not answered.
+pub struct Unanswered<'w> {
+    /// `None`: an answer had begun, and its connection is cut.
+    pub call: Option<Call<'w>>,
+    pub refused: Refused,
+    /// Header lines about the last attempt.
+    lines: String,
+}
+
+/// Passes a request on and writes the answer. An error is still to be told: to the caller, if
+/// there is still a way to.
+#[expect(
+    clippy::result_large_err,
+    reason = "the call goes back to whoever answers it, once a request"
+)]
+pub fn send<'w>(
+    state: &State,
+    call: Call<'w>,
+    job: &Arc<Job>,
+    record: &mut Record,
+    parcel: &Parcel<'_>,
+    targets: &[Target],
+) -> Option<Unanswered<'w>> {
+    let id = call.id.clone();
+    let method = call.method.to_string();
+    let mut headers: Vec<(String, String)> = PASSED_ON
+        .iter()
+        .filter_map(|name| Some(((*name).to_owned(), call.header(name)?.to_owned())))
+        .collect();
+    headers.push(("x-request-id".into(), id.clone()));
+    if dry_run::is_asked(&call) {
+        let model = targets.first().map_or("", |target| target.model.as_str());
+        let held = parcel.body.named(model);
+        let outline = Outline {
+            method: &method,
+            path: parcel.path,
+            headers: headers.iter().map(|(n, v)| (&**n, &**v)).collect(),
+            body: (parcel.body.rest == 0).then_some(&*held),
+            dropped: &[],
+        };
+        match dry_run::reply(state, targets, &outline) {
+            Ok(reply) => {
+                record.status = reply.status;
+                call.reply(reply);
+            }
+            Err(error) => refuse(call, &error, record),
+        }
+        return None;
+    }
+    let scissors = call.scissors();
+    let mut relay = Relay::new(state, job, record, call, &method, headers, parcel);
+    let outcome = Tries::new(state, job, &id).run(&mut relay, targets);
+    let (call, lines) = relay.left();
+    match outcome {
+        Ok(status) => {
+            record.status = status;
+            None
+        }
+        Err(refused) => {
+            if call.is_none() && !refused.caller_gone {
+                scissors.cut();
+            }
+            Some(Unanswered {
+                call,
+                refused,
+                lines,
+            })
+        }
+    }
+}
+
+impl<'w> Unanswered<'w> {
+    /// The call again, where the upstream turned out to lack the route.
+    pub fn retract(&mut self) -> Option<Call<'w>> {
+        let lacks = self.refused.error.status == 404 && self.refused.error.code.is_none();
+        self.call.take_if(|_| lacks)
+    }
+
+    /// Tells the caller why there is no answer.
+    pub fn finish(self, record: &mut Record) {
+        let refused = &self.refused;
+        record.error = Some(refused.error.message.clone());
+        record.status = match refused.caller_gone {
+            true => 499,
+            false => refused.error.status,
+        };
+        let Some(call) = self.call.filter(|_| !refused.caller_gone) else {
+            return;
+        };
+        let mut reply = call.refusal(&refused.error);
+        reply.headers.push_str(&self.lines);
+        push_header(&mut reply.headers, "Server-Timing", timing(record));
+        if refused.hopeless {
+            push_header(&mut reply.headers, "x-should-retry", "false");
+        }
+        call.reply(reply);
+    }
+}
+
+/// 400 for a model whose upstream has no such route.
+pub fn no_such_route(model: &str, format: &str) -> ApiError {
+    let message =
+        format!("the model `{model}` is served in the {format} format, which has no such route");
+    ApiError::invalid("model", message).with_code("unsupported_parameter")
+}

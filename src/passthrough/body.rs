@@ -1,0 +1,211 @@
+//! The body of a request that is passed on: what is in memory of it, and where its model stands.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use serde_json::value::RawValue;
+
+use crate::config::Config;
+use crate::desk::Job;
+use crate::error::ApiError;
+use crate::inbound::{Call, NoBody};
+use crate::json::{Fields, push_string};
+
+/// How much of a form or of binary data is read before it is known where it goes. Forms that are
+/// shorter are in memory as a whole, so they can be sent again.
+const START: usize = 128 * 1024;
+
+/// A model's name is not longer.
+const LONGEST_NAME: usize = 512;
+
+#[derive(Debug, Default)]
+pub struct Body {
+    /// The whole of it, or its beginning.
+    pub held: Vec<u8>,
+    /// Bytes that are still with the caller.
+    pub rest: u64,
+    /// The `model` that it names, if that is in memory.
+    pub model: Option<String>,
+    /// Where the name stands in `held`, as it is written there.
+    place: Range<usize>,
+    is_json: bool,
+}
+
+impl Body {
+    /// Reads what has to be known.
+    pub fn read(
+        call: &mut Call<'_>,
+        job: &Job,
+        config: &Config,
+    ) -> Result<Result<Body, ApiError>, NoBody> {
+        let (most, wait) = (config.max_body_bytes, config.body_wait);
+        let kind = call.header("content-type").unwrap_or_default().to_owned();
+        let bare = kind.split(';').next().unwrap_or_default().trim();
+        let is_json = bare.is_empty()
+            || bare.eq_ignore_ascii_case("application/json")
+            || bare.to_ascii_lowercase().ends_with("+json");
+        if is_json {
+            let held = call.read_body(most, job, wait)?;
+            return Ok(match held.is_empty() {
+                true => Ok(Body::default()),
+                false => Body::of_json(held),
+            });
+        }
+        let (held, rest) = call.read_start(START, most, job, wait)?;
+        let mut body = Body {
+            held,
+            rest,
+            ..Body::default()
+        };
+        if let Some(boundary) = boundary(&kind)
+            && let Some(place) = field(&body.held, boundary, "model")
+        {
+            let name = String::from_utf8_lossy(&body.held[place.clone()]);
+            body.model = Some(name.into_owned());
+            body.place = place;
+        }
+        Ok(Ok(body))
+    }
+
+    pub fn of_json(held: Vec<u8>) -> Result<Body, ApiError> {
+        let invalid =
+            |what: String| ApiError::new(400, format!("the body is not valid JSON: {what}"));
+        let text = std::str::from_utf8(&held).map_err(|error| invalid(error.to_string()))?;
+        let fields: Fields =
+            serde_json::from_str(text).map_err(|error| invalid(error.to_string()))?;
+        let (mut model, mut place) = (None, 0..0);
+        if let Some(raw) = fields.get("model") {
+            let name: Cow<str> = serde_json::from_str(raw.get())
+                .map_err(|_| ApiError::invalid("model", "model: must be a string"))?;
+            model = Some(name.into_owned());
+            place = range(text, raw);
+        }
+        Ok(Body {
+            model,
+            place,
+            is_json: true,
+            held,
+            rest: 0,
+        })
+    }
+
+    /// What is in memory, with `model` as the model's name.
+    pub fn named(&self, model: &str) -> Cow<'_, [u8]> {
+        match &self.model {
+            Some(named) if named != model => {}
+            _ => return Cow::Borrowed(&self.held),
+        }
+        let mut out = Vec::with_capacity(self.held.len() + model.len());
+        out.extend_from_slice(&self.held[..self.place.start]);
+        match self.is_json {
+            true => push_string(&mut out, model),
+            false => out.extend_from_slice(model.as_bytes()),
+        }
+        out.extend_from_slice(&self.held[self.place.end..]);
+        Cow::Owned(out)
+    }
+}
+
+/// Where a raw value stands in the text that it was parsed from.
+fn range(text: &str, raw: &RawValue) -> Range<usize> {
+    let start = (raw.get().as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
+    start..start + raw.get().len()
+}
+
+fn boundary(kind: &str) -> Option<&str> {
+    let mut parts = kind.split(';').map(str::trim);
+    let bare = parts.next()?;
+    if !bare.eq_ignore_ascii_case("multipart/form-data") {
+        return None;
+    }
+    let (_, value) = parts
+        .filter_map(|part| part.split_once('='))
+        .find(|(name, _)| name.trim().eq_ignore_ascii_case("boundary"))?;
+    Some(value.trim().trim_matches('"')).filter(|value| !value.is_empty() && value.len() <= 70)
+}
+
+/// Where the value of a form's field stands, if the field is in `form` to its end.
+fn field(form: &[u8], boundary: &str, name: &str) -> Option<Range<usize>> {
+    let delimiter = format!("--{boundary}");
+    let mut at = find(form, delimiter.as_bytes(), 0)? + delimiter.len();
+    loop {
+        // A part: its head, an empty line, its value, and a line end before the next delimiter.
+        let value = find(form, b"\r\n\r\n", at)? + 4;
+        let next = format!("\r\n{delimiter}");
+        let end = find(form, next.as_bytes(), value)?;
+        let head = String::from_utf8_lossy(&form[at..value]);
+        if is_named(&head, name) {
+            return (end - value <= LONGEST_NAME).then_some(value..end);
+        }
+        at = end + next.len();
+    }
+}
+
+fn is_named(head: &str, name: &str) -> bool {
+    let line = head.split("\r\n").find(|line| {
+        line.to_ascii_lowercase()
+            .starts_with("content-disposition:")
+    });
+    let mut parts = line.unwrap_or_default().split(';').map(str::trim);
+    parts.any(|part| {
+        let value = part
+            .strip_prefix("name=")
+            .map(|value| value.trim_matches('"'));
+        value == Some(name)
+    })
+}
+
+fn find(text: &[u8], what: &[u8], from: usize) -> Option<usize> {
+    let text = text.get(from..)?;
+    let found = text.windows(what.len()).position(|window| window == what);
+    found.map(|at| from + at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_in_json_is_replaced_in_its_place() {
+        let body = Body::of_json(br#"{ "a":1.50, "model" : "up/m", "z":[] }"#.to_vec()).unwrap();
+        assert_eq!(body.model.as_deref(), Some("up/m"));
+        assert_eq!(
+            &*body.named("m\""),
+            br#"{ "a":1.50, "model" : "m\"", "z":[] }"#
+        );
+        assert_eq!(&*body.named("up/m"), &*body.held);
+        let none = Body::of_json(b"{\"input\":1}".to_vec()).unwrap();
+        assert_eq!(
+            (none.model.as_deref(), &*none.named("m")),
+            (None, &b"{\"input\":1}"[..])
+        );
+        for wrong in [&b"{"[..], b"[]", b"{\"model\":1}", b"\xff"] {
+            assert_eq!(Body::of_json(wrong.to_vec()).unwrap_err().status, 400);
+        }
+    }
+
+    #[test]
+    fn a_field_of_a_form_is_found_if_it_is_whole() {
+        let form = b"--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"model\"\r\n\r\n\
+                     name=\"model\"\r\n--b\r\ncontent-disposition: form-data; name=model\r\n\r\nup/whisper-1\r\n--b--\r\n";
+        let place = field(form, "b", "model").unwrap();
+        assert_eq!(&form[place.clone()], b"up/whisper-1");
+        let body = Body {
+            held: form.to_vec(),
+            model: Some("up/whisper-1".into()),
+            place,
+            ..Body::default()
+        };
+        let named = body.named("whisper-1");
+        assert!(find(&named, b"\r\n\r\nwhisper-1\r\n--b--", 0).is_some());
+        assert_eq!(named.len() + 3, form.len());
+        for cut in 0..form.len() - 9 {
+            assert_eq!(field(&form[..cut], "b", "model"), None, "{cut}");
+        }
+        assert_eq!(
+            boundary("multipart/form-data; boundary=\"x y\""),
+            Some("x y")
+        );
+        assert_eq!(boundary("text/plain; boundary=x"), None);
+    }
+}
