@@ -79,6 +79,7 @@ mod embeddings;
 mod error;
 mod exchange;
 mod failure;
+mod fetch;
 #[cfg(test)]
 mod golden;
 mod inbound;
