@@ -222,7 +222,9 @@ impl Work for Exchange<'_, '_> {
         let upstream = &self.state.config.upstreams[target.upstream];
         let mask = |failure| self.state.masks.failure(failure);
         let mut outcome = self.send(target, lease).map_err(mask);
+        // Not once part of an answer is out: a second one would follow it.
         while let Err(failure) = &outcome
+            && !self.is_final()
             && let Some(mended) = self.encoder.mend(upstream, &target.model, failure)
         {
             // One more try on the same key, without what it refused.

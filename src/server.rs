@@ -8,6 +8,7 @@
 //! | signals | 1 | the kernel's signals | with the process |
 //! | workers | `workers` + `SPARE` | a request in the HTTP server's queue, then what the request needs | with the process |
 //! | timer | 1 | the bell, callers who hang up, the next moment something is due | when told to stop |
+//! | journal | 1 | lines of the log, then whoever reads standard error | with the process |
 //! | discovery | 1 where an upstream has `discover` | the next model list that is due, or a reload | with the process |
 //! | patience | 1 per model list that is asked for | its end, for 30 s | with it |
 //! | of the HTTP server | 1 accepts, 4 or more read one connection each | connections, heads | with their connections |
@@ -21,6 +22,7 @@
 //! of those has at most one request in it.
 
 use std::io::{self, Write};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -302,7 +304,7 @@ fn start(config: Config) -> Result<Started, String> {
             for pool in &gateway.state().pools {
                 pool.tick(now);
             }
-            journal::flush();
+            journal::nudge();
         })
     };
     let on_stuck = {
@@ -336,6 +338,7 @@ fn start(config: Config) -> Result<Started, String> {
         on_stuck,
     };
     let no_thread = |error: io::Error| format!("cannot start a thread: {error}");
+    journal::start_writer(STACK).map_err(no_thread)?;
     gateway.watch.start(duties).map_err(no_thread)?;
     for number in 0..max_chats + SPARE {
         let gateway = Arc::clone(&gateway);
@@ -363,8 +366,10 @@ fn max_connections(config: &Config, descriptors: u64) -> usize {
 }
 
 fn unix(path: &Path) -> io::Result<Opened> {
-    // A socket file outlives its process; one that nobody listens on is in the way.
-    if path.exists() && UnixStream::connect(path).is_err() {
+    // A socket file outlives its process; one that nobody listens on is in the way. Any other file
+    // is somebody's, and stays.
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    if is_socket && UnixStream::connect(path).is_err() {
         std::fs::remove_file(path)?;
     }
     Opened::unix(UnixListener::bind(path)?, path)
