@@ -182,7 +182,10 @@ pub struct Gateway {
     watch: Arc<Watch>,
     door: Door,
     crew: Crew,
+    /// `/readyz` says so.
     draining: AtomicBool,
+    /// No new chats, and no new connections.
+    closed: AtomicBool,
     /// Chats in the works, each on a worker of its own.
     chats: Arc<AtomicUsize>,
     max_chats: usize,
@@ -291,6 +294,7 @@ fn start(config: Config) -> Result<Started, String> {
         door: Door::new(opened).map_err(cannot)?,
         crew: Crew::default(),
         draining: AtomicBool::new(false),
+        closed: AtomicBool::new(false),
         chats: Arc::default(),
         max_chats,
         begun: Instant::now(),
@@ -311,7 +315,7 @@ fn start(config: Config) -> Result<Started, String> {
         let gateway = Arc::clone(&gateway);
         let opening = Arc::new(AtomicBool::new(false));
         Box::new(move || {
-            if gateway.draining.load(Ordering::Acquire) || opening.swap(true, Ordering::AcqRel) {
+            if gateway.closed.load(Ordering::Acquire) || opening.swap(true, Ordering::AcqRel) {
                 return;
             }
             // It may take until there are descriptors again, and heartbeats must not wait for it.
@@ -400,7 +404,7 @@ fn serve(
         if signal == SIGHUP {
             reload_config(gateway, reload);
         } else {
-            return drain(gateway, signals);
+            return drain(gateway, signal, signals);
         }
     }
     error!("nobody waits for signals any more");
@@ -439,9 +443,28 @@ fn reload_config(gateway: &Arc<Gateway>, reload: &dyn Fn() -> Result<Config, Str
     }
 }
 
-/// No new connections; running requests finish in their time or are cut.
-fn drain(gateway: &Gateway, signals: &Receiver<i32>) -> ExitCode {
+/// First a time in which only `/readyz` tells; then no new connections, and running requests finish
+/// in their time or are cut.
+fn drain(gateway: &Gateway, signal: i32, signals: &Receiver<i32>) -> ExitCode {
     gateway.draining.store(true, Ordering::Release);
+    let unready = gateway.state().config.unready;
+    // Whoever presses Ctrl-C has no balancer in front.
+    if signal == SIGTERM && !unready.is_zero() {
+        info!(
+            "stopping: for {} ms only /readyz says so",
+            unready.as_millis()
+        );
+        let until = Instant::now() + unready;
+        while let Some(left) = until.checked_duration_since(Instant::now()) {
+            match signals.recv_timeout(left) {
+                Ok(SIGHUP) => {}
+                Err(RecvTimeoutError::Timeout) => break,
+                Ok(_) => leave_at_once(gateway),
+                Err(RecvTimeoutError::Disconnected) => thread::sleep(left),
+            }
+        }
+    }
+    gateway.closed.store(true, Ordering::Release);
     gateway.door.close();
     let limit = gateway.state().config.drain;
     info!("stopping: running requests have {} ms", limit.as_millis());
@@ -455,6 +478,13 @@ fn drain(gateway: &Gateway, signals: &Receiver<i32>) -> ExitCode {
     }
     wait_until_idle(gateway, signals, LAST_WORDS);
     leave(gateway, ExitCode::SUCCESS)
+}
+
+fn leave_at_once(gateway: &Gateway) -> ! {
+    warn!("stopped by a second signal");
+    gateway.door.remove_file();
+    journal::flush();
+    std::process::exit(1);
 }
 
 fn leave(gateway: &Gateway, code: ExitCode) -> ExitCode {
@@ -475,12 +505,7 @@ fn wait_until_idle(gateway: &Gateway, signals: &Receiver<i32>, limit: Duration) 
         }
         match signals.recv_timeout(LOOK) {
             Ok(SIGHUP) | Err(RecvTimeoutError::Timeout) => {}
-            Ok(_) => {
-                warn!("stopped by a second signal");
-                gateway.door.remove_file();
-                journal::flush();
-                std::process::exit(1);
-            }
+            Ok(_) => leave_at_once(gateway),
             Err(RecvTimeoutError::Disconnected) => thread::sleep(LOOK),
         }
     }

@@ -202,7 +202,7 @@ pub fn answer(
         | Endpoint::Completions
         | Endpoint::Embeddings
         | Endpoint::Relay => {
-            if gateway.draining.load(Ordering::Acquire) {
+            if gateway.closed.load(Ordering::Acquire) {
                 let error = ApiError::new(503, "the gateway is shutting down")
                     .with_code("shutting_down")
                     .with_retry_after(Duration::from_secs(1));

@@ -26,6 +26,7 @@ mod exhaustion;
 mod faults;
 mod first_mile;
 mod hangup;
+mod haproxy;
 mod heartbeats;
 mod inbound;
 mod leases;
