@@ -11,7 +11,7 @@ SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2> /dev/null || echo 0)
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 DIST := target/dist
 
-.PHONY: all run test lint install clean help static dist size bench test-static
+.PHONY: all run test lint soak crowd install clean help static dist size bench test-static
 
 all:
 	$(CARGO) build --locked --release
@@ -25,6 +25,15 @@ test:
 lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+# Mixed load with faults at random, SOAK_SECONDS long; then 10 000 silent connections for a minute.
+SOAK_SECONDS ?= 180
+soak:
+	SOAK_SECONDS=$(SOAK_SECONDS) $(CARGO) test --locked --test it soak:: -- --nocapture
+
+crowd: all
+	WEIR_BIN=$(CURDIR)/target/release/weir \
+	$(CARGO) test --locked --test it callers::crowd::ten -- --ignored --nocapture
 
 install: all
 	install -D -m 755 target/release/weir $(DESTDIR)$(prefix)/bin/weir

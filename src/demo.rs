@@ -65,9 +65,6 @@ const SLOW: Duration = Duration::from_secs(15);
 /// Between two events of a stream. Short, and still visible as one word after the other.
 const PAUSE: Duration = Duration::from_millis(15);
 
-/// Between the last words of a stream and its breaking off.
-const BEFORE_CUT: Duration = Duration::from_millis(100);
-
 /// See `beat`.
 const BEAT: Duration = Duration::from_millis(50);
 
@@ -317,8 +314,11 @@ impl Shared {
                 Ok(())
             }
             Some(Fault::Cut) => {
-                // What was said has to be read before the break is.
-                self.wait(BEFORE_CUT);
+                // The words before the break must have been read by then: a reader that gets both
+                // at once may throw them away with the broken rest.
+                if self.wait(10 * PAUSE) {
+                    return Ok(());
+                }
                 out.break_off()
             }
             _ => out.end(),

@@ -5,7 +5,7 @@
 
 use std::cell::OnceCell;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::debug;
 
@@ -292,7 +292,12 @@ impl Exchange<'_, '_> {
             Notes::new(self.stamp.seed),
         );
         loop {
+            let reading = Instant::now();
             let outcome = self.relay(&attempt, &mut answer, &mut sink, lease);
+            if self.stream.is_none() {
+                // A stream's caller reads along; here the whole answer is waited for.
+                self.record.upstream_ms += reading.elapsed().as_secs_f64() * 1e3;
+            }
             // However it ended, its timer must not end what follows.
             self.job.leave();
             self.record.usage = sink.usage();
@@ -366,7 +371,7 @@ pub fn refuse(call: Call<'_>, error: &ApiError, record: &mut Record) {
     call.reply(reply);
 }
 
-pub fn refuse_body(config: &Config, call: Call<'_>, problem: &NoBody, record: &mut Record) {
+pub fn refuse_body(config: &Config, mut call: Call<'_>, problem: &NoBody, record: &mut Record) {
     let error = match problem {
         NoBody::TooLong => ApiError::new(
             413,
@@ -383,10 +388,21 @@ pub fn refuse_body(config: &Config, call: Call<'_>, problem: &NoBody, record: &m
                 config.body_wait.as_millis()
             ),
         ),
+        NoBody::NoMemory => ApiError::new(
+            503,
+            "the gateway has no memory for a request of this length now",
+        )
+        .with_code("overloaded")
+        .with_retry_after(Duration::from_secs(1)),
         NoBody::Cut => ApiError::new(
             400,
             "the request body ended too early or is not properly framed",
         ),
     };
+    if *problem == NoBody::NoMemory {
+        record.status = error.status;
+        record.error = Some(error.message.clone());
+        return call.refuse_unread(&error);
+    }
     refuse(call, &error, record);
 }

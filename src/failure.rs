@@ -26,7 +26,7 @@ pub enum Class {
     Server,
     /// No answer came: DNS, connect, TLS, reset, timeout.
     Transport,
-    /// Our own end came first: the deadline, or the end of the program.
+    /// An end of our own making: the deadline, a limit, or the end of the program.
     Ended,
     /// The caller left. Nobody is told.
     CallerGone,
@@ -176,6 +176,16 @@ impl Failure {
     /// A success status with something in it that the format does not have.
     pub fn malformed(what: impl Into<String>) -> Self {
         Failure::plain(Class::Server, 502, "malformed_response", what.into())
+    }
+
+    /// The answer is longer than it may be, which another attempt would not change.
+    pub fn too_long() -> Self {
+        Failure::plain(
+            Class::Ended,
+            502,
+            "malformed_response",
+            "the upstream's answer is longer than max_answer_bytes".into(),
+        )
     }
 
     /// The upstream ended the answer with a reason that is no answer. The code is the reason.

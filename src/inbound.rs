@@ -30,6 +30,10 @@ const MAX_HEAD: usize = 32 * 1024;
 /// A request's own id is taken over up to this length.
 const MAX_ID: usize = 128;
 
+/// A body over the limit that is still read to its end, where the connection cannot be found (a
+/// unix socket): only so does the answer reach the caller whole.
+const SWALLOWED: usize = 1 << 30;
+
 /// An unread body up to this length keeps its connection.
 const DRAINED: u64 = 64 * 1024;
 
@@ -63,11 +67,20 @@ pub struct Call<'w> {
     common: String,
 }
 
+/// A request whose framing cannot be trusted. It has been answered with this.
+#[derive(Debug)]
+pub struct Misframed {
+    pub id: String,
+    pub error: ApiError,
+}
+
 /// Why there is no body.
 #[derive(Debug, PartialEq, Eq)]
 pub enum NoBody {
     TooLong,
     Late,
+    /// There is no room for it now.
+    NoMemory,
     /// The caller closed or broke its framing.
     Cut,
 }
@@ -81,7 +94,7 @@ impl<'w> Call<'w> {
         watch: &'w Watch,
         max_body: usize,
         held: Arc<Held>,
-    ) -> Result<Call<'w>, u16> {
+    ) -> Result<Call<'w>, Box<Misframed>> {
         let checked = framing::check(&request);
         let (path, query) = split(request.url());
         let id = own_id(&request).unwrap_or_else(new_id);
@@ -104,8 +117,9 @@ impl<'w> Call<'w> {
         push_header(&mut call.common, "x-request-id", &call.id);
         let fault = match checked {
             Ok(Length::Known(length)) if length > max_body as u64 => {
-                call.refuse_unread(max_body);
-                return Err(413);
+                let error = too_long(max_body);
+                call.refuse_unread(&error);
+                return Err(call.misframed(error));
             }
             Ok(_) => return Ok(call),
             Err(fault) => fault,
@@ -113,12 +127,21 @@ impl<'w> Call<'w> {
         let declared = call.request.as_ref().and_then(Request::body_length);
         if declared.is_some_and(|length| length > max_body) {
             // Two lengths, and the one that the server believes is absurd.
-            call.refuse_unread(max_body);
-            return Err(413);
+            let error = too_long(max_body);
+            call.refuse_unread(&error);
+            return Err(call.misframed(error));
         }
         call.close = true;
-        call.answer(Reply::error(&ApiError::new(fault.status, fault.message)));
-        Err(fault.status)
+        let error = ApiError::new(fault.status, fault.message);
+        call.answer(Reply::error(&error));
+        Err(call.misframed(error))
+    }
+
+    fn misframed(&mut self, error: ApiError) -> Box<Misframed> {
+        Box::new(Misframed {
+            id: mem::take(&mut self.id),
+            error,
+        })
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
@@ -272,18 +295,18 @@ impl<'w> Call<'w> {
         }
     }
 
-    /// 413 for a body that must not be touched: the server would reserve its declared length.
-    fn refuse_unread(&mut self, max_body: usize) {
+    /// Refuses a body that must not be touched any more: the server would reserve its declared
+    /// length, or what is left of it.
+    pub fn refuse_unread(&mut self, error: &ApiError) {
         let Some(request) = self.request.take() else {
             return;
         };
-        let error = ApiError::new(
-            413,
-            format!("the request body is longer than {max_body} bytes"),
-        )
-        .with_code("request_too_large");
-        let mut reply = Reply::error(&error).with("Connection", "close");
+        let mut reply = Reply::error(error).with("Connection", "close");
         reply.headers.push_str(&self.common);
+        let declared = request.body_length().unwrap_or(0);
+        if self.peer.is_none() && declared <= SWALLOWED {
+            return swallow(request, &reply, declared);
+        }
         match self.peer.and_then(|peer| self.watch.find(peer)) {
             Some(caller) => {
                 caller.write(&reply.to_bytes());
@@ -297,7 +320,7 @@ impl<'w> Call<'w> {
                 // hands reader and writer out together.
                 let body = io::Cursor::new(reply.body);
                 let response = tiny_http::Response::new(
-                    tiny_http::StatusCode(413),
+                    tiny_http::StatusCode(error.status),
                     Vec::new(),
                     body,
                     None,
@@ -308,8 +331,8 @@ impl<'w> Call<'w> {
         }
         let count = LEAKED.fetch_add(1, Ordering::Relaxed) + 1;
         warn!(
-            "{}: 413, body over the limit ({count} such requests so far)",
-            self.id
+            "{}: {}, the body is not read ({count} such requests so far)",
+            self.id, error.status
         );
     }
 }
@@ -354,6 +377,30 @@ impl Drop for Call<'_> {
     }
 }
 
+/// Reads a body of `length` bytes and forgets it as it comes, then answers.
+fn swallow(mut request: Request, reply: &Reply, length: usize) {
+    let mut waste = [0; 8 * 1024];
+    let mut left = length;
+    while left > 0 {
+        match request.as_reader().read(&mut waste) {
+            Ok(0) | Err(_) => break,
+            Ok(count) => left = left.saturating_sub(count),
+        }
+    }
+    if left > SWALLOWED / 64 {
+        // Not to be drained in one piece, and nobody is there any more.
+        mem::forget(request);
+        return;
+    }
+    let mut writer = request.into_writer();
+    let _ = reply.write(&mut writer);
+}
+
+fn too_long(max_body: usize) -> ApiError {
+    let message = format!("the request body is longer than {max_body} bytes");
+    ApiError::new(413, message).with_code("request_too_large")
+}
+
 /// Reads exactly `length` bytes.
 fn read_length(
     reader: &mut dyn Read,
@@ -366,12 +413,7 @@ fn read_length(
     let mut filled = 0;
     while filled < length {
         if filled == body.len() {
-            body.resize(
-                (filled * 2)
-                    .clamp(BELIEVED, length.max(BELIEVED))
-                    .min(length),
-                0,
-            );
+            grow(body, (filled * 2).max(BELIEVED).min(length))?;
         }
         match read_some(reader, &mut body[filled..], job)? {
             0 if job.body_late.load(Ordering::Relaxed) => return Err(NoBody::Late),
@@ -379,7 +421,7 @@ fn read_length(
             count => filled += count,
         }
     }
-    Ok(())
+    room_for_work(filled)
 }
 
 /// Reads to the end, at most `max` bytes.
@@ -398,7 +440,7 @@ fn read_all(
         // Only when it is full: a caller who sends a byte at a time must not have megabytes of
         // room cleared for each of them.
         if filled == body.len() {
-            body.resize(filled * 2 + PIECE, 0);
+            grow(body, filled * 2 + PIECE)?;
         }
         match read_some(reader, &mut body[filled..], job)? {
             0 => break,
@@ -406,6 +448,23 @@ fn read_all(
         }
     }
     body.truncate(filled);
+    room_for_work(filled)
+}
+
+/// Makes the body `length` bytes long, if there is memory for it.
+fn grow(body: &mut Vec<u8>, length: usize) -> Result<(), NoBody> {
+    let room = length.saturating_sub(body.len());
+    body.try_reserve_exact(room).map_err(|_| NoBody::NoMemory)?;
+    body.resize(length, 0);
+    Ok(())
+}
+
+/// What is done with a long body needs about as much again, and there it would be too late.
+fn room_for_work(length: usize) -> Result<(), NoBody> {
+    const LONG: usize = 1024 * 1024;
+    if length > LONG && Vec::<u8>::new().try_reserve_exact(2 * length).is_err() {
+        return Err(NoBody::NoMemory);
+    }
     Ok(())
 }
 
@@ -424,6 +483,11 @@ fn read_some(reader: &mut dyn Read, into: &mut [u8], job: &Job) -> Result<usize,
 }
 
 fn split(url: &str) -> (String, String) {
+    // The absolute form, which is meant for proxies, has to be understood by everybody.
+    let url = match url.strip_prefix("http://").or(url.strip_prefix("https://")) {
+        Some(rest) => rest.find('/').map_or("/", |path| &rest[path..]),
+        None => url,
+    };
     match url.split_once('?') {
         Some((path, query)) => (path.to_owned(), query.to_owned()),
         None => (url.to_owned(), String::new()),

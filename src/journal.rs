@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use simple_logger::SimpleLogger;
 
 use crate::config::{Config, LogFormat};
+use crate::watch;
 
 /// The target of the line that each request gets. Its message is an object already, where lines
 /// are JSON.
@@ -44,14 +45,36 @@ pub fn start(verbose: bool) {
     };
     let mut text = SimpleLogger::new().with_level(level);
     // Prefixes: `ureq` is `ureq_proto` as well.
-    for chatty in ["ureq", "rustls", "tiny_http"] {
+    for chatty in ["ureq", "rustls"] {
         text = text.with_module_level(chatty, LevelFilter::Warn);
     }
+    // Its one message is that accepting failed, which we say ourselves, and not while stopping.
+    text = text.with_module_level("tiny_http", LevelFilter::Off);
     VERBOSE.store(verbose, Ordering::Relaxed);
     log::set_max_level(text.max_level());
     log::set_boxed_logger(Box::new(Journal { text })).expect("no other logger was set before this");
     // A panic's own message would be a line that is no JSON.
-    std::panic::set_hook(Box::new(|info| log::error!("{info}")));
+    std::panic::set_hook(Box::new(|info| {
+        let file = info.location().map_or("", |location| location.file());
+        if file.contains("tiny_http") {
+            // It unwraps where a connection is reset or a descriptor is missing. The first costs
+            // that connection alone; the second its accept thread, which is then replaced.
+            log::warn!("the HTTP server dropped a connection: {}", text_of(info));
+            if file.contains("refined_tcp_stream") {
+                watch::acceptor_fell();
+            }
+        } else {
+            log::error!("{info}");
+        }
+    }));
+}
+
+fn text_of<'a>(info: &'a std::panic::PanicHookInfo<'_>) -> &'a str {
+    let payload = info.payload();
+    match payload.downcast_ref::<String>() {
+        Some(text) => text,
+        None => payload.downcast_ref::<&str>().copied().unwrap_or("a panic"),
+    }
 }
 
 /// Logs as the config says from here on.

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use crate::clock;
 use crate::config::ClientKey;
@@ -50,15 +50,7 @@ impl Allowance {
 
 /// What each key has used. Outlives the configurations.
 #[derive(Default)]
-pub struct Limits {
-    used: Mutex<HashMap<String, Used>>,
-    /// A request has ended.
-    ended: Condvar,
-}
-
-/// How long a request waits for another one of its key to end. A caller with the end of an answer
-/// in its hands may ask again before the worker behind that answer has put it away.
-const GRACE: Duration = Duration::from_millis(100);
+pub struct Limits(Mutex<HashMap<String, Used>>);
 
 struct Used {
     requests: Bucket,
@@ -100,10 +92,9 @@ pub struct Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        if let Some(used) = self.limits.used.lock().get_mut(&self.name) {
+        if let Some(used) = self.limits.0.lock().get_mut(&self.name) {
             used.running = used.running.saturating_sub(1);
         }
-        self.limits.ended.notify_all();
     }
 }
 
@@ -124,14 +115,7 @@ impl Limits {
 
     fn admit_at(&self, key: &ClientKey, now: Instant, unix: u64) -> Result<(), ApiError> {
         let allowance = &key.allowance;
-        let mut all = self.used.lock();
-        if let Some(limit) = allowance.concurrent {
-            let is_full = |all: &mut HashMap<String, Used>| {
-                all.get(&key.name).is_some_and(|used| used.running >= limit)
-            };
-            let until = now + GRACE;
-            self.ended.wait_while_until(&mut all, is_full, until);
-        }
+        let mut all = self.0.lock();
         let used = used(&mut all, key, now, unix);
         let refuse = |what: String, after: Duration| {
             Err(
@@ -181,7 +165,7 @@ impl Limits {
         if tokens == 0 {
             return;
         }
-        if let Some(used) = self.used.lock().get_mut(name) {
+        if let Some(used) = self.0.lock().get_mut(name) {
             used.tokens.left -= tokens as f64;
             used.today = used.today.saturating_add(tokens);
         }
@@ -197,7 +181,7 @@ impl Limits {
     }
 
     fn headers_at(&self, key: &ClientKey, now: Instant, unix: u64) -> Vec<(&'static str, String)> {
-        let mut all = self.used.lock();
+        let mut all = self.0.lock();
         let used = used(&mut all, key, now, unix);
         let mut headers = Vec::new();
         let mut told = |names: [&'static str; 3], limit: Option<u64>, bucket: &Bucket| {

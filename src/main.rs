@@ -65,7 +65,6 @@ use parking_lot::Mutex;
 
 use config::{Findings, Loaded, Sources, Surroundings};
 
-mod alloc;
 mod base64;
 mod cancel;
 mod capability;
@@ -107,9 +106,6 @@ mod status;
 mod stream;
 mod upstream;
 mod watch;
-
-#[global_allocator]
-static ALLOCATOR: alloc::Keeping = alloc::Keeping::new();
 
 /// Wrong usage or config.
 const WRONG: u8 = 2;

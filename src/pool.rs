@@ -495,3 +495,6 @@ impl Wait for Place {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod model;

@@ -11,6 +11,7 @@
 //! | discovery | 1 where an upstream has `discover` | the next model list that is due, or a reload | with the process |
 //! | patience | 1 per model list that is asked for | its end, for 30 s | with it |
 //! | of the HTTP server | 1 accepts, 4 or more read one connection each | connections, heads | with their connections |
+//! | openers | at most 1 | descriptors for a new HTTP server | when it is open |
 //! | keepers | 1 per HTTP server that was given up | late requests on its old connections | after `KEEP` without one |
 //! | look-ups | 1 per name that is looked up | the resolver | with its answer |
 //! | slow heartbeats | 1 per heartbeat to a unix-socket caller | that write | with it |
@@ -54,6 +55,7 @@ use crate::sockets;
 use crate::status::Ledger;
 use crate::watch::{Duties, Watch};
 
+mod admission;
 mod crew;
 mod door;
 mod handed;
@@ -301,9 +303,23 @@ fn start(config: Config) -> Result<Started, String> {
     };
     let on_stuck = {
         let gateway = Arc::clone(&gateway);
+        let opening = Arc::new(AtomicBool::new(false));
         Box::new(move || {
-            if !gateway.draining.load(Ordering::Acquire) {
-                gateway.door.reopen_stuck(&gateway);
+            if gateway.draining.load(Ordering::Acquire) || opening.swap(true, Ordering::AcqRel) {
+                return;
+            }
+            // It may take until there are descriptors again, and heartbeats must not wait for it.
+            let (gateway, opening_there) = (Arc::clone(&gateway), Arc::clone(&opening));
+            let spawned = thread::Builder::new()
+                .name("opener".into())
+                .stack_size(STACK)
+                .spawn(move || {
+                    gateway.door.reopen_stuck(&gateway);
+                    opening_there.store(false, Ordering::Release);
+                });
+            if let Err(error) = spawned {
+                error!("the listener is not opened anew: {error}");
+                opening.store(false, Ordering::Release);
             }
         })
     };
@@ -385,8 +401,21 @@ fn serve(
 fn reload_config(gateway: &Arc<Gateway>, reload: &dyn Fn() -> Result<Config, String>) {
     let before = gateway.state();
     let read = reload().and_then(|config| {
-        if config.listen != before.config.listen || config.workers != before.config.workers {
-            warn!("`listen` and `workers` change with a restart only");
+        let old = &before.config;
+        let fixed = [
+            ("listen", config.listen != old.listen),
+            ("workers", config.workers != old.workers),
+            (
+                "max_connections",
+                config.max_connections != old.max_connections,
+            ),
+            (
+                "write_timeout_ms",
+                config.write_timeout != old.write_timeout,
+            ),
+        ];
+        for (name, _) in fixed.iter().filter(|(_, changed)| *changed) {
+            warn!("`{name}` changes with a restart only");
         }
         State::new(config, Some(&before))
     });
@@ -476,8 +505,15 @@ pub fn take(gateway: &Arc<Gateway>, request: Request, desk: &Desk) {
     let at_work = AtWork::begin(desk, &gateway.watch, job);
     let held = Arc::clone(&at_work.job.held);
     let max_body = state.config.max_body_bytes;
-    let Ok(call) = Call::take(request, &gateway.watch, max_body, held) else {
-        return;
+    let call = match Call::take(request, &gateway.watch, max_body, held) {
+        Ok(call) => call,
+        Err(misframed) => {
+            let mut record = Record::new(misframed.id, "none");
+            record.status = misframed.error.status;
+            record.error = Some(misframed.error.message);
+            gateway.metrics.note(&record, &state.names);
+            return record.log(state.config.log_format);
+        }
     };
     let endpoint = routes::endpoint(&call);
     let mut record = Record::new(call.id.clone(), endpoint.name());

@@ -7,6 +7,7 @@
 //! talks to the kernel about sockets is in this file; it knows nothing of HTTP.
 #![allow(unsafe_code)]
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::mem;
@@ -18,7 +19,7 @@ use std::time::Duration;
 use libc::c_int;
 
 /// The backlog of connections that the kernel finishes for us; it cuts this to its own limit.
-const BACKLOG: c_int = 1024;
+const BACKLOG: c_int = 4096;
 
 /// Prepares a listening socket. Accepted sockets inherit these options on Linux.
 ///
@@ -272,18 +273,43 @@ impl Caller {
     }
 }
 
-/// Every open connection to our own listening port, each once.
-pub fn callers(local_port: u16) -> Vec<Caller> {
-    let mut found: Vec<Caller> = Vec::new();
+/// The open connections to our own listening port.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Each once.
+    pub callers: Vec<Caller>,
+    /// Nothing was missed for want of a descriptor to duplicate into.
+    pub complete: bool,
+}
+
+/// Looks for every open connection to our own listening port.
+pub fn callers(local_port: u16) -> Found {
+    let mut seen = HashSet::new();
+    let mut found = Found {
+        callers: Vec::new(),
+        complete: true,
+    };
     for fd in descriptors() {
-        let Some(caller) = as_caller(fd, local_port) else {
+        // One or two system calls sort most descriptors out before a duplicate is made. The server
+        // holds two descriptors of each connection; one duplicate is enough.
+        let ours = address(fd, libc::getsockname).is_some_and(|local| local.port() == local_port);
+        if !ours {
             continue;
-        };
-        found.push(caller);
+        }
+        match address(fd, libc::getpeername) {
+            Some(peer) if !seen.contains(&peer) => {}
+            _ => continue,
+        }
+        match as_caller(fd, local_port) {
+            Ok(Some(caller)) => {
+                if seen.insert(caller.peer) {
+                    found.callers.push(caller);
+                }
+            }
+            Ok(None) => {}
+            Err(NoDescriptor) => found.complete = false,
+        }
     }
-    // The server holds two descriptors of each connection; one duplicate is enough.
-    found.sort_unstable_by_key(|caller| caller.peer);
-    found.dedup_by_key(|caller| caller.peer);
     found
 }
 
@@ -295,7 +321,7 @@ pub fn callers(local_port: u16) -> Vec<Caller> {
 pub fn close_leaked(peer: SocketAddr, local_port: u16) {
     let floor = FLOOR.load(Ordering::Relaxed);
     for fd in descriptors().into_iter().filter(|fd| *fd < floor) {
-        let Some(caller) = as_caller(fd, local_port) else {
+        let Ok(Some(caller)) = as_caller(fd, local_port) else {
             continue;
         };
         if caller.peer == peer {
@@ -306,26 +332,28 @@ pub fn close_leaked(peer: SocketAddr, local_port: u16) {
     }
 }
 
+/// There is no descriptor left to duplicate into.
+struct NoDescriptor;
+
 /// A duplicate of `fd`, if it is a connection to `local_port`.
-fn as_caller(fd: RawFd, local_port: u16) -> Option<Caller> {
-    // One system call sorts most descriptors out before a duplicate is made.
-    if address(fd, libc::getsockname)?.port() != local_port {
-        return None;
-    }
+fn as_caller(fd: RawFd, local_port: u16) -> Result<Option<Caller>, NoDescriptor> {
     let floor = FLOOR.load(Ordering::Relaxed);
     // SAFETY: duplicating any number is harmless; a closed one gives an error.
     let duplicate = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, floor) };
     if duplicate < 0 {
-        return None;
+        return match io::Error::last_os_error().raw_os_error() {
+            Some(libc::EBADF) => Ok(None),
+            _ => Err(NoDescriptor),
+        };
     }
     // SAFETY: the duplicate was just made and belongs to nobody else.
     let owned = unsafe { OwnedFd::from_raw_fd(duplicate) };
     // Looked at again on the duplicate: the number may have been reused in between.
-    if address(duplicate, libc::getsockname)?.port() != local_port {
-        return None;
+    let local = address(duplicate, libc::getsockname);
+    if local.is_none_or(|local| local.port() != local_port) {
+        return Ok(None);
     }
-    let peer = address(duplicate, libc::getpeername)?;
-    Some(Caller { fd: owned, peer })
+    Ok(address(duplicate, libc::getpeername).map(|peer| Caller { fd: owned, peer }))
 }
 
 /// The numbers of the open descriptors.
@@ -557,7 +585,7 @@ mod tests {
     #[test]
     fn a_caller_is_found_by_its_address_and_its_hang_up_is_seen_without_reading() {
         let (mut far, near, port) = pair();
-        let callers = callers(port);
+        let callers = callers(port).callers;
         let caller = callers
             .iter()
             .find(|caller| caller.peer == far.local_addr().unwrap())
@@ -595,7 +623,7 @@ mod tests {
     fn a_reset_ends_a_reader_in_spite_of_what_has_arrived() {
         let (mut far, mut near, port) = pair();
         far.write_all(&[1; 1000]).unwrap();
-        let caller = callers(port).remove(0);
+        let caller = callers(port).callers.remove(0);
         while caller.unread() < 1000 {
             std::thread::yield_now();
         }
@@ -614,10 +642,10 @@ mod tests {
             l_linger: 0,
         };
         set(far.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER, &linger).unwrap();
-        let held = callers(port);
+        let held = callers(port).callers;
         drop(far);
         assert!(held[0].is_gone());
-        assert!(callers(port).is_empty());
+        assert!(callers(port).callers.is_empty());
         drop(near);
     }
 
@@ -625,7 +653,7 @@ mod tests {
     fn our_own_end_of_reading_is_no_hang_up() {
         let (far, near, port) = pair();
         near.shutdown(std::net::Shutdown::Read).unwrap();
-        let callers = callers(port);
+        let callers = callers(port).callers;
         assert!(!callers[0].is_gone());
         drop(far);
     }

@@ -158,13 +158,14 @@ impl Stream {
 
     /// Ends the stream because of an error: as a plain answer if nothing is out yet, else with
     /// `event` as its last one. True if it became the plain answer.
-    pub fn fail(&self, reply: Reply, event: &[u8]) -> Result<bool, Gone> {
+    pub fn fail(&self, mut reply: Reply, event: &[u8]) -> Result<bool, Gone> {
         let mut out = self.out.lock();
         if out.state != State::Fresh {
             return self.write(&mut out, event, true).map(|()| false);
         }
         out.state = State::Ended;
         self.held.release();
+        reply.headers.push_str(&out.head.fixed);
         let written = {
             let _writing = self.writing();
             reply.write(&mut out.writer)
@@ -386,6 +387,7 @@ mod tests {
         let (stream, wire) = stream(true, Duration::from_secs(10));
         assert!(stream.fail(Reply::new(503), b"unused").unwrap());
         assert!(wire.0.lock().1[0].starts_with("HTTP/1.1 503 Service Unavailable\r\n"));
+        assert!(wire.0.lock().1[0].contains("x-request-id: r\r\n"));
         assert_eq!(stream.send(b"x"), Err(Gone));
     }
 

@@ -49,7 +49,16 @@ const ALERT_LOOK_MS: u64 = 50;
 const MOST_BEATS: u32 = 32;
 
 /// The accept thread has this long to take a connection before it is given up.
-const ACCEPT_MS: u64 = 300;
+const ACCEPT_MS: u64 = 1_000;
+
+/// The accept thread has panicked: it duplicates each new connection's descriptor and takes a
+/// failure of that for impossible.
+static ACCEPTOR_FELL: AtomicBool = AtomicBool::new(false);
+
+/// For the panic hook. The next round opens the listener anew.
+pub fn acceptor_fell() {
+    ACCEPTOR_FELL.store(true, Ordering::Release);
+}
 
 /// What the timer thread shares with the workers.
 pub struct Watch {
@@ -142,6 +151,7 @@ impl Watch {
     pub fn find(&self, peer: SocketAddr) -> Option<Caller> {
         let peer = canonical(peer);
         sockets::callers(self.port)
+            .callers
             .into_iter()
             .find(|caller| canonical(caller.peer) == peer)
     }
@@ -311,11 +321,16 @@ impl Round {
         if self.watch.port == 0 || !(wanted || now >= self.next_pass) {
             return;
         }
-        let callers = sockets::callers(self.watch.port);
+        let found = sockets::callers(self.watch.port);
         self.watch
             .connections
-            .store(callers.len(), Ordering::Relaxed);
-        let outcome = self.connections.look(callers, jobs, now);
+            .store(found.callers.len(), Ordering::Relaxed);
+        let watch = &self.watch;
+        let outcome = self.connections.look(found, jobs, &|| watch.jobs(), now);
+        // Whoever waits to be accepted does so because many come, not because nobody is let in.
+        if outcome.fresh > 0 {
+            self.queue_since = None;
+        }
         // Each beat moves one connection on, and silent ones may stand before the one that has
         // something to say.
         self.beats = match outcome.starving {
@@ -363,6 +378,11 @@ impl Round {
         let Some(listener) = &self.duties.listener else {
             return false;
         };
+        if ACCEPTOR_FELL.swap(false, Ordering::AcqRel) {
+            self.queue_since = None;
+            (self.duties.on_stuck)();
+            return true;
+        }
         if sockets::accept_queue(listener.as_fd()).unwrap_or(0) == 0 {
             self.queue_since = None;
             return false;

@@ -60,6 +60,8 @@ impl Sink {
     }
 
     fn on_event(&mut self, event: sse::Event<'_>) -> Result<Flow, Failure> {
+        #[cfg(debug_assertions)]
+        panic_on_demand(event.data);
         match &mut self.speaker {
             Speaker::Relay(relay) => {
                 let flow = relay.on_event(event, &mut self.relayed);
@@ -96,6 +98,8 @@ impl Sink {
     }
 
     fn on_body(&mut self, body: &[u8]) -> Result<(), Failure> {
+        #[cfg(debug_assertions)]
+        panic_on_demand(body);
         match &mut self.speaker {
             Speaker::Relay(relay) => relay.on_body(body, &mut self.relayed),
             Speaker::Whole => {
@@ -159,6 +163,17 @@ impl Sink {
     }
 }
 
+/// Panics where the upstream says the word of the environment's `WEIR_PANIC_ON`: the tests show
+/// what a panic costs. Release builds do not have it.
+#[cfg(debug_assertions)]
+fn panic_on_demand(data: &[u8]) {
+    static WORD: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+    if let Some(word) = WORD.get_or_init(|| std::env::var("WEIR_PANIC_ON").ok()) {
+        let said = String::from_utf8_lossy(data).contains(word.as_str());
+        assert!(!said, "the upstream said {word}");
+    }
+}
+
 fn unexpected_stream() -> Failure {
     Failure::malformed("the upstream streamed an answer that was asked for whole")
 }
@@ -212,7 +227,7 @@ impl Exchange<'_, '_> {
         let mut told = false;
         let mut events = 0u64;
         'answer: loop {
-            while let Some(event) = reader.next().map_err(|_| too_long())? {
+            while let Some(event) = reader.next().map_err(|_| Failure::too_long())? {
                 events += 1;
                 let flow = sink.on_event(event)?;
                 if sink.has_content && !told {
@@ -328,12 +343,18 @@ impl Exchange<'_, '_> {
         let mut filled = 0;
         loop {
             if filled > cap {
-                return Err(too_long());
+                return Err(Failure::too_long());
             }
             // A whole body's end is still to be read, and needs no room of its own.
             let mut end = [0];
             if filled == body.len() && Some(filled) != declared {
-                body.resize(filled * 2 + PIECE, 0);
+                let room = filled + PIECE;
+                if body.try_reserve_exact(room).is_err() {
+                    return Err(Failure::malformed(
+                        "there is no memory for an answer this long",
+                    ));
+                }
+                body.resize(filled + room, 0);
             }
             let room = match filled == body.len() {
                 true => &mut end[..],
@@ -358,8 +379,4 @@ fn is_json(answer: &Answer) -> bool {
     answer
         .header("content-type")
         .is_some_and(|kind| kind.starts_with("application/json"))
-}
-
-fn too_long() -> Failure {
-    Failure::malformed("the upstream's answer is longer than max_answer_bytes")
 }

@@ -15,7 +15,7 @@ use super::by_peer;
 use crate::cancel::Cause;
 use crate::clock;
 use crate::desk::Job;
-use crate::sockets::{Caller, Facts, canonical};
+use crate::sockets::{Caller, Facts, Found, canonical};
 
 /// How long a request's head may take from its first byte, at most.
 const HEAD_MS: u64 = 10_000;
@@ -49,9 +49,6 @@ struct Connection {
     head_since: Option<u64>,
     /// Bytes wait and nobody reads them; seen on the last look.
     unread: bool,
-    /// On the last look its head was too long already. The jobs are counted before the bytes, so
-    /// on one look alone it may be the body of a request that has just begun.
-    long: bool,
     looked: u64,
 }
 
@@ -65,6 +62,8 @@ pub struct Connections {
 pub struct Outcome {
     /// A connection's bytes lie unread though no request of it is in the works.
     pub starving: bool,
+    /// Connections that were not there on the last look.
+    pub fresh: usize,
     /// Milliseconds until the next look.
     pub next_look: u64,
 }
@@ -80,8 +79,19 @@ impl Connections {
 
     /// Takes the connections that are open now: hands them to the jobs that want them, closes
     /// those whose time is over, and the longest idle where there are too many.
-    pub fn look(&mut self, callers: Vec<Caller>, jobs: &[Arc<Job>], now: u64) -> Outcome {
+    ///
+    /// `jobs_now` tells which jobs there are at that moment: one that began after `jobs` were
+    /// listed may be what a connection's bytes were for.
+    pub fn look(
+        &mut self,
+        found: Found,
+        jobs: &[Arc<Job>],
+        jobs_now: &dyn Fn() -> Vec<Arc<Job>>,
+        now: u64,
+    ) -> Outcome {
+        let Found { callers, complete } = found;
         let jobs = by_peer(jobs);
+        let mut over: Vec<Caller> = Vec::new();
         let before = self.known.len();
         let mut unread = false;
         let mut starving = false;
@@ -111,17 +121,29 @@ impl Connections {
             starving |= waits && connection.unread;
             unread |= waits;
             connection.unread = waits;
-            let was_long = std::mem::replace(&mut connection.long, taken > HEAD_BYTES);
-            if (was_long && connection.long) || connection.is_over(facts, now, self.head_ms) {
-                debug!("connection from {peer} closed: idle, or its head is too slow or too long");
-                caller.reset();
+            if taken > HEAD_BYTES || connection.is_over(facts, now, self.head_ms) {
+                over.push(caller);
             } else if open > self.limit {
                 spare.push((connection.quiet_since, caller));
             }
         }
+        let late = if over.is_empty() {
+            Vec::new()
+        } else {
+            jobs_now()
+        };
+        let late = by_peer(&late);
+        for caller in over {
+            let peer = canonical(caller.peer);
+            if !late.contains_key(&peer) {
+                debug!("connection from {peer} closed: idle, or its head is too slow or too long");
+                caller.reset();
+            }
+        }
+        // A reset connection has no peer any more, so it is not among the open ones. Without
+        // descriptors for the search, nobody is taken for gone.
         let jobs = jobs.values().flatten();
-        for job in jobs.filter(|job| job.wants_caller(now)) {
-            // A reset connection has no peer any more, so it is not among the open ones.
+        for job in jobs.filter(|job| complete && job.wants_caller(now)) {
             job.cancel.pull(Cause::CallerGone);
         }
         self.known.retain(|_, connection| connection.looked == now);
@@ -133,6 +155,7 @@ impl Connections {
         let moving = fresh > 0 || unread || self.known.len() != before;
         Outcome {
             starving,
+            fresh,
             next_look: match moving {
                 _ if long_head || starving => SHORT_MS,
                 true => BUSY_MS,
@@ -162,7 +185,6 @@ impl Connection {
             acked: facts.acked,
             head_since: None,
             unread: false,
-            long: false,
             looked: now,
         }
     }
@@ -174,7 +196,6 @@ impl Connection {
         self.acked = facts.acked;
         self.head_since = None;
         self.unread = false;
-        self.long = false;
     }
 
     /// Bytes that the HTTP server has taken in without a request.

@@ -27,6 +27,8 @@ PIECES = ["Grüße", " – one,", " two,", " three", " 🎉."]
 CITY = {"city": "Oslo", "population": 709000}
 CALLS = [("get_weather", {"city": "Oslo"}), ("get_weather", {"city": "Lima"})]
 PROMPT_TOKENS, CACHED_TOKENS, COMPLETION_TOKENS = 11, 3, 7
+# What a coding agent takes for the new text of a file.
+EDIT = "hello.py\n```\nprint('hello from the upstream')\n```\n"
 # Signed like Gemini signs: base64.
 SIGNATURE = base64.b64encode(b"signature of the first call").decode()
 HOLD_LIMIT = 5.0
@@ -45,7 +47,7 @@ class Asked:
         self.texts, self.system, self.images, self.results = [], [], [], []
         self.tools, self.schema, self.signatures = [], None, []
         getattr(self, "read_" + format)(body)
-        found = [match for text in self.texts + self.system for match in TAG.findall(text)]
+        found = [match for text in self.system + self.texts for match in TAG.findall(text)]
         self.scenario, self.unique = found[-1] if found else ("plain", "untagged")
 
     def image(self, mime, data):
@@ -456,6 +458,8 @@ class Handler(BaseHTTPRequestHandler):
         if asked.scenario == "stream":
             # Nothing more until the test has seen the first piece.
             return Answer([PIECES[0], lambda: self.wait_free(asked.unique), *PIECES[1:]])
+        if asked.scenario in ("edit", "limit") and "hello.py" in str(asked.body):
+            return Answer(EDIT.splitlines(keepends=True))
         if asked.scenario == "slow":
             pieces = []
             for number in range(SLOW_PIECES):

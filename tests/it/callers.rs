@@ -325,3 +325,22 @@ fn a_thousand_callers_who_leave_in_every_way_leave_no_thread_behind() {
     });
     assert!(Streamed::read(weir.open_stream(&chat(MODEL, true)).rest(LIMIT)).done);
 }
+
+/// From outside, bytes that come before there is a request are a head that is far too long.
+#[test]
+fn megabytes_of_body_on_a_new_connection_are_never_taken_for_a_long_head() {
+    let (_scripted, weir) = pair();
+    // No JSON, so that all the time goes into sending it.
+    let bytes = request("POST", PATH, &[], &vec![b' '; 4 << 20]);
+    for number in 0..25 {
+        let mut client = Client::connect(weir.addr);
+        let sent = client.try_send(&bytes);
+        assert!(sent.is_ok(), "{number}: {sent:?}");
+        assert_eq!(client.answer(LIMIT).status, 400, "{number}");
+        if number % 2 == 0 {
+            // Long enough for the timer thread to go to sleep, so that the next one wakes it.
+            std::thread::sleep(Duration::from_millis(60));
+        }
+    }
+    weir.idle(LIMIT);
+}

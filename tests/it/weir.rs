@@ -19,7 +19,7 @@ use crate::upstream::Format;
 use crate::wait::{LIMIT, until};
 
 /// How much of standard error is kept: its end.
-const LOG_KEPT: usize = 1024 * 1024;
+const LOG_KEPT: usize = 256 * 1024 * 1024;
 
 /// A running weir. Dropping it kills it.
 pub struct Weir {
@@ -78,11 +78,16 @@ impl Weir {
 
     /// With so few file descriptors, soft and hard.
     pub fn start_limited(config: &Value, descriptors: usize) -> Weir {
+        Weir::start_under(&format!("ulimit -n {descriptors}"), config)
+    }
+
+    /// After this line of shell.
+    pub fn start_under(limit: &str, config: &Value) -> Weir {
         let dir = Folder::new();
         let file = dir.path().join("weir.json");
         fs::write(&file, serde_json::to_vec_pretty(config).unwrap()).unwrap();
         let mut command = Command::new("/bin/sh");
-        let script = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
+        let script = format!("{limit}; exec \"$0\" \"$@\"");
         command.args(["-c", &script]).arg(binary());
         command.arg("--config").arg(&file);
         Weir::spawn(command, &[], &[], dir, None)

@@ -362,9 +362,7 @@ fn an_endless_answer_does_not_fill_the_memory() {
     let mut decoder = Decode::new(Arc::default());
     let mut said = Said::default();
     for data in [
-        format!(
-            r#"{{"type":"response.output_item.done","output_index":0,"item":{{"type":"reasoning","id":"kept"}}}}"#
-        ),
+        r#"{"type":"response.output_item.done","output_index":0,"item":{"type":"reasoning","id":"kept"}}"#.to_owned(),
         format!(
             r#"{{"type":"response.output_item.done","output_index":1,"item":{{"type":"reasoning","encrypted_content":"{}"}}}}"#,
             "x".repeat(9 << 20)

@@ -1,0 +1,398 @@
+//! Mixed load over all formats, with faults and leavers at random, and the books balanced at the
+//! end.
+//!
+//! `make soak` runs it for three minutes; the suite runs it for `SMOKE`. The seed is printed, and
+//! `SOAK_SEED` plays the same choices again.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use serde_json::json;
+
+use crate::client::{Answer, Client, chat, request};
+use crate::completion::{Completion, Streamed};
+use crate::faults::{FORMATS, PIECES, begun};
+use crate::upstream::{Format, Received, Reply, Upstream};
+use crate::wait::{LIMIT, until};
+use crate::weir::{Weir, config, upstream};
+
+/// Seconds in the ordinary suite.
+const SMOKE: u64 = 4;
+
+const CALLERS: u64 = 16;
+
+/// A stall longer than this is the upstream's fault.
+const SILENCE_MS: u64 = 400;
+
+/// The choices of one run: the same seed and question give the same answer.
+#[derive(Clone, Copy)]
+struct Dice(u64);
+
+impl Dice {
+    fn roll(self, question: u64, sides: u64) -> u64 {
+        let mut state = self.0 ^ question.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        for _ in 0..3 {
+            state ^= state >> 29;
+            state = state.wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            state ^= state >> 32;
+        }
+        state % sides
+    }
+}
+
+/// What the upstreams did with one request, in order.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Sent {
+    /// A whole answer.
+    Answer,
+    /// The begin of one, in an order that nothing overtakes.
+    Begin,
+    /// Nothing that a caller could have seen for sure.
+    Nothing,
+}
+
+type Book = Arc<Mutex<HashMap<u64, Vec<Sent>>>>;
+
+/// The number that the request's message holds.
+fn number(request: &Received) -> u64 {
+    let text = String::from_utf8_lossy(&request.body).into_owned();
+    let digits = text.split("soak ").nth(1).unwrap_or_default();
+    let end = digits.find(|sign: char| !sign.is_ascii_digit());
+    digits[..end.unwrap_or(digits.len())]
+        .parse()
+        .unwrap_or_else(|_| panic!("no number in {text}"))
+}
+
+fn play(format: Format, request: &Received, dice: Dice, book: &Book) -> Reply {
+    let number = number(request);
+    let streams = request.wants_stream();
+    let attempt = book.lock().unwrap().get(&number).map_or(0, Vec::len) as u64;
+    let busy = if format == Format::Anthropic {
+        "overloaded_error"
+    } else {
+        "unavailable"
+    };
+    let (sent, reply) = match dice.roll(number * 8 + attempt, 32) {
+        0 => (Sent::Nothing, Reply::silence().flush().reset()),
+        1 => (Sent::Nothing, Reply::silence().flush().close()),
+        2 => (Sent::Nothing, Reply::silence().raw("HTTP/1.1 2").close()),
+        3 => (Sent::Nothing, format.error(503, busy, "their words")),
+        4 => {
+            let limited = format.error(429, "rate_limit_error", "their words");
+            (Sent::Nothing, limited.header("retry-after-ms", "30"))
+        }
+        5 => (
+            Sent::Nothing,
+            Reply::whole(200, "text/html", "<html>x</html>"),
+        ),
+        6 => (Sent::Nothing, Reply::whole(200, "application/json", "")),
+        7 => (Sent::Nothing, Reply::silence().hang()),
+        8 => (Sent::Begin, begun(format, streams).close()),
+        9 => (Sent::Begin, begun(format, streams).hang()),
+        10 if streams => {
+            let event = format.error_event(503, busy, "their words");
+            (Sent::Begin, begun(format, true).event(&event).end())
+        }
+        11 if streams => {
+            let damaged = begun(format, true).event("data: {\"type\": \"cont\n\n");
+            (Sent::Begin, damaged.end())
+        }
+        12 => (Sent::Nothing, begun(format, streams).reset()),
+        13 => {
+            // Slow, with heartbeats on the way, and then fine.
+            let answer = format.answer(request, &PIECES);
+            let mut slow = Reply::silence();
+            for step in answer.steps {
+                slow = slow.then(step).delay(Duration::from_millis(40));
+            }
+            (Sent::Answer, slow)
+        }
+        // The connection dies as soon as it rests in the pool.
+        14 => (
+            Sent::Answer,
+            format.answer(request, &PIECES).flush().close(),
+        ),
+        _ => (Sent::Answer, format.answer(request, &PIECES)),
+    };
+    book.lock().unwrap().entry(number).or_default().push(sent);
+    reply
+}
+
+/// How a request ended for its caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum End {
+    Fine,
+    Refused(u16),
+    Broken,
+    /// The caller did not stay to see. The flag: its request was sent whole.
+    Left(bool),
+}
+
+struct Caller {
+    dice: Dice,
+    addr: std::net::SocketAddr,
+    next: Arc<AtomicU64>,
+}
+
+impl Caller {
+    /// Asks and asks until the time is over.
+    fn run(&self, until: Instant) -> Vec<(u64, bool, End)> {
+        let mut ends = Vec::new();
+        let mut kept: Option<Client> = None;
+        while Instant::now() < until {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            let dice = Dice(self.dice.0 ^ 0x5eed);
+            let format = FORMATS[dice.roll(number * 4, FORMATS.len() as u64) as usize];
+            let streams = dice.roll(number * 4 + 1, 2) == 0;
+            let bytes = ask(number, format, streams);
+            let fresh = dice.roll(number * 4 + 2, 3) == 0;
+            let mut client = match kept.take() {
+                Some(client) if !fresh => client,
+                _ => Client::connect(self.addr),
+            };
+            let end = match dice.roll(number * 4 + 3, 16) {
+                0 => {
+                    let length = dice.roll(number * 4 + 7, bytes.len() as u64) as usize;
+                    let _ = client.try_send(&bytes[..length]);
+                    leave(client, number);
+                    End::Left(false)
+                }
+                1..=2 => {
+                    let whole = client.try_send(&bytes).is_ok();
+                    thread::sleep(Duration::from_millis(dice.roll(number * 4 + 7, 120)));
+                    leave(client, number);
+                    End::Left(whole)
+                }
+                _ => {
+                    // A kept connection may have been closed meanwhile, as after a 4xx.
+                    if client.try_send(&bytes).is_err() {
+                        client = Client::connect(self.addr);
+                        client.send(&bytes);
+                    }
+                    let answer = client.answer(2 * LIMIT);
+                    kept = Some(client);
+                    judge(number, &answer)
+                }
+            };
+            ends.push((number, streams, end));
+        }
+        ends
+    }
+}
+
+fn ask(number: u64, format: Format, streams: bool) -> Vec<u8> {
+    let mut body = chat(&format!("{}/{}", format.name(), format.model()), streams);
+    body["messages"][0]["content"] = json!(format!("soak {number}."));
+    let id = format!("soak-{number}");
+    let headers = [("X-Request-Id", &*id), ("Content-Type", "application/json")];
+    request(
+        "POST",
+        "/v1/chat/completions",
+        &headers,
+        body.to_string().as_bytes(),
+    )
+}
+
+fn leave(client: Client, number: u64) {
+    match number % 2 {
+        0 => client.hang_up(),
+        _ => client.reset(),
+    }
+}
+
+fn judge(number: u64, answer: &Answer) -> End {
+    let kind = answer.header("content-type").unwrap_or_default();
+    if answer.status != 200 {
+        let expected = [429, 500, 502, 503, 504].contains(&answer.status);
+        assert!(expected, "{number}: {} {}", answer.status, answer.text());
+        crate::first_mile::error_of(answer);
+        return End::Refused(answer.status);
+    }
+    let completion = match kind.starts_with("text/event-stream") {
+        true => {
+            let streamed = Streamed::of_body(&answer.text());
+            assert!(
+                streamed.done != streamed.error.is_some(),
+                "{number}: {}",
+                answer.text()
+            );
+            if !streamed.done {
+                return End::Broken;
+            }
+            streamed.completion
+        }
+        false => Completion::whole(&answer.json()),
+    };
+    assert_eq!(
+        completion.content,
+        PIECES.concat(),
+        "{number}: {}",
+        answer.text()
+    );
+    End::Fine
+}
+
+#[test]
+fn every_request_is_accounted_for_and_nothing_stays_behind() {
+    let variable = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
+    let seconds = variable("SOAK_SECONDS").unwrap_or(SMOKE);
+    let seed = variable("SOAK_SEED").unwrap_or_else(|| {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        since.map_or(1, |since| since.as_nanos() as u64)
+    });
+    eprintln!("SOAK_SEED={seed}");
+    let dice = Dice(seed);
+    let book = Book::default();
+    let scripted = FORMATS.map(|format| {
+        let book = Arc::clone(&book);
+        Upstream::start(move |request| play(format, request, dice, &book))
+    });
+    let entries = FORMATS.iter().zip(&scripted).map(|(format, scripted)| {
+        let mut entry = upstream(format.name(), *format, &scripted.url(), &["k1", "k2"]);
+        entry["first_byte_ms"] = json!(SILENCE_MS);
+        entry["idle_ms"] = json!(SILENCE_MS);
+        entry
+    });
+    let mut settings = config(Format::OpenAi, "http://127.0.0.1:1", &[]);
+    settings["upstreams"] = entries.collect();
+    settings["keepalive_ms"] = json!(150);
+    let weir = Weir::start(&settings);
+
+    let next = Arc::new(AtomicU64::new(1));
+    let load = |time: Duration| {
+        let until = Instant::now() + time;
+        let callers: Vec<_> = (0..CALLERS)
+            .map(|_| {
+                let (addr, next) = (weir.addr, Arc::clone(&next));
+                let caller = Caller { dice, addr, next };
+                thread::spawn(move || caller.run(until))
+            })
+            .collect();
+        let ends = callers
+            .into_iter()
+            .map(|caller| caller.join().expect("a caller fails"));
+        ends.flatten().collect::<Vec<_>>()
+    };
+    // Once through everything first, so that what is started on demand has been started.
+    let time = Duration::from_secs(seconds);
+    let mut ends = load(time / 4);
+    let (threads, fds, rss) = at_rest(&weir, None);
+    ends.extend(load(time - time / 4));
+    let (_, _, rss_after) = at_rest(&weir, Some((threads, fds)));
+    let status = weir.idle(LIMIT);
+    for upstream in status["upstreams"].as_array().unwrap() {
+        for key in upstream["keys"].as_array().unwrap() {
+            assert_eq!((&key["slots"], &key["free"]), (&json!(8), &json!(8)));
+        }
+    }
+    let mut counts: HashMap<End, usize> = HashMap::new();
+    for (_, _, end) in &ends {
+        *counts.entry(*end).or_default() += 1;
+    }
+    eprintln!("{} requests: {counts:?}", ends.len());
+    eprintln!("RSS {rss} KiB before, {rss_after} KiB after; {threads} threads, {fds} descriptors");
+    check_upstream(&ends, &book);
+    check_log(&weir, &ends);
+    // In the suite there is hardly time to get warm.
+    let allowed = if seconds >= 60 { rss / 10 } else { rss / 3 };
+    assert!(rss_after <= rss + allowed, "{rss} KiB became {rss_after}");
+    assert!(counts[&End::Fine] > ends.len() / 3, "{counts:?}");
+}
+
+/// Threads, descriptors and memory once nothing is going on. Threads and descriptors are waited
+/// for until they are back at what they were.
+fn at_rest(weir: &Weir, before: Option<(usize, usize)>) -> (usize, usize, usize) {
+    weir.idle(2 * LIMIT);
+    match before {
+        // Threads of idle connections live for five seconds.
+        None => {
+            let mut last = usize::MAX;
+            let mut since = Instant::now();
+            until(2 * LIMIT, "the threads to settle", || {
+                let now = weir.threads();
+                if now != last {
+                    (last, since) = (now, Instant::now());
+                }
+                (since.elapsed() > Duration::from_secs(2)).then_some(())
+            });
+        }
+        Some((threads, fds)) => until(3 * LIMIT, "threads and descriptors to go back", || {
+            (weir.threads() <= threads + 8 && weir.fds() <= fds + 16).then_some(())
+        }),
+    }
+    (weir.threads(), weir.fds(), weir.rss_kib())
+}
+
+/// Nothing is sent again once an answer has come, or has begun for a caller who streams.
+fn check_upstream(ends: &[(u64, bool, End)], book: &Book) {
+    let book = book.lock().unwrap();
+    let streams: HashMap<u64, bool> = ends
+        .iter()
+        .map(|(number, streams, _)| (*number, *streams))
+        .collect();
+    for (number, sent) in book.iter() {
+        let last = sent.len() - 1;
+        assert!(sent.len() <= 6, "{number}: {sent:?}");
+        for (position, sent_then) in sent.iter().enumerate() {
+            let final_ = *sent_then == Sent::Answer
+                || (*sent_then == Sent::Begin && streams.get(number) == Some(&true));
+            assert!(
+                !final_ || position == last,
+                "{number} was sent again: {sent:?}"
+            );
+        }
+    }
+    for (number, _, end) in ends {
+        let sent = book.get(number).map(Vec::as_slice).unwrap_or_default();
+        if *end == End::Fine {
+            assert_eq!(sent.last(), Some(&Sent::Answer), "{number}");
+        }
+        assert!(
+            *end != End::Left(false) || sent.is_empty(),
+            "{number}: half a request was sent on"
+        );
+    }
+}
+
+/// Each request has one line in the log, whoever left; half a request has one at most.
+fn check_log(weir: &Weir, ends: &[(u64, bool, End)]) {
+    let mut lines: HashMap<u64, Vec<String>> = HashMap::new();
+    for line in weir.log().lines() {
+        let Some((_, rest)) = line.split_once("id=soak-") else {
+            continue;
+        };
+        let number = rest.split(' ').next().unwrap_or_default().parse();
+        lines
+            .entry(number.unwrap_or_default())
+            .or_default()
+            .push(line.to_string());
+    }
+    for (number, _, end) in ends {
+        let told = lines.get(number).map(Vec::as_slice).unwrap_or_default();
+        let status = match end {
+            End::Left(false) => {
+                assert!(told.len() <= 1, "{told:?}");
+                continue;
+            }
+            // One who resets at once may never have been read.
+            End::Left(true) => {
+                assert!(told.len() <= 1, "{told:?}");
+                continue;
+            }
+            End::Fine => Some(200),
+            End::Refused(status) => Some(*status),
+            End::Broken => None,
+        };
+        assert_eq!(told.len(), 1, "{number}: {told:?}");
+        if let Some(status) = status {
+            assert!(
+                told[0].contains(&format!("status={status} ")),
+                "{end:?}: {}",
+                told[0]
+            );
+        }
+    }
+}
