@@ -58,6 +58,7 @@ use crate::sockets;
 use crate::status::Ledger;
 use crate::watch::{Duties, Watch};
 
+mod admission;
 mod crew;
 mod door;
 mod handed;

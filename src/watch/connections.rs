@@ -56,9 +56,6 @@ struct Connection {
     head_since: Option<u64>,
     /// Bytes wait and nobody reads them; seen on the last look.
     unread: bool,
-    /// On the last look its head was too long already. The jobs are counted before the bytes, so
-    /// on one look alone it may be the body of a request that has just begun.
-    long: bool,
     looked: u64,
 }
 
@@ -133,9 +130,7 @@ impl Connections {
             starving |= waits && connection.unread;
             unread |= waits;
             connection.unread = waits;
-            let was_long = std::mem::replace(&mut connection.long, taken > HEAD_BYTES);
-            let too_long = was_long && connection.long;
-            if too_long || connection.is_over(facts, now, self.head_ms) {
+            if taken > HEAD_BYTES || connection.is_over(facts, now, self.head_ms) {
                 over.push(caller);
             } else if open > limit {
                 let lively = connection.is_lively(now);
@@ -203,7 +198,6 @@ impl Connection {
             acked: facts.acked,
             head_since: None,
             unread: false,
-            long: false,
             looked: now,
         }
     }
@@ -215,7 +209,6 @@ impl Connection {
         self.acked = facts.acked;
         self.head_since = None;
         self.unread = false;
-        self.long = false;
     }
 
     /// New, or it has just begun to speak.
