@@ -20,7 +20,8 @@
 //! src/reply.rs       one HTTP reply out, in one write
 //! src/exchange.rs    the story of one chat exchange, top to bottom
 //! src/exchange/      encode.rs: the request for a target; tries.rs: targets, keys and retries;
-//!                    answer.rs: what comes back; ask.rs: POST /ask; dry_run.rs: told, not sent
+//!                    answer.rs: what comes back; caller.rs: whom it goes to; ask.rs: POST /ask;
+//!                    completions.rs: POST /v1/completions; dry_run.rs: told, not sent
 //! src/embeddings.rs  POST /v1/embeddings
 //! src/passthrough.rs the other routes of the OpenAI API, passed on in pieces
 //! src/route.rs       model name -> an ordered list of targets
@@ -48,7 +49,7 @@
 //! src/clock.rs       milliseconds since the begin
 //! src/chat.rs        the words in the middle: Request, Message, Part, Tool, Delta, Usage
 //! src/capability.rs  what each model can do, by its name
-//! src/dialect.rs     what callers may speak;  dialect/{openai,text,ask,embeddings}.rs
+//! src/dialect.rs     what callers may speak;  dialect/{openai,completions,embeddings,ask,text}.rs
 //! src/provider.rs    what upstreams speak;    provider/{openai,anthropic,gemini,responses}.rs
 //! src/demo.rs        the built-in upstream that answers without a key
 //! src/golden.rs      runs tests/golden (in tests only)
