@@ -73,6 +73,8 @@ pub struct Config {
     pub request_log: Option<request_log::Settings>,
     /// `/metrics` is answered without a client key.
     pub metrics_open: bool,
+    /// Images that a model cannot get itself are fetched for it.
+    pub fetch_images: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -252,6 +254,7 @@ impl Default for Config {
             log_format: LogFormat::Text,
             request_log: None,
             metrics_open: table::flag(Top, "metrics_open"),
+            fetch_images: table::flag(Top, "fetch_images"),
         }
     }
 }

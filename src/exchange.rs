@@ -129,7 +129,8 @@ fn run(
         job,
         head,
         dialect,
-        encoder: Encoder::new(head, &state.memory, &recalled),
+        encoder: Encoder::new(head, &state.memory, &recalled)
+            .fetching(state.fetcher.as_ref().map(|fetcher| (fetcher, &**job))),
         stamp: Stamp {
             seed: inbound::unique(),
             created: crate::clock::unix_seconds(),

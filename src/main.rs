@@ -99,6 +99,7 @@ mod embeddings;
 mod error;
 mod exchange;
 mod failure;
+mod fetch;
 #[cfg(test)]
 mod golden;
 mod inbound;

@@ -25,8 +25,6 @@ pub struct Options {
     pub strict: bool,
     /// `anthropic-version` to send.
     pub anthropic_version: String,
-    /// Images that the model cannot get itself are fetched for it.
-    pub fetch_images: bool,
     /// The upstream is the vendor's own, not a compatible server.
     pub official: bool,
     /// Compatible servers only: `developer` messages go out as `system`.
@@ -77,7 +75,6 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             strict: false,
-            fetch_images: false,
             anthropic_version: "2023-06-01".into(),
             official: true,
             developer_as_system: false,
@@ -170,6 +167,12 @@ pub trait Provider: Send + Sync {
     ) -> Result<Encoded, ApiError>;
 
     fn decoder(&self, undo: Arc<Undo>) -> Box<dyn Decoder>;
+
+    /// Whether the provider gets the image at `url` for `model`. Where it does not, the image can
+    /// only be encoded inline.
+    fn fetches(&self, _url: &str, _model: &str, _options: &Options) -> bool {
+        true
+    }
 }
 
 /// The upstream formats of this build, as the config file names them.

@@ -41,6 +41,7 @@ use crate::cancel::Cause;
 use crate::config::{Config, Listen, Upstream};
 use crate::desk::{AtWork, Desk, Job, Phase};
 use crate::discovery::Discovery;
+use crate::fetch::Fetcher;
 use crate::inbound::Call;
 use crate::journal;
 use crate::limits::Limits;
@@ -83,6 +84,8 @@ pub struct State {
     /// One for each upstream of the config.
     pub pools: Vec<Arc<Pool>>,
     pub lines: Vec<Line>,
+    /// Gets images for models that cannot, where the config allows that.
+    pub fetcher: Option<Fetcher>,
     /// Lives as long as the process, whatever is reloaded.
     pub memory: Arc<Memory>,
     /// What client keys have used; lives as long as the process, too.
@@ -122,7 +125,9 @@ impl State {
                 None => pool,
             }));
         }
+        let fetcher = config.fetch_images.then(Fetcher::new).transpose()?;
         let state = State {
+            fetcher,
             request_log: config.request_log.as_ref().map(|wanted| {
                 let old = before.and_then(|before| before.request_log.as_ref());
                 match old.filter(|old| old.is_for(wanted)) {

@@ -112,6 +112,9 @@ fn numbers(top: &Object<'_>, config: &mut Config) {
     if let Some(flag) = top.flag("metrics_open") {
         config.metrics_open = flag;
     }
+    if let Some(flag) = top.flag("fetch_images") {
+        config.fetch_images = flag;
+    }
     if let Some(Ok(level)) = top.text("log_level").map(str::parse) {
         config.log_level = level;
     }

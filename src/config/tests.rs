@@ -255,7 +255,7 @@ fn what_only_some_formats_heed_is_read() {
     assert_eq!(claude.default_max_tokens, limit);
     assert_eq!(plain.max_tokens_field, None);
     assert_eq!(google.safety_settings, None);
-    assert!(google.voices.is_empty() && !plain.fetch_images);
+    assert!(google.voices.is_empty());
 
     let members = format!(
         r#"{members}, "auto_cache": true, "reject_forced_tools": true, "reject_prefill": true,
@@ -264,7 +264,9 @@ fn what_only_some_formats_heed_is_read() {
         "reasoning_summary": false, "ask_usage": true, "max_tokens_field": "max_tokens""#
     );
     let text = format!(r#"{{"fetch_images": true, "upstreams": [{{{members}}}]}}"#);
-    let set = good(&text).upstreams.remove(0).options;
+    let mut config = good(&text);
+    assert!(config.fetch_images && !Config::default().fetch_images);
+    let set = config.upstreams.remove(0).options;
     let (claude, google) = (&set.anthropic, &set.gemini);
     assert!(claude.auto_cache && claude.reject_forced_tools && claude.reject_prefill);
     assert_eq!(claude.default_max_tokens, 9);
@@ -275,7 +277,7 @@ fn what_only_some_formats_heed_is_read() {
         Some(r#"[{"category":"A","threshold":"B"},{"category":"C","threshold":"D\""}]"#)
     );
     assert_eq!(google.voices, [("alloy".to_owned(), "Kore".to_owned())]);
-    assert!(!set.responses.summary && set.ask_usage && set.fetch_images);
+    assert!(!set.responses.summary && set.ask_usage);
     assert_eq!(set.max_tokens_field.as_deref(), Some("max_tokens"));
     let unset = with_upstream(
         r#""name": "a", "format": "anthropic", "base_url": "http://a", "thinking_display": "unset""#,

@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn base64_is_little_endian_floats() {
+    fn vector_35_base64_is_little_endian_floats() {
         assert_eq!(
             answer(r#"{"input":"x","encoding_format":"base64"}"#, &[vec![1.0]]),
             r#"{"object":"list","data":[{"object":"embedding","index":0,"embedding":"AACAPw=="}],"model":"m","usage":{"prompt_tokens":7,"total_tokens":7}}"#

@@ -95,6 +95,10 @@ impl Provider for GenerateContent {
     fn decoder(&self, undo: Arc<Undo>) -> Box<dyn Decoder> {
         Box::new(decode::Decode::new(undo))
     }
+
+    fn fetches(&self, url: &str, model: &str, options: &Options) -> bool {
+        options.gemini(model).since_2_5 || media::is_uploaded(url)
+    }
 }
 
 /// Valid JSON without the white space between its tokens.

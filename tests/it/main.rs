@@ -42,3 +42,4 @@ mod selftest;
 mod soak;
 mod streams;
 mod text;
+mod translation;

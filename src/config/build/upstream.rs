@@ -103,7 +103,6 @@ pub fn read(
     let options = &mut upstream.options;
     let strict = object.flag("strict").or_else(|| top.flag("strict"));
     options.strict = strict.unwrap_or(options.strict);
-    options.fetch_images = top.flag("fetch_images").unwrap_or_default();
     options.official = object.flag("official").unwrap_or(vendors);
     if object.flag("discover") == Some(true) {
         options.learned = Some(Default::default());
