@@ -332,6 +332,18 @@ impl Reserve {
     }
 }
 
+/// Looks for the open connection from `peer` to our own listening port.
+pub fn caller(local_port: u16, peer: SocketAddr) -> Option<Caller> {
+    let peer = canonical(peer);
+    let is_peer = |other: SocketAddr| canonical(other) == peer;
+    descriptors().into_iter().find_map(|fd| {
+        // Only the one that fits is worth a duplicate.
+        address(fd, libc::getpeername).filter(|other| is_peer(*other))?;
+        let caller = as_caller(fd, local_port)?;
+        is_peer(caller.peer).then_some(caller)
+    })
+}
+
 /// Closes, by number, every descriptor of this connection except our duplicates, which all lie
 /// above `FLOOR`. They are told by the socket itself: a connection that was reset has no peer any
 /// more, and its caller's address may be another connection's by now.
@@ -620,6 +632,10 @@ mod tests {
             .unwrap();
         assert_eq!(callers.len(), 1);
         assert!(!caller.is_gone());
+        let found = super::caller(port, caller.peer).unwrap();
+        assert_eq!(found.peer, caller.peer);
+        assert!(super::caller(port, near.local_addr().unwrap()).is_none());
+        drop(found);
         far.write_all(b"five!").unwrap();
         let bell = Bell::new().unwrap();
         let mut entries = Vec::new();

@@ -151,11 +151,7 @@ impl Watch {
     }
 
     pub fn find(&self, peer: SocketAddr) -> Option<Caller> {
-        let peer = canonical(peer);
-        sockets::callers(self.port)
-            .found
-            .into_iter()
-            .find(|caller| canonical(caller.peer) == peer)
+        sockets::caller(self.port, peer)
     }
 
     /// Closes the connection from `peer`, soon: what was written to it can still be read.
