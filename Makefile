@@ -11,7 +11,7 @@ SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2> /dev/null || echo 0)
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 DIST := target/dist
 
-.PHONY: all run test lint soak crowd install clean help static dist size bench test-static
+.PHONY: all run test test-clients lint soak crowd install clean help static dist size bench test-static
 
 all:
 	$(CARGO) build --locked --release
@@ -31,6 +31,11 @@ SOAK_SECONDS ?= 180
 soak:
 	SOAK_SECONDS=$(SOAK_SECONDS) $(CARGO) test --locked --test it soak:: -- --nocapture
 
+# Real clients against weir; needs python3 and npm, and installs the clients under target/clients.
+test-clients:
+	$(CARGO) build --locked
+	python3 tests/clients/run.py $(CLIENTS)
+
 crowd: all
 	WEIR_BIN=$(CURDIR)/target/release/weir \
 	$(CARGO) test --locked --test it callers::crowd::ten -- --ignored --nocapture
@@ -45,6 +50,8 @@ help:
 	@echo 'all          build target/release/weir'
 	@echo 'run          build it and start it; without a config it is a demo'
 	@echo 'test         run all tests'
+	@echo 'test-clients run SDKs and tools that people use against it, or only CLIENTS="curl llm";'
+	@echo '             needs python3 and npm'
 	@echo 'lint         check formatting and clippy'
 	@echo 'install      copy it to $$DESTDIR$$prefix/bin ($(prefix)/bin)'
 	@echo 'static       build target/static/weir-TARGET, which needs no library; TARGET is $(TARGET) or'

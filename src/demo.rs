@@ -7,8 +7,10 @@
 //! `tool_choice` wants a call or the last user text names a tool, JSON comes when structured
 //! output was asked for, and the token counts (four characters a token) add up.
 //!
-//! A model name that is one of these words, or ends with one behind `-` or `/`, misbehaves, for
-//! tests of what stands in front of weir:
+//! It answers by itself where there is no key, and as the upstream `demo` beside real ones with
+//! `weir --demo`: then every model `demo/...` leads here and no other does. A model name that is one
+//! of these words, or ends with one behind `-` or `/`, misbehaves (`demo/stall`, `demo/gpt-5-429`),
+//! so that people can test their own programs against trouble:
 //!
 //! | word | what happens |
 //! |---|---|

@@ -9,6 +9,8 @@ use crate::chat::{DeltaSink, Usage};
 use crate::error::ApiError;
 
 pub mod ask;
+pub mod completions;
+pub mod embeddings;
 pub mod openai;
 pub mod text;
 
@@ -48,6 +50,8 @@ pub trait Whole: DeltaSink {
 pub enum Dialect {
     /// OpenAI's Chat Completions.
     Chat,
+    /// OpenAI's older completions.
+    Completions,
     /// Nothing but the answer's text.
     Text,
 }
@@ -56,6 +60,7 @@ impl Dialect {
     pub fn streamed(self, stamp: Stamp) -> Box<dyn Streamed> {
         match self {
             Dialect::Chat => Box::new(openai::Chunks::new(stamp)),
+            Dialect::Completions => Box::new(completions::Pieces(completions::Text::new(stamp))),
             Dialect::Text => Box::<text::Text>::default(),
         }
     }
@@ -63,6 +68,7 @@ impl Dialect {
     pub fn whole(self, stamp: Stamp) -> Box<dyn Whole> {
         match self {
             Dialect::Chat => Box::new(openai::Fold::new(stamp)),
+            Dialect::Completions => Box::new(completions::Text::new(stamp)),
             Dialect::Text => Box::<text::Text>::default(),
         }
     }
@@ -75,14 +81,14 @@ impl Dialect {
     /// The content type of an answer, and of an error in its place.
     pub fn content_type(self) -> &'static str {
         match self {
-            Dialect::Chat => "application/json",
+            Dialect::Chat | Dialect::Completions => "application/json",
             Dialect::Text => text::CONTENT_TYPE,
         }
     }
 
     pub fn stream_type(self) -> &'static str {
         match self {
-            Dialect::Chat => "text/event-stream",
+            Dialect::Chat | Dialect::Completions => "text/event-stream",
             Dialect::Text => text::CONTENT_TYPE,
         }
     }
@@ -100,7 +106,7 @@ impl Dialect {
     /// The body of an error.
     pub fn error(self, error: &ApiError) -> Vec<u8> {
         match self {
-            Dialect::Chat => error.to_json(),
+            Dialect::Chat | Dialect::Completions => error.to_json(),
             Dialect::Text => format!("{}\n", error.message).into_bytes(),
         }
     }
@@ -109,7 +115,7 @@ impl Dialect {
     /// end in a way that shows it.
     pub fn last_words(self, error: &ApiError) -> Option<Vec<u8>> {
         match self {
-            Dialect::Chat => Some(openai::error_event(error)),
+            Dialect::Chat | Dialect::Completions => Some(openai::error_event(error)),
             Dialect::Text => None,
         }
     }

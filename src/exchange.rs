@@ -11,12 +11,12 @@ use log::debug;
 
 use crate::cancel;
 use crate::config::{ClientKey, Config, Upstream};
-use crate::desk::{Held, Job};
+use crate::desk::Job;
 use crate::dialect::Dialect;
 use crate::dialect::openai::{Head, Stamp};
 use crate::error::ApiError;
 use crate::failure::{Class, Failure};
-use crate::inbound::{self, Call, NoBody, Scissors};
+use crate::inbound::{self, Call, NoBody};
 use crate::memory::Notes;
 use crate::pool::Lease;
 use crate::provider::Encoded;
@@ -24,18 +24,22 @@ use crate::record::Record;
 use crate::reply::{Reply, push_header};
 use crate::route::{self, Target};
 use crate::server::State;
-use crate::stream::{self, Stream};
+use crate::stream::Stream;
 use crate::upstream::{self, Attempt, ended_for_good};
 
 mod answer;
 mod ask;
+mod caller;
+mod completions;
 pub mod dry_run;
 mod encode;
 pub mod tries;
 
 pub use ask::ask;
+pub use completions::completions;
 
 use answer::{Answered, Sink};
+use caller::{Caller, Unfinished};
 use encode::Encoder;
 use tries::{Refused, Tries, Work};
 
@@ -98,13 +102,35 @@ fn converse(
         },
         false => Caller::Plain(call),
     };
+    let stream = caller.stream();
+    let (outcome, lines) = run(state, job, &id, record, &head, &targets, dialect, stream);
+    caller.finish(outcome, &lines, record);
+}
+
+/// Has one chat request answered: onto the stream, or for the caller of this to send. Gives the
+/// header lines about the last attempt as well.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "all that an exchange consists of, once"
+)]
+fn run(
+    state: &State,
+    job: &Arc<Job>,
+    id: &str,
+    record: &mut Record,
+    head: &Head<'_>,
+    targets: &[Target],
+    dialect: Dialect,
+    stream: Option<Arc<Stream>>,
+) -> (Result<Answered, Refused>, String) {
     let recalled = OnceCell::new();
     let mut exchange = Exchange {
         state,
         job,
-        head: &head,
+        head,
         dialect,
-        encoder: Encoder::new(&head, &state.memory, &recalled),
+        encoder: Encoder::new(head, &state.memory, &recalled)
+            .fetching(state.fetcher.as_ref().map(|fetcher| (fetcher, &**job))),
         stamp: Stamp {
             seed: inbound::unique(),
             created: crate::clock::unix_seconds(),
@@ -112,16 +138,15 @@ fn converse(
             include_usage: head.include_usage,
             legacy_functions: false,
         },
-        id: &id,
-        stream: caller.stream(),
+        id,
+        stream,
         encoded: Encoded::default(),
         broken: false,
         record,
         route_lines: String::new(),
     };
-    let outcome = Tries::new(state, job, &id).run(&mut exchange, &targets);
-    let route_lines = std::mem::take(&mut exchange.route_lines);
-    caller.finish(outcome, &route_lines, record);
+    let outcome = Tries::new(state, job, id).run(&mut exchange, targets);
+    (outcome, exchange.route_lines)
 }
 
 /// What the first target would be sent.
@@ -153,126 +178,6 @@ fn outline(
         dropped: &encoded.dropped,
     };
     dry_run::reply(state, targets, &outline)
-}
-
-/// Whom the answer goes to.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one of them lives on a worker's stack for the time of a request"
-)]
-enum Caller<'w> {
-    Plain(Call<'w>),
-    Stream(Unfinished<'w>),
-}
-
-/// A stream that must be ended on every way out, panics included.
-struct Unfinished<'w> {
-    stream: Arc<Stream>,
-    dialect: Dialect,
-    scissors: Scissors<'w>,
-}
-
-impl<'w> Unfinished<'w> {
-    fn begin(call: Call<'w>, keepalive: Duration, held: Arc<Held>) -> Option<Unfinished<'w>> {
-        /// Longer than any request.
-        const NEVER: Duration = Duration::from_secs(u32::MAX as u64);
-        let (old, dialect, scissors) = (call.old, call.dialect, call.scissors());
-        let (writer, fixed) = call.into_writer()?;
-        let head = stream::Head {
-            content_type: dialect.stream_type(),
-            fixed,
-            trailers: dialect.trailers().filter(|_| !old),
-            attempt: String::new(),
-        };
-        let keepalive = match dialect.has_heartbeat() {
-            true => keepalive,
-            false => NEVER,
-        };
-        Some(Unfinished {
-            stream: Arc::new(Stream::new(writer, !old, head, keepalive, held)),
-            dialect,
-            scissors,
-        })
-    }
-
-    /// Ends the stream because of an error. Does nothing to one that has ended.
-    fn fail(&self, reply: Reply, error: &ApiError) {
-        match self.dialect.last_words(error) {
-            Some(event) => {
-                let _ = self.stream.fail(reply, &event);
-            }
-            None => {
-                if self.stream.abandon(reply) && !self.scissors.cut() {
-                    self.stream.spoil();
-                }
-            }
-        }
-    }
-}
-
-impl Drop for Unfinished<'_> {
-    fn drop(&mut self) {
-        let error = ApiError::new(500, "the gateway failed to answer this request")
-            .with_code("internal_error");
-        self.fail(inbound::refusal(self.dialect, &error), &error);
-    }
-}
-
-impl Caller<'_> {
-    fn stream(&self) -> Option<Arc<Stream>> {
-        match self {
-            Caller::Plain(_) => None,
-            Caller::Stream(unfinished) => Some(Arc::clone(&unfinished.stream)),
-        }
-    }
-
-    fn dialect(&self) -> Dialect {
-        match self {
-            Caller::Plain(call) => call.dialect,
-            Caller::Stream(unfinished) => unfinished.dialect,
-        }
-    }
-
-    /// Says how it ended, to whoever is still there to hear it.
-    fn finish(self, outcome: Result<Answered, Refused>, lines: &str, record: &mut Record) {
-        if let Some(stream) = self.stream() {
-            record.heartbeats = stream.heartbeats();
-        }
-        match (outcome, self) {
-            (Ok(Answered::Streamed), _) => record.status = 200,
-            (Ok(Answered::Whole(body)), Caller::Plain(call)) => {
-                record.status = 200;
-                record.first_byte = Some(record.begun.millis());
-                record.keep_answer(&body);
-                let mut reply = Reply::json(200, body);
-                reply.content_type = call.dialect.content_type();
-                reply.headers.push_str(lines);
-                push_header(&mut reply.headers, "Server-Timing", timing(record));
-                call.reply(reply);
-            }
-            // A whole answer is only asked for where there is no stream.
-            (Ok(Answered::Whole(_)), Caller::Stream(_)) => record.status = 500,
-            (Err(refused), caller) => {
-                record.error = Some(refused.error.message.clone());
-                if refused.caller_gone {
-                    record.status = 499;
-                    return;
-                }
-                record.status = refused.error.status;
-                let mut reply = inbound::refusal(caller.dialect(), &refused.error);
-                record.keep_answer(&reply.body);
-                reply.headers.push_str(lines);
-                push_header(&mut reply.headers, "Server-Timing", timing(record));
-                if refused.hopeless {
-                    push_header(&mut reply.headers, "x-should-retry", "false");
-                }
-                match caller {
-                    Caller::Plain(call) => call.reply(reply),
-                    Caller::Stream(unfinished) => unfinished.fail(reply, &refused.error),
-                }
-            }
-        }
-    }
 }
 
 /// One exchange on its way.
@@ -442,7 +347,11 @@ pub fn timing(record: &Record) -> String {
 }
 
 /// The places that can serve the request, in order.
-fn targets(config: &Config, model: &str, key: Option<&ClientKey>) -> Result<Vec<Target>, ApiError> {
+pub fn targets(
+    config: &Config,
+    model: &str,
+    key: Option<&ClientKey>,
+) -> Result<Vec<Target>, ApiError> {
     let missing = |what: &str| {
         Err(ApiError::new(404, format!("the model `{model}` {what}"))
             .with_code("model_not_found")

@@ -808,7 +808,7 @@ mod tests {
     }
 
     #[test]
-    fn v33_a_pointer_to_the_other_address_is_recognised() {
+    fn vector_33_a_pointer_to_the_other_address_is_recognised() {
         let failure = |status: u16, message: &str| {
             let body = format!(
                 r#"{{"error":{{"message":"{message}","type":"invalid_request_error","param":null,"code":null}}}}"#

@@ -17,7 +17,7 @@ use ureq::{Agent, BodyReader, SendBody};
 
 pub use self::attempt::Phase;
 use self::attempt::Trouble;
-use self::dial::Dialer;
+use self::dial::{Dialer, Reach};
 use self::proxy::Proxies;
 use crate::cancel::{self, Cause};
 
@@ -25,6 +25,7 @@ mod attempt;
 mod connect;
 mod dial;
 mod proxy;
+mod public;
 mod resolve;
 mod sys;
 mod tls;
@@ -71,8 +72,43 @@ impl Line {
             names: resolve::shared(),
             proxies: Arc::new(proxies),
             tls: tls::config(settings.ca_file.as_deref(), also)?,
+            reach: Reach::All,
         };
         Ok(Line::with_dialer(settings, dialer))
+    }
+
+    /// A line to whatever public host a caller names. It goes straight, since behind a proxy
+    /// nobody could tell whom it reaches, and remembers those names apart from the upstreams',
+    /// which callers must not be able to push out. Connections are not kept.
+    pub fn to_public(connect: Duration) -> Result<Line, String> {
+        Line::reaching(Reach::Public, connect, None)
+    }
+
+    /// The same, with a server on loopback that counts as public.
+    #[cfg(test)]
+    pub fn to_public_and(server: std::net::SocketAddr, ca_file: &Path) -> Line {
+        let reach = Reach::PublicAnd(server);
+        let limit = Duration::from_secs(10);
+        Line::reaching(reach, limit, Some(ca_file)).expect("a test's own authority is good")
+    }
+
+    fn reaching(reach: Reach, connect: Duration, ca_file: Option<&Path>) -> Result<Line, String> {
+        let settings = Settings {
+            connect,
+            proxy: Some(String::new()),
+            ca_file: None,
+            connections: 0,
+            idle_age: Duration::ZERO,
+        };
+        let cert_file = std::env::var("SSL_CERT_FILE").ok();
+        let also = cert_file.as_deref().filter(|path| !path.is_empty());
+        let dialer = Dialer {
+            names: resolve::apart(),
+            proxies: Arc::new(Proxies::new(Some(""), |_| None)?),
+            tls: tls::config(ca_file, also.map(Path::new))?,
+            reach,
+        };
+        Ok(Line::with_dialer(&settings, dialer))
     }
 
     fn with_dialer(settings: &Settings, dialer: Dialer) -> Line {
@@ -351,4 +387,4 @@ fn host_and_port(uri: &Uri) -> Option<(&str, u16)> {
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

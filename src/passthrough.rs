@@ -23,7 +23,7 @@ mod place;
 mod work;
 
 pub use body::Body;
-pub use place::is_relayed;
+pub use place::{is_openai, is_relayed, of_any_shape};
 use work::Relay;
 
 /// The caller's headers that mean something to the upstream. All others stay here: keys, cookies,
@@ -60,29 +60,44 @@ pub fn relay(
         Err(error) => return refuse(call, &error, record),
     };
     record.model = body.model.clone().unwrap_or_default();
-    if let Err((call, refused, lines)) = send(state, call, job, record, &path, &body, &targets) {
-        finish(call, &refused, &lines, record);
+    let parcel = Parcel {
+        path: &path,
+        body: &body,
+        may_lack: false,
+    };
+    if let Some(unanswered) = send(state, call, job, record, &parcel, &targets) {
+        unanswered.finish(record);
     }
 }
 
-/// A request that was not answered, and the header lines about its last attempt.
-pub type Unanswered<'w> = (Option<Call<'w>>, Refused, String);
+/// What is passed on.
+pub struct Parcel<'p> {
+    /// Behind the base URL, with its query.
+    pub path: &'p str,
+    pub body: &'p Body,
+    /// The upstream may well lack this route: that is no fault of its keys.
+    pub may_lack: bool,
+}
+
+/// A request that was not answered.
+pub struct Unanswered<'w> {
+    /// `None`: an answer had begun, and its connection is cut.
+    pub call: Option<Call<'w>>,
+    pub refused: Refused,
+    /// Header lines about the last attempt.
+    lines: String,
+}
 
 /// Passes a request on and writes the answer. An error is still to be told: to the caller, if
 /// there is still a way to.
-#[expect(
-    clippy::result_large_err,
-    reason = "the call goes back to whoever answers it, once a request"
-)]
 pub fn send<'w>(
     state: &State,
     call: Call<'w>,
     job: &Arc<Job>,
     record: &mut Record,
-    path: &str,
-    body: &Body,
+    parcel: &Parcel<'_>,
     targets: &[Target],
-) -> Result<(), Unanswered<'w>> {
+) -> Option<Unanswered<'w>> {
     let id = call.id.clone();
     let method = call.method.to_string();
     let mut headers: Vec<(String, String)> = PASSED_ON
@@ -92,12 +107,12 @@ pub fn send<'w>(
     headers.push(("x-request-id".into(), id.clone()));
     if dry_run::is_asked(&call) {
         let model = targets.first().map_or("", |target| target.model.as_str());
-        let held = body.named(model);
+        let held = parcel.body.named(model);
         let outline = Outline {
             method: &method,
-            path,
+            path: parcel.path,
             headers: headers.iter().map(|(n, v)| (&**n, &**v)).collect(),
-            body: (body.rest == 0).then_some(&*held),
+            body: (parcel.body.rest == 0).then_some(&*held),
             dropped: &[],
         };
         match dry_run::reply(state, targets, &outline) {
@@ -107,48 +122,60 @@ pub fn send<'w>(
             }
             Err(error) => refuse(call, &error, record),
         }
-        return Ok(());
+        return None;
     }
     let scissors = call.scissors();
-    let mut relay = Relay::new(state, job, record, call, &method, path, headers, body);
+    let mut relay = Relay::new(state, job, record, call, &method, headers, parcel);
     let outcome = Tries::new(state, job, &id).run(&mut relay, targets);
     let (call, lines) = relay.left();
     match outcome {
         Ok(status) => {
             record.status = status;
-            Ok(())
+            None
         }
         Err(refused) => {
             if call.is_none() && !refused.caller_gone {
                 scissors.cut();
             }
-            Err((call, refused, lines))
+            Some(Unanswered {
+                call,
+                refused,
+                lines,
+            })
         }
     }
 }
 
-/// Tells the caller why there is no answer.
-pub fn finish(call: Option<Call<'_>>, refused: &Refused, lines: &str, record: &mut Record) {
-    record.error = Some(refused.error.message.clone());
-    record.status = match refused.caller_gone {
-        true => 499,
-        false => refused.error.status,
-    };
-    let Some(call) = call else { return };
-    if refused.caller_gone {
-        return;
+impl<'w> Unanswered<'w> {
+    /// The call again, where the upstream turned out to lack the route.
+    pub fn retract(&mut self) -> Option<Call<'w>> {
+        let lacks = self.refused.error.status == 404 && self.refused.error.code.is_none();
+        self.call.take_if(|_| lacks)
     }
-    let mut reply = call.refusal(&refused.error);
-    reply.headers.push_str(lines);
-    push_header(&mut reply.headers, "Server-Timing", timing(record));
-    if refused.hopeless {
-        push_header(&mut reply.headers, "x-should-retry", "false");
+
+    /// Tells the caller why there is no answer.
+    pub fn finish(self, record: &mut Record) {
+        let refused = &self.refused;
+        record.error = Some(refused.error.message.clone());
+        record.status = match refused.caller_gone {
+            true => 499,
+            false => refused.error.status,
+        };
+        let Some(call) = self.call.filter(|_| !refused.caller_gone) else {
+            return;
+        };
+        let mut reply = call.refusal(&refused.error);
+        reply.headers.push_str(&self.lines);
+        push_header(&mut reply.headers, "Server-Timing", timing(record));
+        if refused.hopeless {
+            push_header(&mut reply.headers, "x-should-retry", "false");
+        }
+        call.reply(reply);
     }
-    call.reply(reply);
 }
 
 /// 400 for a model whose upstream has no such route.
-fn no_such_route(model: &str, format: &str) -> ApiError {
+pub fn no_such_route(model: &str, format: &str) -> ApiError {
     let message =
         format!("the model `{model}` is served in the {format} format, which has no such route");
     ApiError::invalid("model", message).with_code("unsupported_parameter")

@@ -31,6 +31,10 @@ pub struct Options {
     pub developer_as_system: bool,
     /// Compatible servers only: top-level request fields that are not forwarded.
     pub strip: Vec<String>,
+    /// Compatible servers only: the one name for the limit of an answer that they know.
+    pub max_tokens_field: Option<String>,
+    /// Compatible servers only: streams are asked for their usage.
+    pub ask_usage: bool,
     /// What the upstream's own model list says, where it is asked for one.
     pub learned: Option<Arc<Learned>>,
     /// Anthropic's format only.
@@ -75,6 +79,8 @@ impl Default for Options {
             official: true,
             developer_as_system: false,
             strip: Vec::new(),
+            max_tokens_field: None,
+            ask_usage: false,
             learned: None,
             anthropic: anthropic::Switches::default(),
             gemini: gemini::Switches::default(),
@@ -161,6 +167,12 @@ pub trait Provider: Send + Sync {
     ) -> Result<Encoded, ApiError>;
 
     fn decoder(&self, undo: Arc<Undo>) -> Box<dyn Decoder>;
+
+    /// Whether the provider gets the image at `url` for `model`. Where it does not, the image can
+    /// only be encoded inline.
+    fn fetches(&self, _url: &str, _model: &str, _options: &Options) -> bool {
+        true
+    }
 }
 
 /// The upstream formats of this build, as the config file names them.

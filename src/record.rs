@@ -122,6 +122,24 @@ impl Record {
         }
     }
 
+    /// Counts in what a part of the request came to.
+    pub fn absorb(&mut self, part: &Record) {
+        fn add(sum: &mut Option<u64>, more: Option<u64>) {
+            if let Some(more) = more {
+                *sum = Some(sum.unwrap_or(0).saturating_add(more));
+            }
+        }
+        self.upstream.clone_from(&part.upstream);
+        self.key.clone_from(&part.key);
+        self.attempts += part.attempts;
+        self.switches += part.switches;
+        self.upstream_ms += part.upstream_ms;
+        add(&mut self.usage.prompt, part.usage.prompt);
+        add(&mut self.usage.completion, part.usage.completion);
+        // The parts were charged for.
+        self.spent = true;
+    }
+
     /// What the answer cost.
     pub fn tokens(&self) -> u64 {
         let count = |tokens: Option<u64>| tokens.unwrap_or(0);

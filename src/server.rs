@@ -43,6 +43,7 @@ use crate::cancel::Cause;
 use crate::config::{Config, Listen, Upstream};
 use crate::desk::{AtWork, Desk, Job, Phase};
 use crate::discovery::Discovery;
+use crate::fetch::Fetcher;
 use crate::inbound::Call;
 use crate::journal;
 use crate::limits::Limits;
@@ -57,6 +58,7 @@ use crate::sockets;
 use crate::status::Ledger;
 use crate::watch::{Duties, Watch};
 
+mod admission;
 mod crew;
 mod door;
 mod handed;
@@ -85,6 +87,8 @@ pub struct State {
     /// One for each upstream of the config.
     pub pools: Vec<Arc<Pool>>,
     pub lines: Vec<Line>,
+    /// Gets images for models that cannot, where the config allows that.
+    pub fetcher: Option<Fetcher>,
     /// Lives as long as the process, whatever is reloaded.
     pub memory: Arc<Memory>,
     /// What client keys have used; lives as long as the process, too.
@@ -124,7 +128,9 @@ impl State {
                 None => pool,
             }));
         }
+        let fetcher = config.fetch_images.then(Fetcher::new).transpose()?;
         let state = State {
+            fetcher,
             request_log: config.request_log.as_ref().map(|wanted| {
                 let old = before.and_then(|before| before.request_log.as_ref());
                 match old.filter(|old| old.is_for(wanted)) {
@@ -177,7 +183,10 @@ pub struct Gateway {
     watch: Arc<Watch>,
     door: Door,
     crew: Crew,
+    /// `/readyz` says so.
     draining: AtomicBool,
+    /// No new chats, and no new connections.
+    closed: AtomicBool,
     /// Chats in the works, each on a worker of its own.
     chats: Arc<AtomicUsize>,
     max_chats: usize,
@@ -286,6 +295,7 @@ fn start(config: Config) -> Result<Started, String> {
         door: Door::new(opened).map_err(cannot)?,
         crew: Crew::default(),
         draining: AtomicBool::new(false),
+        closed: AtomicBool::new(false),
         chats: Arc::default(),
         max_chats,
         begun: Instant::now(),
@@ -306,7 +316,7 @@ fn start(config: Config) -> Result<Started, String> {
         let gateway = Arc::clone(&gateway);
         let opening = Arc::new(AtomicBool::new(false));
         Box::new(move || {
-            if gateway.draining.load(Ordering::Acquire) || opening.swap(true, Ordering::AcqRel) {
+            if gateway.closed.load(Ordering::Acquire) || opening.swap(true, Ordering::AcqRel) {
                 return;
             }
             // It may take until there are descriptors again, and heartbeats must not wait for it.
@@ -395,7 +405,7 @@ fn serve(
         if signal == SIGHUP {
             reload_config(gateway, reload);
         } else {
-            return drain(gateway, signals);
+            return drain(gateway, signal, signals);
         }
     }
     error!("nobody waits for signals any more");
@@ -434,9 +444,28 @@ fn reload_config(gateway: &Arc<Gateway>, reload: &dyn Fn() -> Result<Config, Str
     }
 }
 
-/// No new connections; running requests finish in their time or are cut.
-fn drain(gateway: &Gateway, signals: &Receiver<i32>) -> ExitCode {
+/// First a time in which only `/readyz` tells; then no new connections, and running requests finish
+/// in their time or are cut.
+fn drain(gateway: &Gateway, signal: i32, signals: &Receiver<i32>) -> ExitCode {
     gateway.draining.store(true, Ordering::Release);
+    let unready = gateway.state().config.unready;
+    // Whoever presses Ctrl-C has no balancer in front.
+    if signal == SIGTERM && !unready.is_zero() {
+        info!(
+            "stopping: for {} ms only /readyz says so",
+            unready.as_millis()
+        );
+        let until = Instant::now() + unready;
+        while let Some(left) = until.checked_duration_since(Instant::now()) {
+            match signals.recv_timeout(left) {
+                Ok(SIGHUP) => {}
+                Err(RecvTimeoutError::Timeout) => break,
+                Ok(_) => leave_at_once(gateway),
+                Err(RecvTimeoutError::Disconnected) => thread::sleep(left),
+            }
+        }
+    }
+    gateway.closed.store(true, Ordering::Release);
     gateway.door.close();
     let limit = gateway.state().config.drain;
     info!("stopping: running requests have {} ms", limit.as_millis());
@@ -450,6 +479,13 @@ fn drain(gateway: &Gateway, signals: &Receiver<i32>) -> ExitCode {
     }
     wait_until_idle(gateway, signals, LAST_WORDS);
     leave(gateway, ExitCode::SUCCESS)
+}
+
+fn leave_at_once(gateway: &Gateway) -> ! {
+    warn!("stopped by a second signal");
+    gateway.door.remove_file();
+    journal::flush();
+    std::process::exit(1);
 }
 
 fn leave(gateway: &Gateway, code: ExitCode) -> ExitCode {
@@ -470,12 +506,7 @@ fn wait_until_idle(gateway: &Gateway, signals: &Receiver<i32>, limit: Duration) 
         }
         match signals.recv_timeout(LOOK) {
             Ok(SIGHUP) | Err(RecvTimeoutError::Timeout) => {}
-            Ok(_) => {
-                warn!("stopped by a second signal");
-                gateway.door.remove_file();
-                journal::flush();
-                std::process::exit(1);
-            }
+            Ok(_) => leave_at_once(gateway),
             Err(RecvTimeoutError::Disconnected) => thread::sleep(LOOK),
         }
     }

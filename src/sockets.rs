@@ -151,6 +151,16 @@ impl Caller {
         let _ = self.disconnect();
     }
 
+    /// Connects to no address, which resets a connection that is open.
+    fn disconnect(&self) -> io::Result<()> {
+        // SAFETY: plain numbers, for which all zeroes is a value.
+        let mut nowhere: libc::sockaddr = unsafe { mem::zeroed() };
+        nowhere.sa_family = libc::AF_UNSPEC as libc::sa_family_t;
+        let length = mem::size_of::<libc::sockaddr>() as libc::socklen_t;
+        // SAFETY: the address is as long as said.
+        check(unsafe { libc::connect(self.fd.as_raw_fd(), &nowhere, length) }).map(drop)
+    }
+
     /// Ends the connection with a reset and without an orderly end before it, so that nobody can
     /// take what was written for the whole of an answer.
     pub fn break_off(&self) {
@@ -163,16 +173,6 @@ impl Caller {
             std::thread::sleep(Duration::from_millis(1));
         }
         self.shut();
-    }
-
-    /// Connects to no address, which resets a connection that is open.
-    fn disconnect(&self) -> io::Result<()> {
-        // SAFETY: plain numbers, for which all zeroes is a value.
-        let mut nowhere: libc::sockaddr = unsafe { mem::zeroed() };
-        nowhere.sa_family = libc::AF_UNSPEC as libc::sa_family_t;
-        let length = mem::size_of::<libc::sockaddr>() as libc::socklen_t;
-        // SAFETY: the address is as long as said.
-        check(unsafe { libc::connect(self.fd.as_raw_fd(), &nowhere, length) }).map(drop)
     }
 
     /// Says that nothing more will be written; the peer can still read what was.
@@ -273,44 +273,63 @@ impl Caller {
     }
 }
 
-/// The open connections to our own listening port.
-#[derive(Debug, Default)]
-pub struct Found {
-    /// Each once.
-    pub callers: Vec<Caller>,
-    /// Nothing was missed for want of a descriptor to duplicate into.
+/// Open connections to our own listening port.
+pub struct Callers {
+    /// Each connection once.
+    pub found: Vec<Caller>,
+    /// All are there. Without a free descriptor a connection cannot be looked at, and then its
+    /// absence says nothing.
     pub complete: bool,
 }
 
-/// Looks for every open connection to our own listening port.
-pub fn callers(local_port: u16) -> Found {
+pub fn callers(local_port: u16) -> Callers {
+    let mut found: Vec<Caller> = Vec::new();
     let mut seen = HashSet::new();
-    let mut found = Found {
-        callers: Vec::new(),
-        complete: true,
-    };
+    let mut complete = true;
     for fd in descriptors() {
-        // One or two system calls sort most descriptors out before a duplicate is made. The server
-        // holds two descriptors of each connection; one duplicate is enough.
-        let ours = address(fd, libc::getsockname).is_some_and(|local| local.port() == local_port);
-        if !ours {
+        if address(fd, libc::getsockname).is_none_or(|local| local.port() != local_port) {
             continue;
         }
-        match address(fd, libc::getpeername) {
-            Some(peer) if !seen.contains(&peer) => {}
-            _ => continue,
-        }
+        // The server holds two descriptors of each connection; one duplicate is enough.
+        let Some(peer) = address(fd, libc::getpeername).filter(|peer| !seen.contains(peer)) else {
+            continue;
+        };
         match as_caller(fd, local_port) {
-            Ok(Some(caller)) => {
-                if seen.insert(caller.peer) {
-                    found.callers.push(caller);
-                }
-            }
-            Ok(None) => {}
-            Err(NoDescriptor) => found.complete = false,
+            Some(caller) if seen.insert(caller.peer) => found.push(caller),
+            Some(_) => {}
+            // Closed meanwhile, or no descriptor is free. The other one may still do.
+            None => complete &= address(fd, libc::getpeername) != Some(peer),
         }
     }
-    found
+    Callers { found, complete }
+}
+
+/// Descriptors held back for the search among them: it needs one for each connection, and it is
+/// what finds those that can be closed when there are none left.
+#[derive(Debug, Default)]
+pub struct Reserve(Vec<OwnedFd>);
+
+impl Reserve {
+    const SIZE: usize = 16;
+
+    pub fn release(&mut self) {
+        self.0.clear();
+    }
+
+    /// Takes back what can be had.
+    pub fn refill(&mut self) {
+        while self.0.len() < Self::SIZE {
+            let floor = FLOOR.load(Ordering::Relaxed);
+            // Numbers from where our duplicates get theirs; of what does not matter.
+            // SAFETY: no memory is involved.
+            let fd = unsafe { libc::fcntl(libc::STDERR_FILENO, libc::F_DUPFD_CLOEXEC, floor) };
+            if fd < 0 {
+                return;
+            }
+            // SAFETY: it was just made and belongs to nobody else.
+            self.0.push(unsafe { OwnedFd::from_raw_fd(fd) });
+        }
+    }
 }
 
 /// Looks for the open connection from `peer` to our own listening port.
@@ -320,7 +339,7 @@ pub fn caller(local_port: u16, peer: SocketAddr) -> Option<Caller> {
     descriptors().into_iter().find_map(|fd| {
         // Only the one that fits is worth a duplicate.
         address(fd, libc::getpeername).filter(|other| is_peer(*other))?;
-        let caller = as_caller(fd, local_port).ok().flatten()?;
+        let caller = as_caller(fd, local_port)?;
         is_peer(caller.peer).then_some(caller)
     })
 }
@@ -355,28 +374,26 @@ fn socket_number(fd: RawFd) -> Option<(libc::dev_t, libc::ino_t)> {
     is_socket.then_some((stat.st_dev, stat.st_ino))
 }
 
-/// There is no descriptor left to duplicate into.
-struct NoDescriptor;
-
 /// A duplicate of `fd`, if it is a connection to `local_port`.
-fn as_caller(fd: RawFd, local_port: u16) -> Result<Option<Caller>, NoDescriptor> {
+fn as_caller(fd: RawFd, local_port: u16) -> Option<Caller> {
+    // One system call sorts most descriptors out before a duplicate is made.
+    if address(fd, libc::getsockname)?.port() != local_port {
+        return None;
+    }
     let floor = FLOOR.load(Ordering::Relaxed);
     // SAFETY: duplicating any number is harmless; a closed one gives an error.
     let duplicate = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, floor) };
     if duplicate < 0 {
-        return match io::Error::last_os_error().raw_os_error() {
-            Some(libc::EBADF) => Ok(None),
-            _ => Err(NoDescriptor),
-        };
+        return None;
     }
     // SAFETY: the duplicate was just made and belongs to nobody else.
     let owned = unsafe { OwnedFd::from_raw_fd(duplicate) };
     // Looked at again on the duplicate: the number may have been reused in between.
-    let local = address(duplicate, libc::getsockname);
-    if local.is_none_or(|local| local.port() != local_port) {
-        return Ok(None);
+    if address(duplicate, libc::getsockname)?.port() != local_port {
+        return None;
     }
-    Ok(address(duplicate, libc::getpeername).map(|peer| Caller { fd: owned, peer }))
+    let peer = address(duplicate, libc::getpeername)?;
+    Some(Caller { fd: owned, peer })
 }
 
 /// The numbers of the open descriptors.
@@ -608,7 +625,7 @@ mod tests {
     #[test]
     fn a_caller_is_found_by_its_address_and_its_hang_up_is_seen_without_reading() {
         let (mut far, near, port) = pair();
-        let callers = callers(port).callers;
+        let callers = callers(port).found;
         let caller = callers
             .iter()
             .find(|caller| caller.peer == far.local_addr().unwrap())
@@ -650,7 +667,7 @@ mod tests {
     fn a_reset_ends_a_reader_in_spite_of_what_has_arrived() {
         let (mut far, mut near, port) = pair();
         far.write_all(&[1; 1000]).unwrap();
-        let caller = callers(port).callers.remove(0);
+        let caller = callers(port).found.remove(0);
         while caller.unread() < 1000 {
             std::thread::yield_now();
         }
@@ -669,10 +686,10 @@ mod tests {
             l_linger: 0,
         };
         set(far.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER, &linger).unwrap();
-        let held = callers(port).callers;
+        let held = callers(port).found;
         drop(far);
         assert!(held[0].is_gone());
-        assert!(callers(port).callers.is_empty());
+        assert!(callers(port).found.is_empty());
         drop(near);
     }
 
@@ -681,7 +698,7 @@ mod tests {
         use std::os::fd::IntoRawFd;
         let (far, near, port) = pair();
         let other = pair();
-        let caller = callers(port).callers.remove(0);
+        let caller = callers(port).found.remove(0);
         let number = near.into_raw_fd();
         let linger = libc::linger {
             l_onoff: 1,
@@ -689,7 +706,7 @@ mod tests {
         };
         set(far.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER, &linger).unwrap();
         drop(far);
-        assert!(callers(port).callers.is_empty());
+        assert!(callers(port).found.is_empty());
         let socket = socket_number(number).unwrap();
         close_leaked(&caller);
         // Other tests may have taken the number.
@@ -701,7 +718,7 @@ mod tests {
     fn our_own_end_of_reading_is_no_hang_up() {
         let (far, near, port) = pair();
         near.shutdown(std::net::Shutdown::Read).unwrap();
-        let callers = callers(port).callers;
+        let callers = callers(port).found;
         assert!(!callers[0].is_gone());
         drop(far);
     }

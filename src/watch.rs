@@ -22,7 +22,7 @@ use crate::cancel::Cause;
 use crate::clock;
 use crate::desk::{Desk, Job};
 use crate::inbound::Unread;
-use crate::sockets::{self, Bell, Caller, canonical};
+use crate::sockets::{self, Bell, Caller, Reserve, canonical};
 
 mod connections;
 
@@ -196,6 +196,7 @@ impl Watch {
             .stack_size(STACK)
             .spawn(move || {
                 let mut round = Round::new(watch, duties);
+                round.reserve.refill();
                 while !round.watch.stopping.load(Ordering::Acquire) {
                     // Everybody's timers hang on this thread, so nothing may end it.
                     let done = catch_unwind(AssertUnwindSafe(|| round.go()));
@@ -227,6 +228,7 @@ struct Round {
     duties: Duties,
     connections: Connections,
     entries: Vec<libc::pollfd>,
+    reserve: Reserve,
     seen_begun: u64,
     /// When the listening queue was first seen with somebody in it.
     queue_since: Option<u64>,
@@ -245,6 +247,7 @@ impl Round {
             duties,
             connections,
             entries: Vec::new(),
+            reserve: Reserve::default(),
             seen_begun: 0,
             queue_since: None,
             next_pass: 0,
@@ -320,12 +323,14 @@ impl Round {
         if self.watch.port == 0 || !(wanted || now >= self.next_pass) {
             return;
         }
-        let found = sockets::callers(self.watch.port);
+        self.reserve.release();
+        let callers = sockets::callers(self.watch.port);
         self.watch
             .connections
-            .store(found.callers.len(), Ordering::Relaxed);
+            .store(callers.found.len(), Ordering::Relaxed);
         let watch = &self.watch;
-        let outcome = self.connections.look(found, jobs, &|| watch.jobs(), now);
+        let outcome = self.connections.look(callers, jobs, &|| watch.jobs(), now);
+        self.reserve.refill();
         // Whoever waits to be accepted does so because many come, not because nobody is let in.
         if outcome.fresh > 0 {
             self.queue_since = None;

@@ -100,6 +100,7 @@ fn numbers(top: &Object<'_>, config: &mut Config) {
     millis("write_timeout_ms", &mut config.write_timeout);
     millis("body_wait_ms", &mut config.body_wait);
     millis("drain_ms", &mut config.drain);
+    millis("unready_ms", &mut config.unready);
     millis("backoff_ms", &mut config.backoff);
     millis("cool_down_max_ms", &mut config.cool_down_max);
 
@@ -111,6 +112,9 @@ fn numbers(top: &Object<'_>, config: &mut Config) {
     }
     if let Some(flag) = top.flag("metrics_open") {
         config.metrics_open = flag;
+    }
+    if let Some(flag) = top.flag("fetch_images") {
+        config.fetch_images = flag;
     }
     if let Some(Ok(level)) = top.text("log_level").map(str::parse) {
         config.log_level = level;

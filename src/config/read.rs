@@ -177,7 +177,7 @@ fn fits(kind: Kind, path: &str, value: &Node, findings: &mut Findings) -> bool {
             }
             return fine;
         }
-        (Kind::Headers, Node::Object(members)) => {
+        (Kind::Pairs, Node::Object(members)) => {
             let mut fine = true;
             for (name, node) in members {
                 fine &= fits(Kind::Text, &member(path, name), node, findings);
@@ -190,7 +190,7 @@ fn fits(kind: Kind, path: &str, value: &Node, findings: &mut Findings) -> bool {
         (Kind::Flag, _) => "true or false",
         (Kind::Number(..), _) => "a whole number",
         (Kind::Texts, _) => "a list of strings",
-        (Kind::Headers, _) => "an object of strings",
+        (Kind::Pairs, _) => "an object of strings",
         (Kind::Aliases | Kind::RequestLog, _) => "an object",
         (Kind::Upstreams | Kind::ClientKeys, _) => "a list",
     };

@@ -34,7 +34,7 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     Texts,
     /// Names with a text each.
-    Headers,
+    Pairs,
     Aliases,
     Upstreams,
     ClientKeys,
@@ -132,7 +132,7 @@ pub fn reference() -> String {
                 Kind::Number(unit, min, max) => format!("{min} to {max}{}", unit.name()),
                 Kind::Choice(words) => format!("`{}`", words.join("`, `")),
                 Kind::Texts => "list of texts".to_owned(),
-                Kind::Headers => "object of texts".to_owned(),
+                Kind::Pairs => "object of texts".to_owned(),
                 Kind::Aliases => "object of lists".to_owned(),
                 Kind::Upstreams => "list of objects".to_owned(),
                 Kind::ClientKeys => "list".to_owned(),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::build::{self, Ground};
 use super::sources::Origin;
 use super::*;
+use crate::provider::anthropic::Display;
 
 mod chaos;
 mod origins;
@@ -159,7 +160,7 @@ fn every_number_reaches_its_own_field() {
     let config = good(
         r#"{"upstreams": [{"name": "a", "format": "openai", "base_url": "http://b"}],
         "workers": 1, "retries": 2, "quota_switch": false, "deadline_ms": 3, "lease_wait_ms": 4,
-        "keepalive_ms": 5, "write_timeout_ms": 6, "body_wait_ms": 7, "drain_ms": 8,
+        "keepalive_ms": 5, "write_timeout_ms": 6, "body_wait_ms": 7, "drain_ms": 8, "unready_ms": 18,
         "backoff_ms": 9, "cool_down_max_ms": 10, "max_body_bytes": 11, "max_connections": 12,
         "max_waiting": 13, "max_answer_bytes": 14, "log_level": "warn", "log_format": "json", "metrics_open": true,
         "connect_ms": 15, "first_byte_ms": 16, "idle_ms": 17}"#,
@@ -175,6 +176,7 @@ fn every_number_reaches_its_own_field() {
         (5, 6)
     );
     assert_eq!((millis(config.body_wait), millis(config.drain)), (7, 8));
+    assert_eq!(millis(config.unready), 18);
     assert_eq!(
         (millis(config.backoff), millis(config.cool_down_max)),
         (9, 10)
@@ -234,6 +236,54 @@ fn an_upstream_has_its_own_values_or_those_of_the_top() {
             ("x-secret".to_owned(), "env-secret-4".to_owned())
         ]
     );
+}
+
+#[test]
+fn what_only_some_formats_heed_is_read() {
+    let members = r#""name": "a", "format": "gemini", "base_url": "http://a""#;
+    let plain = with_upstream(members).options;
+    let table = |name| table::flag(table::Place::Upstream, name);
+    let (claude, google) = (&plain.anthropic, &plain.gemini);
+    assert_eq!(claude.auto_cache, table("auto_cache"));
+    assert_eq!(claude.reject_forced_tools, table("reject_forced_tools"));
+    assert_eq!(claude.reject_prefill, table("reject_prefill"));
+    assert_eq!(google.reject_prefill, table("reject_prefill"));
+    assert_eq!(google.include_thoughts, table("include_thoughts"));
+    assert_eq!(plain.responses.summary, table("reasoning_summary"));
+    assert_eq!(plain.ask_usage, table("ask_usage"));
+    assert_eq!(claude.display, Display::Summarized);
+    let limit = table::number(table::Place::Upstream, "default_max_tokens");
+    assert_eq!(claude.default_max_tokens, limit);
+    assert_eq!(plain.max_tokens_field, None);
+    assert_eq!(google.safety_settings, None);
+    assert!(google.voices.is_empty());
+
+    let members = format!(
+        r#"{members}, "auto_cache": true, "reject_forced_tools": true, "reject_prefill": true,
+        "default_max_tokens": 9, "thinking_display": "omitted", "include_thoughts": false,
+        "safety_settings": {{"A": "B", "C": "D\""}}, "voices": {{"alloy": "Kore"}},
+        "reasoning_summary": false, "ask_usage": true, "max_tokens_field": "max_tokens""#
+    );
+    let text = format!(r#"{{"fetch_images": true, "upstreams": [{{{members}}}]}}"#);
+    let mut config = good(&text);
+    assert!(config.fetch_images && !Config::default().fetch_images);
+    let set = config.upstreams.remove(0).options;
+    let (claude, google) = (&set.anthropic, &set.gemini);
+    assert!(claude.auto_cache && claude.reject_forced_tools && claude.reject_prefill);
+    assert_eq!(claude.default_max_tokens, 9);
+    assert_eq!(claude.display, Display::Omitted);
+    assert!(google.reject_prefill && !google.include_thoughts);
+    assert_eq!(
+        google.safety_settings.as_deref(),
+        Some(r#"[{"category":"A","threshold":"B"},{"category":"C","threshold":"D\""}]"#)
+    );
+    assert_eq!(google.voices, [("alloy".to_owned(), "Kore".to_owned())]);
+    assert!(!set.responses.summary && set.ask_usage);
+    assert_eq!(set.max_tokens_field.as_deref(), Some("max_tokens"));
+    let unset = with_upstream(
+        r#""name": "a", "format": "anthropic", "base_url": "http://a", "thinking_display": "unset""#,
+    );
+    assert_eq!(unset.options.anthropic.display, Display::Unset);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 mod chunks;
 mod fold;
 mod messages;
-mod read;
+pub mod read;
 mod request;
 mod tools;
 mod write;

@@ -27,6 +27,7 @@ pub fn ask(
         Ok(body) => body,
         Err(problem) => return refuse_body(config, call, &problem, record),
     };
+    record.keep_request(&body);
     match request(state, &call, key, &body) {
         Ok(request) => {
             drop(body);

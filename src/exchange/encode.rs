@@ -7,10 +7,12 @@ use super::answer::Speaker;
 use crate::capability;
 use crate::chat::{Request, Tool};
 use crate::config::Upstream;
+use crate::desk::Job;
 use crate::dialect::Dialect;
 use crate::dialect::openai::{Head, Stamp};
 use crate::error::ApiError;
 use crate::failure::Failure;
+use crate::fetch::Fetcher;
 use crate::memory::{Lesson, Memory, Recalled};
 use crate::provider::{Encoded, Format, Provider, openai, responses};
 
@@ -30,6 +32,8 @@ pub struct Encoder<'e, 'b> {
     by_responses: bool,
     /// The target of the last `encode` is the vendor's own.
     official: bool,
+    /// Who gets images for models that cannot, and on whose time.
+    fetcher: Option<(&'e Fetcher, &'e Job)>,
 }
 
 impl<'e, 'b> Encoder<'e, 'b> {
@@ -47,7 +51,14 @@ impl<'e, 'b> Encoder<'e, 'b> {
             without_signatures: false,
             by_responses: false,
             official: false,
+            fetcher: None,
         }
+    }
+
+    /// Allows it to fetch images. They stay for later targets, as they are part of the request.
+    pub fn fetching(mut self, fetcher: Option<(&'e Fetcher, &'e Job)>) -> Self {
+        self.fetcher = fetcher;
+        self
     }
 
     /// The last target speaks another format than the caller.
@@ -74,6 +85,7 @@ impl<'e, 'b> Encoder<'e, 'b> {
         match self.translator {
             Some(translator) => {
                 self.recall(&upstream.name)?;
+                self.fetch_images(|url| !translator.fetches(url, model, &upstream.options))?;
                 let learned = &self.memory.learned;
                 if learned.knows(&upstream.name, model, Lesson::NoSummary) {
                     let mut options = upstream.options.clone();
@@ -138,6 +150,18 @@ impl<'e, 'b> Encoder<'e, 'b> {
             recalled.fill(&mut request.messages, upstream);
         }
         Ok(())
+    }
+
+    /// Puts the images that are `wanted` inline where their addresses stood.
+    fn fetch_images(&mut self, wanted: impl Fn(&str) -> bool) -> Result<(), ApiError> {
+        let Some((fetcher, job)) = self.fetcher else {
+            return Ok(());
+        };
+        self.request()?;
+        match self.request.get_mut() {
+            Some(request) => fetcher.inline(request, wanted, job),
+            None => Ok(()),
+        }
     }
 
     /// The key that made what the history holds, if one of `upstream` did.

@@ -1,6 +1,7 @@
 //! The two parts that the HTTP client asks before it sends: where to, and a connection to there.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,6 +16,7 @@ use super::attempt::{self, Phase, Trouble};
 use super::connect::{self, Timed};
 use super::host_and_port;
 use super::proxy::{self, Proxies, Proxy};
+use super::public;
 use super::resolve::Names;
 use super::tls;
 use super::transport::{Detour, Wire};
@@ -25,6 +27,30 @@ pub struct Dialer {
     pub names: Arc<Names>,
     pub proxies: Arc<Proxies>,
     pub tls: Arc<ClientConfig>,
+    pub reach: Reach,
+}
+
+/// Which addresses may be connected to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// Those of an upstream, which the config names.
+    All,
+    /// Those of a name that came from a caller: only hosts that everyone can reach anyway.
+    Public,
+    /// As if this address were public, for tests on loopback.
+    #[cfg(test)]
+    PublicAnd(SocketAddr),
+}
+
+impl Reach {
+    fn allows(self, addr: &SocketAddr) -> bool {
+        match self {
+            Reach::All => true,
+            Reach::Public => public::is_public(addr.ip()),
+            #[cfg(test)]
+            Reach::PublicAnd(other) => *addr == other || public::is_public(addr.ip()),
+        }
+    }
 }
 
 impl fmt::Debug for Dialer {
@@ -73,6 +99,12 @@ impl Connector for Dialer {
             Some(proxy) => format!("the proxy {}:{}", proxy.host, proxy.port),
             None => host.to_string(),
         };
+        // These are the addresses that are connected to, whatever was looked up before. One that is
+        // not public beside others that are is a trap rather than a mistake.
+        if !details.addrs.iter().all(|addr| self.reach.allows(addr)) {
+            let text = format!("{host} has an address that is not public");
+            return Err(Trouble::new(text).into());
+        }
         let socket = connect::race(&name, &details.addrs, by)?;
         let mut wire = Wire::new(socket);
 

@@ -73,13 +73,16 @@ impl Wait for Waiter {
 
 /// The names that every line of this process shares.
 pub fn shared() -> Arc<Names> {
-    static SHARED: LazyLock<Arc<Names>> = LazyLock::new(|| {
-        Names::new(|name| {
-            let addrs = (name, 0).to_socket_addrs()?;
-            Ok(addrs.map(|addr| addr.ip()).collect())
-        })
-    });
+    static SHARED: LazyLock<Arc<Names>> = LazyLock::new(apart);
     Arc::clone(&SHARED)
+}
+
+/// A memory of its own.
+pub fn apart() -> Arc<Names> {
+    Names::new(|name| {
+        let addrs = (name, 0).to_socket_addrs()?;
+        Ok(addrs.map(|addr| addr.ip()).collect())
+    })
 }
 
 impl Names {

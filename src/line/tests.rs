@@ -11,13 +11,13 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use super::*;
 use crate::cancel::Cancel;
 
-mod authority;
+pub mod authority;
 mod framing;
 mod http;
 mod proxy;
 mod tls;
 
-const LIMIT: Duration = Duration::from_secs(10);
+pub const LIMIT: Duration = Duration::from_secs(10);
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Seen: yes\r\n\r\nok";
 
@@ -37,14 +37,16 @@ fn line() -> Line {
 
 /// An upstream that plays `script` on each connection, one after the other, and tells what it has
 /// to tell.
-struct Upstream {
-    addr: SocketAddr,
-    told: Receiver<String>,
+pub struct Upstream {
+    pub addr: SocketAddr,
+    pub told: Receiver<String>,
 }
 
 impl Upstream {
     /// `script` gets the connection, its number from 0, and a way to tell.
-    fn play(script: impl Fn(&mut TcpStream, usize, &Sender<String>) + Send + 'static) -> Upstream {
+    pub fn play(
+        script: impl Fn(&mut TcpStream, usize, &Sender<String>) + Send + 'static,
+    ) -> Upstream {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
         let (tell, told) = unbounded();
@@ -76,17 +78,17 @@ impl Upstream {
         format!("http://{}/v1/x?y=z", self.addr)
     }
 
-    fn next(&self) -> String {
+    pub fn next(&self) -> String {
         self.told.recv_timeout(LIMIT).unwrap()
     }
 }
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// Head and body of the next request; `None` when there is none.
-fn request(stream: &mut impl Read) -> Option<(String, Vec<u8>)> {
+pub fn request(stream: &mut impl Read) -> Option<(String, Vec<u8>)> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];

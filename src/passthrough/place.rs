@@ -3,6 +3,7 @@
 use super::no_such_route;
 use crate::config::{ClientKey, Config, Upstream};
 use crate::error::ApiError;
+use crate::exchange;
 use crate::inbound::Call;
 use crate::provider::Format;
 use crate::route::{self, Target};
@@ -72,6 +73,23 @@ pub fn path(call: &Call<'_>) -> Result<String, ApiError> {
 
 pub fn is_openai(upstream: &Upstream) -> bool {
     matches!(upstream.format, Format::OpenAi | Format::Responses)
+}
+
+/// The targets of a model, whatever they speak. The vendor's models for other routes are in no
+/// name pattern of chat models.
+pub fn of_any_shape(
+    config: &Config,
+    model: &str,
+    key: Option<&ClientKey>,
+) -> Result<Vec<Target>, ApiError> {
+    exchange::targets(config, model, key).or_else(|error| {
+        let found = openai_shaped(config, model);
+        let is_open = key.is_none_or(|key| key.allows(model));
+        match is_open && !found.is_empty() {
+            true => Ok(found),
+            false => Err(error),
+        }
+    })
 }
 
 /// The OpenAI-shaped targets of a model.

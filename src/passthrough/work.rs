@@ -5,9 +5,10 @@ use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::time::Instant;
 
+use log::debug;
 use ureq::http::Method;
 
-use super::Body;
+use super::Parcel;
 use super::counted::Tail;
 use crate::cancel;
 use crate::desk::{Job, Phase};
@@ -44,9 +45,8 @@ pub struct Relay<'r, 'w> {
     /// Taken when the answer begins.
     call: Option<Call<'w>>,
     method: &'r str,
-    path: &'r str,
     headers: Vec<(String, String)>,
-    body: &'r Body,
+    parcel: &'r Parcel<'r>,
     /// Bytes were taken from the caller that are not in memory.
     consumed: bool,
     /// The last attempt broke on its connection.
@@ -55,19 +55,14 @@ pub struct Relay<'r, 'w> {
 }
 
 impl<'r, 'w> Relay<'r, 'w> {
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "all that a request consists of, once"
-    )]
     pub fn new(
         state: &'r State,
         job: &'r Arc<Job>,
         record: &'r mut Record,
         call: Call<'w>,
         method: &'r str,
-        path: &'r str,
         headers: Vec<(String, String)>,
-        body: &'r Body,
+        parcel: &'r Parcel<'r>,
     ) -> Relay<'r, 'w> {
         Relay {
             state,
@@ -75,9 +70,8 @@ impl<'r, 'w> Relay<'r, 'w> {
             record,
             call: Some(call),
             method,
-            path,
             headers,
-            body,
+            parcel,
             consumed: false,
             broken: false,
             lines: String::new(),
@@ -106,7 +100,7 @@ impl<'r, 'w> Relay<'r, 'w> {
             key: &upstream.keys[lease.key()],
             line: &state.lines[target.upstream],
             fresh: self.broken,
-            path: self.path,
+            path: self.parcel.path,
             body: &[],
             id: "",
             // What is asked for may be made as a whole before its first byte.
@@ -121,7 +115,12 @@ impl<'r, 'w> Relay<'r, 'w> {
         self.record.upstream_ms += sent.elapsed().as_secs_f64() * 1e3;
         let mut answer = answer?;
         if !(200..300).contains(&answer.status) {
-            return Err(attempt.failure_of(self.job, &mut answer));
+            let failure = attempt.failure_of(self.job, &mut answer);
+            let lacks = self.parcel.may_lack && matches!(answer.status, 404 | 405 | 501);
+            return Err(match lacks {
+                true => Failure::refused(ApiError::new(404, failure.message)),
+                false => failure,
+            });
         }
         if answer.is_compressed() {
             let what = "the upstream answered in an encoding that was not asked for";
@@ -133,7 +132,7 @@ impl<'r, 'w> Relay<'r, 'w> {
 
     /// Sends the request and waits for the head of an answer.
     fn send(&mut self, attempt: &Attempt<'_>, model: &str) -> Result<Answer, Failure> {
-        let url = format!("{}{}", attempt.upstream.base_url, self.path);
+        let url = format!("{}{}", attempt.upstream.base_url, self.parcel.path);
         let bearer = bearer(attempt.upstream, attempt.key);
         let mut headers: Vec<(&str, &str)> = Vec::with_capacity(8);
         headers.extend(self.headers.iter().map(|(name, value)| (&**name, &**value)));
@@ -143,19 +142,19 @@ impl<'r, 'w> Relay<'r, 'w> {
             "DELETE" => Method::DELETE,
             _ => Method::POST,
         };
-        let held = self.body.named(model);
-        let length = held.len() as u64 + self.body.rest;
+        let held = self.parcel.body.named(model);
+        let length = held.len() as u64 + self.parcel.body.rest;
         let mut fault = None;
         self.job.enter(Phase::FirstByte, attempt.first_byte);
         let line = match attempt.fresh {
             true => attempt.line.fresh(),
             false => attempt.line.clone(),
         };
-        let sent = match (self.body.rest, self.call.as_mut()) {
+        let sent = match (self.parcel.body.rest, self.call.as_mut()) {
             (1.., Some(call)) => {
                 let mut upload = Upload {
                     held: &held,
-                    rest: self.body.rest,
+                    rest: self.parcel.body.rest,
                     call,
                     job: self.job,
                     wait: self.state.config.body_wait,
@@ -236,7 +235,8 @@ impl<'r, 'w> Relay<'r, 'w> {
                 self.job.held.release();
             }
             let written = writer.write_all(&out).and_then(|()| writer.flush());
-            if written.is_err() {
+            if let Err(error) = &written {
+                debug!("{}: cannot write to the caller: {error}", self.record.id);
                 // One who did not read in time would take the next answer for the rest of this.
                 scissors.cut();
                 return Err(Failure::caller_gone());
@@ -270,7 +270,12 @@ impl Work for Relay<'_, '_> {
 
     /// A model that has no images, say, may well be fit for chats.
     fn name(&self, target: &Target) -> String {
-        let family = self.path.split(['/', '?']).nth(1).unwrap_or_default();
+        let family = self
+            .parcel
+            .path
+            .split(['/', '?'])
+            .nth(1)
+            .unwrap_or_default();
         format!("{} ({family})", target.model)
             .trim_start()
             .to_owned()

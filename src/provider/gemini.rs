@@ -9,12 +9,14 @@ use std::sync::Arc;
 use super::{Decoder, Encoded, Options, Provider, Undo};
 use crate::chat::Request;
 use crate::error::ApiError;
+use crate::json::{push_key, push_string};
 
 mod audio;
 mod candidate;
 mod contents;
 mod continuing;
 mod decode;
+pub mod embed;
 mod encode;
 mod fence;
 mod generation;
@@ -61,6 +63,23 @@ impl Default for Switches {
     }
 }
 
+/// The `safetySettings` of these categories with their thresholds, as `Switches` takes them.
+pub fn safety_settings(thresholds: &[(String, String)]) -> String {
+    let mut out = vec![b'['];
+    for (at, (category, threshold)) in thresholds.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        push_key(&mut out, b'{', "category");
+        push_string(&mut out, category);
+        push_key(&mut out, b',', "threshold");
+        push_string(&mut out, threshold);
+        out.push(b'}');
+    }
+    out.push(b']');
+    String::from_utf8_lossy(&out).into_owned()
+}
+
 pub struct GenerateContent;
 
 impl Provider for GenerateContent {
@@ -75,6 +94,10 @@ impl Provider for GenerateContent {
 
     fn decoder(&self, undo: Arc<Undo>) -> Box<dyn Decoder> {
         Box::new(decode::Decode::new(undo))
+    }
+
+    fn fetches(&self, url: &str, model: &str, options: &Options) -> bool {
+        options.gemini(model).since_2_5 || media::is_uploaded(url)
     }
 }
 

@@ -41,6 +41,9 @@ pub fn encode(head: &Head<'_>, model: &str, options: &Options) -> Result<Encoded
         official(&mut draft, head, model, &mut warnings)?;
     } else {
         compatible(&mut draft, &extra, options);
+        if head.stream && !head.include_usage && options.ask_usage {
+            draft.merge("stream_options", r#"{"include_usage":true}"#);
+        }
     }
     if let Some(Ok(own)) = extra.parse::<Fields>("openai") {
         for (key, value) in &own.0 {
@@ -110,20 +113,26 @@ fn official(
     Ok(())
 }
 
+/// The limit under the name `to` alone, which wins where the caller used both.
+fn one_limit(draft: &mut Draft<'_>, from: &str, to: &'static str) {
+    if draft.get(from).is_none() {
+        return;
+    }
+    if draft.get(to).is_some() {
+        draft.remove(from);
+    } else {
+        draft.remove(to);
+        draft.rename(from, to);
+    }
+}
+
 /// Reasoning models know one name for the limit, and sampling only by its defaults.
 fn reasoning_limits(
     draft: &mut Draft<'_>,
     model: &str,
     warnings: &mut Warnings,
 ) -> Result<(), ApiError> {
-    if draft.get("max_tokens").is_some() {
-        if draft.get("max_completion_tokens").is_some() {
-            draft.remove("max_tokens");
-        } else {
-            draft.remove("max_completion_tokens");
-            draft.rename("max_tokens", "max_completion_tokens");
-        }
-    }
+    one_limit(draft, "max_tokens", "max_completion_tokens");
     let effort = draft.get("reasoning_effort");
     if effort == Some("\"none\"") && capability::openai(model).samples_without_effort {
         return Ok(());
@@ -162,6 +171,11 @@ fn compatible(draft: &mut Draft<'_>, extra: &Fields<'_>, options: &Options) {
             "{}" => draft.remove("extra_body"),
             rest => draft.set("extra_body", rest.to_owned()),
         }
+    }
+    match options.max_tokens_field.as_deref() {
+        Some("max_tokens") => one_limit(draft, "max_completion_tokens", "max_tokens"),
+        Some(_) => one_limit(draft, "max_tokens", "max_completion_tokens"),
+        None => {}
     }
     if options.developer_as_system {
         let renamed = draft.get("messages").and_then(developer_as_system);

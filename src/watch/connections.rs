@@ -15,7 +15,7 @@ use super::by_peer;
 use crate::cancel::Cause;
 use crate::clock;
 use crate::desk::Job;
-use crate::sockets::{Caller, Facts, Found, canonical};
+use crate::sockets::{Caller, Callers, Facts, canonical};
 
 /// How long a request's head may take from its first byte, at most.
 const HEAD_MS: u64 = 10_000;
@@ -26,6 +26,13 @@ const HEAD_BYTES: u64 = 96 * 1024;
 
 /// How long a kept connection may be idle.
 const IDLE_MS: u64 = 75_000;
+
+/// Where there are too many connections, a new one has this long to say what it came for.
+const GRACE_MS: u64 = 200;
+
+/// And one that has begun to say it is heard for this long: its request may be complete and wait
+/// for a thread.
+const LIVELY_MS: u64 = 1_000;
 
 /// Between two looks while nothing is new.
 const CALM_MS: u64 = 500;
@@ -84,12 +91,11 @@ impl Connections {
     /// listed may be what a connection's bytes were for.
     pub fn look(
         &mut self,
-        found: Found,
+        callers: Callers,
         jobs: &[Arc<Job>],
         jobs_now: &dyn Fn() -> Vec<Arc<Job>>,
         now: u64,
     ) -> Outcome {
-        let Found { callers, complete } = found;
         let jobs = by_peer(jobs);
         let mut over: Vec<Caller> = Vec::new();
         let before = self.known.len();
@@ -97,9 +103,12 @@ impl Connections {
         let mut starving = false;
         let mut long_head = false;
         let mut fresh = 0;
-        let mut spare: Vec<(u64, Caller)> = Vec::new();
-        let open = callers.len();
-        for caller in callers {
+        let mut spare: Vec<((bool, u64), Caller)> = Vec::new();
+        let Callers { found, complete } = callers;
+        let open = found.len();
+        // Out of descriptors, nobody is kept without a request.
+        let limit = if complete { self.limit } else { 0 };
+        for caller in found {
             let peer = canonical(caller.peer);
             let Some(facts) = caller.facts() else {
                 continue;
@@ -123,14 +132,17 @@ impl Connections {
             connection.unread = waits;
             if taken > HEAD_BYTES || connection.is_over(facts, now, self.head_ms) {
                 over.push(caller);
-            } else if open > self.limit {
-                spare.push((connection.quiet_since, caller));
+            } else if open > limit {
+                let lively = connection.is_lively(now);
+                // Half as much again and no more, whatever they do.
+                if !lively || open > limit + limit / 2 {
+                    spare.push(((lively, connection.quiet_since), caller));
+                }
             }
         }
-        let late = if over.is_empty() {
-            Vec::new()
-        } else {
-            jobs_now()
+        let late = match over.is_empty() && spare.is_empty() {
+            true => Vec::new(),
+            false => jobs_now(),
         };
         let late = by_peer(&late);
         for caller in over {
@@ -140,19 +152,20 @@ impl Connections {
                 caller.reset();
             }
         }
-        // A reset connection has no peer any more, so it is not among the open ones. Without
-        // descriptors for the search, nobody is taken for gone.
         let jobs = jobs.values().flatten();
         for job in jobs.filter(|job| complete && job.wants_caller(now)) {
+            // A reset connection has no peer any more, so it is not among the open ones.
             job.cancel.pull(Cause::CallerGone);
         }
         self.known.retain(|_, connection| connection.looked == now);
-        spare.sort_by_key(|(since, _)| *since);
-        for (_, caller) in spare.iter().take(open.saturating_sub(self.limit)) {
+        spare.retain(|(_, caller)| !late.contains_key(&canonical(caller.peer)));
+        spare.sort_by_key(|(key, _)| *key);
+        for (_, caller) in spare.iter().take(open.saturating_sub(limit)) {
             debug!("connection from {} closed: too many are open", caller.peer);
             caller.shut();
         }
-        let moving = fresh > 0 || unread || self.known.len() != before;
+        let crowded = open > limit;
+        let moving = crowded || fresh > 0 || unread || self.known.len() != before;
         Outcome {
             starving,
             fresh,
@@ -196,6 +209,12 @@ impl Connection {
         self.acked = facts.acked;
         self.head_since = None;
         self.unread = false;
+    }
+
+    /// New, or it has just begun to speak.
+    fn is_lively(&self, now: u64) -> bool {
+        now - self.quiet_since < GRACE_MS
+            || self.head_since.is_some_and(|since| now - since < LIVELY_MS)
     }
 
     /// Bytes that the HTTP server has taken in without a request.

@@ -10,9 +10,17 @@ use crate::first_mile::error_of;
 use crate::streams::pieces;
 use crate::upstream::{Format, Reply, Upstream};
 use crate::wait::{LIMIT, until};
-use crate::weir::{Weir, config};
+use crate::weir::Weir;
 
 const MODEL: &str = "up/gpt-4o-mini";
+
+/// With time enough for the slowest machine: what runs out here is something else.
+fn config(format: Format, base_url: &str, keys: &[&str]) -> serde_json::Value {
+    let mut settings = crate::weir::config(format, base_url, keys);
+    settings["upstreams"][0]["idle_ms"] = json!(120_000);
+    settings["deadline_ms"] = json!(120_000);
+    settings
+}
 
 /// Says `one `, then the rest when the gate `go` is open. Whole answers come at once.
 fn gated() -> Upstream {
@@ -58,6 +66,33 @@ fn without_descriptors_streams_go_on_and_with_them_callers_are_served_again() {
     until(LIMIT, "descriptors to come back", || {
         (weir.fds() <= fds + 8).then_some(())
     });
+}
+
+/// A search of the descriptors that cannot look at all of them proves nobody gone.
+#[test]
+fn without_descriptors_no_caller_is_taken_for_gone() {
+    let scripted = gated();
+    for descriptors in [90, 110, 130] {
+        let settings = config(Format::OpenAi, &scripted.url(), &["k1", "k2"]);
+        let weir = Weir::start_limited(&settings, descriptors);
+        let mut streams: Vec<_> = (0..8)
+            .map(|_| weir.open_stream(&chat(MODEL, true)))
+            .collect();
+        // Before they have been looked for.
+        let crowd: Vec<Client> = (0..150).map(|_| Client::connect(weir.addr)).collect();
+        for stream in &mut streams {
+            while !stream.data(LIMIT).contains("one ") {}
+            for _ in 0..3 {
+                let item = stream
+                    .next(Duration::from_secs(3))
+                    .expect("it goes on")
+                    .item;
+                assert_eq!(item, Item::Comment("keep-alive".into()));
+            }
+        }
+        assert!(!weir.log().contains("status=499"), "{}", weir.log());
+        drop(crowd);
+    }
 }
 
 #[test]

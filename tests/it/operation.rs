@@ -332,3 +332,33 @@ fn a_log_that_nobody_reads_stops_nothing() {
         std::panic::resume_unwind(panic);
     }
 }
+
+#[test]
+fn for_unready_ms_only_readyz_tells_of_the_end() {
+    let scripted = Upstream::always(Format::OpenAi.whole("fine"));
+    let mut settings = config(Format::OpenAi, &scripted.url(), &["k"]);
+    settings["unready_ms"] = json!(1500);
+    let mut weir = Weir::start(&settings);
+    assert_eq!(get(weir.addr, "/readyz").status, 200);
+    let told = Instant::now();
+    weir.signal(libc::SIGTERM);
+    until(LIMIT, "readyz to tell", || {
+        (get(weir.addr, "/readyz").status == 503).then_some(())
+    });
+    // On a connection that comes only now.
+    assert_eq!(weir.ask(&chat(MODEL, false)).status, 200);
+    assert_eq!(weir.status()["draining"], true);
+    assert_eq!(weir.wait_exit(LIMIT).code(), Some(0));
+    assert!(told.elapsed() >= Duration::from_millis(1400));
+
+    // A person at the terminal does not wait, and a second signal ends the time.
+    settings["unready_ms"] = json!(600_000);
+    let mut weir = Weir::start(&settings);
+    weir.signal(libc::SIGINT);
+    assert_eq!(weir.wait_exit(LIMIT).code(), Some(0));
+    let mut weir = Weir::start(&settings);
+    weir.signal(libc::SIGTERM);
+    weir.wait_log("only /readyz", LIMIT);
+    weir.signal(libc::SIGTERM);
+    assert_eq!(weir.wait_exit(LIMIT).code(), Some(1));
+}

@@ -42,7 +42,7 @@ fn content(body: &Value) -> String {
 }
 
 #[test]
-fn v33_a_model_that_asks_for_responses_gets_them_once_and_for_all() {
+fn vector_33_a_model_that_asks_for_responses_gets_them_once_and_for_all() {
     let upstream = upstream(|request| {
         let words = "not supported in /v1/chat/completions. Please use /v1/responses instead.";
         let chat = request.path.ends_with("/chat/completions");

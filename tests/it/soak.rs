@@ -278,9 +278,9 @@ fn every_request_is_accounted_for_and_nothing_stays_behind() {
     };
     // Once through everything first, so that what is started on demand has been started.
     let time = Duration::from_secs(seconds);
-    let mut ends = load(time / 4);
+    let mut ends = load(time / 2);
     let (threads, fds, rss) = at_rest(&weir, None);
-    ends.extend(load(time - time / 4));
+    ends.extend(load(time / 2));
     let (_, _, rss_after) = at_rest(&weir, Some((threads, fds)));
     let status = weir.idle(LIMIT);
     for upstream in status["upstreams"].as_array().unwrap() {

@@ -11,7 +11,8 @@ use crate::config::read::Object;
 use crate::config::secret::{self, Secret};
 use crate::config::tree::Node;
 use crate::config::{Key, Upstream, base_url};
-use crate::provider::Format;
+use crate::provider::anthropic::Display;
+use crate::provider::{Format, Options, gemini};
 
 /// One object of `upstreams`; `None` if not even its format is known.
 pub fn read(
@@ -110,10 +111,55 @@ pub fn read(
     if let Some(strip) = object.texts("strip") {
         options.strip = strip.into_iter().map(str::to_owned).collect();
     }
+    options.max_tokens_field = object.text("max_tokens_field").map(str::to_owned);
+    options.ask_usage = object.flag("ask_usage").unwrap_or_default();
+    switches(object, options);
+    Some(upstream)
+}
+
+/// What only one or two of the formats heed.
+fn switches(object: &Object<'_>, options: &mut Options) {
+    let flag = |name: &str, place: &mut bool| {
+        if let Some(flag) = object.flag(name) {
+            *place = flag;
+        }
+    };
     if let Some(version) = object.text("anthropic_version") {
         options.anthropic_version = version.to_owned();
     }
-    Some(upstream)
+    let anthropic = &mut options.anthropic;
+    flag("auto_cache", &mut anthropic.auto_cache);
+    flag("reject_forced_tools", &mut anthropic.reject_forced_tools);
+    flag("reject_prefill", &mut anthropic.reject_prefill);
+    if let Some(number) = object.number("default_max_tokens") {
+        anthropic.default_max_tokens = number;
+    }
+    match object.text("thinking_display") {
+        Some("omitted") => anthropic.display = Display::Omitted,
+        Some("unset") => anthropic.display = Display::Unset,
+        _ => {}
+    }
+    let gemini = &mut options.gemini;
+    flag("reject_prefill", &mut gemini.reject_prefill);
+    flag("include_thoughts", &mut gemini.include_thoughts);
+    gemini.voices = pairs(object, "voices");
+    let settings = pairs(object, "safety_settings");
+    if !settings.is_empty() {
+        gemini.safety_settings = Some(gemini::safety_settings(&settings));
+    }
+    flag("reasoning_summary", &mut options.responses.summary);
+}
+
+/// The members of an object of texts.
+fn pairs(object: &Object<'_>, name: &str) -> Vec<(String, String)> {
+    let Some(Node::Object(members)) = object.get(name) else {
+        return Vec::new();
+    };
+    let text = |(name, node): &(String, Node)| match node {
+        Node::Text(text) => Some((name.clone(), text.clone())),
+        _ => None,
+    };
+    members.iter().filter_map(text).collect()
 }
 
 fn keys(

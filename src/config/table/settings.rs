@@ -10,6 +10,8 @@ const GIB: u64 = 1 << 30;
 
 /// As `Format::ALL` names them, which a test holds.
 pub const FORMATS: &[&str] = &["openai", "anthropic", "gemini", "responses"];
+const LIMIT_FIELDS: &[&str] = &["max_tokens", "max_completion_tokens"];
+const DISPLAYS: &[&str] = &["summarized", "omitted", "unset"];
 const TOP: Fallback = Fallback::Words("the one at the top", "");
 
 // By hand, since one entry is easier to compare with the next in two lines than in seven.
@@ -51,6 +53,8 @@ pub static SETTINGS: &[Setting] = &[
         "How long a caller may take to send the body of a request."),
     set(Top, "drain_ms", millis(0, DAY), Number(30_000),
         "How long running requests may go on after SIGTERM."),
+    set(Top, "unready_ms", millis(0, HOUR), Number(0),
+        "How long, after SIGTERM and before `drain_ms` begins, everything is served as before while `/readyz` says 503: the time in which a balancer looks elsewhere."),
     set(Top, "backoff_ms", millis(0, HOUR), Number(200),
         "The pause before the first retry; doubled for each further one, with jitter."),
     set(Top, "cool_down_max_ms", millis(0, DAY), Number(300_000),
@@ -77,6 +81,8 @@ pub static SETTINGS: &[Setting] = &[
         "A PEM file of certificate authorities to trust instead of the built-in ones."),
     set(Top, "strict", Kind::Flag, Flag(false),
         "Refuses a request field that the upstream does not know, rather than dropping it with a warning."),
+    set(Top, "fetch_images", Kind::Flag, Flag(false),
+        "Fetches the images behind `https` addresses for models that cannot do so themselves: public hosts only, 10 MiB and 10 s at most. Unless it is set, such a request is refused."),
     set(Upstream, "name", Kind::Text, Required(r#""gemini""#),
         "Its name in `upstream/model`, logs and metrics: letters, digits, `.`, `_`, `-`."),
     set(Upstream, "format", Kind::Choice(FORMATS), Required(r#""gemini""#),
@@ -91,7 +97,7 @@ pub static SETTINGS: &[Setting] = &[
         "Names of the models it serves; `*` stands for any text."),
     set(Upstream, "discover", Kind::Flag, Flag(false),
         "Asks the upstream for its list of models, every hour and beside the serving. `/v1/models` shows them, those that no pattern leads elsewhere are routed here, and what the list says a model can do is heeded."),
-    set(Upstream, "headers", Kind::Headers, Words("none", r#"{"x-team": "blue"}"#),
+    set(Upstream, "headers", Kind::Pairs, Words("none", r#"{"x-team": "blue"}"#),
         "Further headers of each request; `env:` and `file:` are understood."),
     set(Upstream, "connect_ms", millis(1, HOUR), TOP,
         "As at the top, for this upstream."),
@@ -111,8 +117,30 @@ pub static SETTINGS: &[Setting] = &[
         "For compatible servers: sends `developer` messages as `system`."),
     set(Upstream, "strip", Kind::Texts, Words("none", r#"["stream_options"]"#),
         "For compatible servers: request fields that are not sent on."),
+    set(Upstream, "max_tokens_field", Kind::Choice(LIMIT_FIELDS), Words("whichever the caller used", r#""max_tokens""#),
+        "For compatible servers: the one name under which the limit of an answer is sent on."),
+    set(Upstream, "ask_usage", Kind::Flag, Flag(false),
+        "For compatible servers: asks for the token counts of streams, as the vendor's own service is always asked; some servers refuse `stream_options`."),
     set(Upstream, "anthropic_version", Kind::Text, Text("2023-06-01"),
         "For Anthropic: the `anthropic-version` to send."),
+    set(Upstream, "auto_cache", Kind::Flag, Flag(false),
+        "For Anthropic: lets the provider place a cache mark at the end of every request."),
+    set(Upstream, "default_max_tokens", count(1, 10_000_000), Number(32_000),
+        "For Anthropic: the limit of an answer where the caller sets none; the model's own limit caps it."),
+    set(Upstream, "thinking_display", Kind::Choice(DISPLAYS), Text("summarized"),
+        "For Anthropic: what adaptive thinking shows of itself; `unset` sends nothing, which leaves it to the model."),
+    set(Upstream, "reject_forced_tools", Kind::Flag, Flag(false),
+        "For Anthropic: refuses a forced `tool_choice` that the model does not take, rather than sending `auto`."),
+    set(Upstream, "reject_prefill", Kind::Flag, Flag(false),
+        "For Anthropic and Gemini: refuses a last message of the assistant that the model cannot continue, rather than asking it to go on."),
+    set(Upstream, "include_thoughts", Kind::Flag, Flag(true),
+        "For Gemini: asks for readable thoughts wherever the caller asks for an effort."),
+    set(Upstream, "safety_settings", Kind::Pairs, Words("the vendor's own", r#"{"HARM_CATEGORY_HARASSMENT": "BLOCK_ONLY_HIGH"}"#),
+        "For Gemini: the threshold of each category of harm."),
+    set(Upstream, "voices", Kind::Pairs, Words("none", r#"{"alloy": "Kore"}"#),
+        "For Gemini: callers' names of voices and the vendor's; a voice that is not here is refused."),
+    set(Upstream, "reasoning_summary", Kind::Flag, Flag(true),
+        "For Responses, and OpenAI's own models that need it: asks for a summary of the reasoning wherever the caller asks for an effort."),
     set(ClientKey, "name", Kind::Text, Required(r#""ci""#),
         "Its name in logs and metrics."),
     set(ClientKey, "key", Kind::Text, Required(r#""env:CI_KEY""#),

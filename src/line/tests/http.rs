@@ -246,6 +246,7 @@ fn names_are_looked_up_once_and_a_pooled_connection_survives_failing_dns() {
         names,
         proxies: Arc::default(),
         tls: crate::line::tls::config(None, None).unwrap(),
+        reach: Reach::All,
     };
     let line = Line::with_dialer(&settings(), dialer);
     let url = format!("http://up.test:{}/", upstream.addr.port());

@@ -355,6 +355,7 @@ fn what_the_variable_names_is_trusted_besides_the_built_in_roots() {
         names: resolve::shared(),
         proxies: Arc::default(),
         tls: crate::line::tls::config(None, Some(&authority.file)).unwrap(),
+        reach: Reach::All,
     };
     let line = Line::with_dialer(&settings(), dialer);
     let upstream = answering(authority.good());

@@ -128,7 +128,7 @@ fn says_nothing(message: &Value) -> bool {
 }
 
 #[test]
-fn a_longer_history_leaves_the_shorter_one_as_it_was_v36() {
+fn vector_36_a_longer_history_leaves_the_shorter_one_as_it_was() {
     const CONTINUE: &str = r#",{"role":"user","content":[{"type":"text","text":"Continue."}]}"#;
     let mut dice = Dice(0x9E37_79B9_7F4A_7C15);
     let tools = json!([{"type": "function", "function": {"name": "g.h"}},

@@ -91,8 +91,13 @@ pub fn encode(request: &Request<'_>, model: &str, options: &Options) -> Result<E
     })
 }
 
-/// The address of the model's stream. Slashes pass only in names of tuned models.
+/// The address of the model's stream.
 fn path(model: &str) -> String {
+    address(model) + ":streamGenerateContent?alt=sse"
+}
+
+/// The address of the model. Slashes pass only in names of tuned models.
+pub fn address(model: &str) -> String {
     let (folder, name) = match model.strip_prefix("tunedModels/") {
         Some(name) => ("tunedModels", name),
         None => ("models", model.strip_prefix("models/").unwrap_or(model)),
@@ -108,7 +113,7 @@ fn path(model: &str) -> String {
             path.push_str(&format!("%{byte:02X}"));
         }
     }
-    path + ":streamGenerateContent?alt=sse"
+    path
 }
 
 fn tier(asked: &str) -> Option<&'static str> {

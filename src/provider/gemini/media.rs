@@ -236,7 +236,8 @@ fn remote<'a>(
     if !model.since_2_5 && !uploaded {
         return Err(ApiError::unsupported_value(
             param(),
-            "this model does not fetch URLs; send the data inline as a data URL",
+            "this model does not fetch URLs, and weir fetches images only if its config says \
+             `fetch_images`; send the data inline as a data URL",
         ));
     }
     // The service knows the type of its own files.
@@ -257,7 +258,7 @@ fn is_remote(url: &str) -> bool {
     starts("https://") || starts("http://")
 }
 
-fn is_uploaded(url: &str) -> bool {
+pub fn is_uploaded(url: &str) -> bool {
     url.starts_with("https://") && url.contains("/files/") && url.contains("googleapis.com/")
 }
 

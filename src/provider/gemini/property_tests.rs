@@ -103,7 +103,7 @@ fn open_contents(groups: &[String], model: &str) -> String {
 }
 
 #[test]
-fn v36_a_longer_history_goes_on_where_the_shorter_one_ended() {
+fn vector_36_a_longer_history_goes_on_where_the_shorter_one_ended() {
     let mut random = Random(36);
     for round in 0..2000 {
         let groups = history(&mut random);

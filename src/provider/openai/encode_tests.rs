@@ -191,3 +191,72 @@ fn servers_can_be_spared_fields_and_roles() {
         &[],
     );
 }
+
+#[test]
+fn a_server_that_knows_one_name_for_the_limit_gets_that_one() {
+    let named = |field: &str| Options {
+        max_tokens_field: Some(field.into()),
+        ..server()
+    };
+    for (field, other) in [
+        ("max_tokens", "max_completion_tokens"),
+        ("max_completion_tokens", "max_tokens"),
+    ] {
+        for (sent, expected) in [
+            (
+                format!(r#""{other}":5,"seed":1"#),
+                format!(r#""{field}":5,"seed":1"#),
+            ),
+            (
+                format!(r#""{field}":5,"seed":1"#),
+                format!(r#""{field}":5,"seed":1"#),
+            ),
+            (
+                format!(r#""{field}":5,"{other}":6"#),
+                format!(r#""{field}":5"#),
+            ),
+            (
+                format!(r#""{field}":null,"{other}":6"#),
+                format!(r#""{field}":6"#),
+            ),
+            (
+                format!(r#""{other}":null,"seed":1"#),
+                format!(r#""{other}":null,"seed":1"#),
+            ),
+        ] {
+            check(
+                &format!(r#"{{"model":"m","messages":[1],{sent}}}"#),
+                "m",
+                &named(field),
+                &format!(r#"{{"model":"m","messages":[1],{expected}}}"#),
+                &[],
+            );
+        }
+    }
+}
+
+#[test]
+fn a_server_is_asked_for_its_usage_where_the_config_says_so() {
+    let asks = Options {
+        ask_usage: true,
+        ..server()
+    };
+    let asked = r#"{"model":"m","messages":[1],"stream":true,"stream_options":{"x":1,"include_usage":true}}"#;
+    for (body, expected) in [
+        (
+            r#"{"model":"m","messages":[1],"stream":true,"stream_options":{"x":1}}"#,
+            asked,
+        ),
+        (
+            r#"{"model":"m","messages":[1],"stream":true,"stream_options":{"x":1,"include_usage":false}}"#,
+            asked,
+        ),
+        (
+            r#"{"model":"m","messages":[1]}"#,
+            r#"{"model":"m","messages":[1]}"#,
+        ),
+    ] {
+        check(body, "m", &asks, expected, &[]);
+        check(body, "m", &server(), body, &[]);
+    }
+}

@@ -90,7 +90,7 @@ fn carrier_and_usage_come_before_the_finish_and_nothing_is_read_behind_it() {
 }
 
 #[test]
-fn v34_the_id_of_a_call_is_the_one_that_its_result_names() {
+fn vector_34_the_id_of_a_call_is_the_one_that_its_result_names() {
     let (said, ended) = stream(&[
         CREATED,
         r#"{"type":"response.output_item.added","output_index":0,"item":{"id":"fc_1","type":"function_call","call_id":"call_1","name":"f","arguments":""}}"#,
