@@ -265,7 +265,6 @@ impl<'w> Call<'w> {
         let Some(mut request) = self.request.take() else {
             return;
         };
-        self.held.release();
         reply.headers.push_str(&self.common);
         reply.head_only |= self.method == Method::Head;
         // Of a short body that nobody read, what has come is read and forgotten. Nobody waits for
@@ -286,6 +285,7 @@ impl<'w> Call<'w> {
         // The writer must leave the request before it is dropped, and what is left of the body is
         // drained when it is: so the reply goes out first, on a connection that was told to end.
         if close && let Some(peer) = self.peer {
+            self.held.release();
             if let Some(caller) = self.watch.find(peer) {
                 caller.write(&reply.to_bytes());
                 self.watch.close_now(caller);
@@ -296,7 +296,7 @@ impl<'w> Call<'w> {
         let mut writer = request.into_writer();
         // A caller who has gone is a normal end. One who did not read in time would take the next
         // answer for the rest of this one.
-        if reply.write(&mut writer).is_err()
+        if write_held(&mut writer, &reply.to_bytes(), &self.held).is_err()
             && let Some(caller) = self.peer.and_then(|peer| self.watch.find(peer))
         {
             caller.shut();
@@ -398,6 +398,22 @@ fn leak<T>(what: T) {
     mem::forget(what);
     let count = LEAKED.fetch_add(1, Ordering::Relaxed) + 1;
     warn!("a request with an absurd length costs a thread for good ({count} so far)");
+}
+
+/// Writes an answer and lets go of `held` before its end leaves. One that may not fit into the
+/// socket has its place until then: callers who do not read would else keep every worker.
+fn write_held(writer: &mut dyn Write, bytes: &[u8], held: &Held) -> io::Result<()> {
+    const FITS: usize = 16 * 1024;
+    const END: usize = 1024;
+    let begin = match bytes.len() > FITS {
+        true => bytes.len() - END,
+        false => 0,
+    };
+    let (begin, end) = bytes.split_at(begin);
+    writer.write_all(begin)?;
+    held.release();
+    writer.write_all(end)?;
+    writer.flush()
 }
 
 /// An error in the caller's dialect.
