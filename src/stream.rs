@@ -152,11 +152,11 @@ impl Stream {
     }
 
     /// Breaks the framing of an abandoned stream, for connections that cannot be cut: no client
-    /// takes this for a chunk.
+    /// takes this for the length of a chunk, which is what it waits for.
     pub fn spoil(&self) {
         let mut out = self.out.lock();
         let _writing = self.writing();
-        let _ = out.writer.write_all(b"cut\r\n");
+        let _ = out.writer.write_all(b"!\r\n");
         let _ = out.writer.flush();
     }
 

@@ -31,6 +31,7 @@ mod heartbeats;
 mod inbound;
 mod leases;
 mod limits;
+mod million;
 mod observe;
 mod operation;
 mod passthrough;

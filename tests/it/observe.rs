@@ -176,12 +176,10 @@ fn the_status_has_everything_in_it() {
     );
     let recent = status["recent"].as_array().unwrap();
     assert_eq!(recent.len(), 6);
-    let first = recent.last().unwrap();
-    assert_eq!(
-        (&first["attempts"], &first["status"]),
-        (&json!(2), &json!(200))
-    );
-    assert_eq!(first["key"], keys[1]["name"]);
+    // Two that follow each other quickly may be noted in either order.
+    let switched = recent.iter().find(|one| one["attempts"] == 2).unwrap();
+    assert_eq!(switched["status"], 200);
+    assert_eq!(switched["key"], keys[1]["name"]);
     let minutes = status["minutes"].as_array().unwrap();
     assert_eq!(minutes.len(), 60);
     let total: u64 = minutes
