@@ -297,4 +297,4 @@ fn owned(texts: &[&str]) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;
