@@ -10,9 +10,12 @@ TARGETS ?= x86_64 aarch64 armv7 riscv64gc
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2> /dev/null || echo 0)
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 DIST := target/dist
+# Of `fuzz`: for each target; FUZZ_TARGET is the name of one.
+FUZZ_SECONDS ?= 60
+FUZZ_TARGET ?=
 
 .PHONY: all run test test-clients lint soak crowd million install clean help static dist size bench \
-    test-static
+    test-static fuzz speed
 
 all:
 	$(CARGO) build --locked --release
@@ -67,6 +70,8 @@ help:
 	@echo '             aarch64 under qemu-aarch64-static'
 	@echo 'size         show what the binary is made of, by crate; needs nm'
 	@echo 'bench        measure weir beside nginx and the direct call; needs python3 and gwbench'
+	@echo 'fuzz         fuzz requests, answers, schemas and configs for $(FUZZ_SECONDS) s each'
+	@echo 'speed        measure the translation of events and requests'
 	@echo 'clean        remove target'
 
 static:
@@ -98,6 +103,15 @@ size:
 	@ls -l target/size/release/weir | awk '{ print $$5, "bytes with symbols" }'
 	@strip -o target/size/weir target/size/release/weir
 	@ls -l target/size/weir | awk '{ print $$5, "bytes without" }'
+
+# Its own profile: fast, with the checks of a debug build. An input may not take gigabytes.
+fuzz:
+	ulimit -v 6000000 2> /dev/null; FUZZ_SECONDS=$(FUZZ_SECONDS) $(CARGO) test --locked \
+	    --profile fuzz --bin weir -- --ignored --nocapture fuzz::$(FUZZ_TARGET)
+
+# The release build itself, so that the figures are those of what is shipped.
+speed:
+	@$(CARGO) test --locked --release --bin weir -- --ignored --nocapture --exact speed::table
 
 bench: all
 	CARGO='$(CARGO)' python3 tests/bench/bench.py

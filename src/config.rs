@@ -300,4 +300,4 @@ fn owned(texts: &[&str]) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

@@ -101,6 +101,8 @@ mod exchange;
 mod failure;
 mod fetch;
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod golden;
 mod inbound;
 mod journal;

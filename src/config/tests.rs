@@ -8,7 +8,7 @@ use super::sources::Origin;
 use super::*;
 use crate::provider::anthropic::Display;
 
-mod chaos;
+pub mod chaos;
 mod origins;
 
 const FOLDER: &str = "tests/config";

@@ -85,7 +85,7 @@ impl Provider for Messages {
 #[cfg(test)]
 mod decode_tests;
 #[cfg(test)]
-mod property_tests;
+pub mod property_tests;
 #[cfg(test)]
 mod recordings_tests;
 

@@ -120,7 +120,7 @@ fn object(dice: &mut Dice, depth: usize, out: &mut String) {
     out.push('}');
 }
 
-fn survive(text: &str) {
+pub fn survive(text: &str) {
     let (config, findings) = read(text, None);
     // Whatever was read can be shown and routed.
     let _ = format!("{findings} {config:?}");

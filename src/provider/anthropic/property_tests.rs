@@ -198,7 +198,7 @@ fn roles_alternate_and_every_call_is_answered() {
 }
 
 /// What the provider insists on, whatever was sent.
-fn check_structure(text: &str) {
+pub fn check_structure(text: &str) {
     let sent: Vec<Value> = serde_json::from_str(text).unwrap();
     assert_eq!(sent[0]["role"], "user", "{text}");
     let mut open: Vec<&str> = Vec::new();

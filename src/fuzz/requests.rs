@@ -1,0 +1,207 @@
+//! Callers' requests: parsed, and encoded for every provider.
+
+use serde::de::IgnoredAny;
+use serde_json::{Value, json};
+
+use super::{corpus, session};
+use crate::dialect::completions::Complete;
+use crate::dialect::embeddings::Embed;
+use crate::dialect::openai::Head;
+use crate::provider::anthropic::property_tests::Dice;
+use crate::provider::{Encoded, Format, Options, Provider, anthropic, gemini, openai, responses};
+
+const CLAUDE: &[&str] = &[
+    "claude-opus-5-5",
+    "claude-sonnet-5-5",
+    "claude-haiku-5-5",
+    "claude-haiku-4-5",
+    "claude-sonnet-4-5",
+    "claude-opus-4-6",
+    "claude-3-5-haiku-latest",
+    "claude-fable-5",
+    "kimi-k2",
+];
+const GEMINI: &[&str] = &[
+    "gemini-4-argon",
+    "gemini-3-pro-preview",
+    "gemini-2.5-flash",
+    "gemini-2.5-flash-image",
+    "gemini-2.0-flash",
+    "gemini-1.5-pro",
+    "gemma-3-27b-it",
+    "gemini-2.5-flash-preview-tts",
+];
+const GPT: &[&str] = &["gpt-5.6", "gpt-5", "gpt-4o", "o3", "gpt-5-codex", "llama-3"];
+
+fn options(dice: &mut Dice) -> Options {
+    let mut options = Options {
+        strict: dice.chance(20),
+        official: dice.chance(50),
+        developer_as_system: dice.chance(30),
+        ask_usage: dice.chance(30),
+        ..Options::default()
+    };
+    if dice.chance(30) {
+        options.strip = vec!["seed".into(), "user".into()];
+    }
+    if dice.chance(30) {
+        options.max_tokens_field = Some("max_tokens".into());
+    }
+    options.anthropic.auto_cache = dice.chance(30);
+    options.anthropic.reject_prefill = dice.chance(20);
+    options.anthropic.reject_forced_tools = dice.chance(20);
+    options.gemini.reject_prefill = dice.chance(20);
+    options
+}
+
+/// What must hold of every request that goes out.
+fn check(encoded: &Encoded, again: &Encoded) {
+    assert_eq!(
+        encoded.body, again.body,
+        "the same request gives the same bytes"
+    );
+    assert_eq!(encoded.path, again.path);
+    let body = std::str::from_utf8(&encoded.body).expect("bodies are text");
+    serde_json::from_str::<IgnoredAny>(body).expect("bodies are JSON");
+    for (at, name) in encoded.dropped.iter().enumerate() {
+        assert!(!encoded.dropped[..at].contains(name), "{name} twice");
+    }
+}
+
+fn translate(
+    provider: &dyn Provider,
+    format: Format,
+    models: &[&str],
+    dice: &mut Dice,
+    input: &[u8],
+) {
+    let options = options(dice);
+    let model = *dice.pick(models);
+    let request = Head::read(input).and_then(|head| head.parse());
+    let mut request = match request {
+        Ok(request) => request,
+        Err(error) => return assert!((400..500).contains(&error.status), "{error}"),
+    };
+    if dice.chance(10) {
+        request.strip_signatures();
+    }
+    match provider.encode(&request, model, &options) {
+        Ok(encoded) => {
+            check(
+                &encoded,
+                &provider.encode(&request, model, &options).unwrap(),
+            );
+            // What the caller merges into the body is the caller's own affair.
+            if format == Format::Anthropic && request.extra_body.is_none() {
+                let body: Value = serde_json::from_slice(&encoded.body).unwrap();
+                let messages = body["messages"].to_string();
+                anthropic::property_tests::check_structure(&messages);
+            }
+        }
+        Err(error) => assert!((400..500).contains(&error.status), "{error}"),
+    }
+}
+
+#[test]
+#[ignore = "takes a minute: make fuzz"]
+fn anthropic_request() {
+    session("anthropic_request", &corpus::requests(), |dice, input| {
+        translate(&anthropic::Messages, Format::Anthropic, CLAUDE, dice, input);
+    });
+}
+
+#[test]
+#[ignore = "takes a minute: make fuzz"]
+fn gemini_request() {
+    session("gemini_request", &corpus::requests(), |dice, input| {
+        translate(
+            &gemini::GenerateContent,
+            Format::Gemini,
+            GEMINI,
+            dice,
+            input,
+        );
+    });
+}
+
+#[test]
+#[ignore = "takes a minute: make fuzz"]
+fn responses_request() {
+    session("responses_request", &corpus::requests(), |dice, input| {
+        translate(&responses::Responses, Format::Responses, GPT, dice, input);
+    });
+}
+
+#[test]
+#[ignore = "takes a minute: make fuzz"]
+fn openai_request() {
+    session("openai_request", &corpus::requests(), |dice, input| {
+        let options = options(dice);
+        let model = *dice.pick(GPT);
+        let encode = |head: &Head<'_>| openai::encode(head, model, &options);
+        match Head::read(input).and_then(|head| Ok((encode(&head)?, encode(&head)?))) {
+            Ok((encoded, again)) => check(&encoded, &again),
+            Err(error) => assert!((400..500).contains(&error.status), "{error}"),
+        }
+    });
+}
+
+/// The other things that callers send.
+#[test]
+#[ignore = "takes a minute: make fuzz"]
+fn other_requests() {
+    let mut all = corpus::requests();
+    for text in [
+        r#"{"model":"m","prompt":"a","max_tokens":5,"stop":["x"],"echo":true,"n":2}"#,
+        r#"{"model":"m","prompt":["a","b"],"stream":true,"logprobs":1,"suffix":"s"}"#,
+        r#"{"model":"m","input":["a","b"],"encoding_format":"base64","dimensions":2}"#,
+        r#"{"model":"m","input":[[1,2],[3]]}"#,
+    ] {
+        all.push(text.into());
+    }
+    session("other_requests", &all, |_, input| {
+        if let Ok(complete) = Complete::read(input) {
+            let chat = complete.chat("p\"\u{0}");
+            let head = Head::read(&chat).expect("it is a chat request");
+            head.parse().map(drop).unwrap_or_else(|error| {
+                assert!((400..500).contains(&error.status), "{error}");
+            });
+        }
+        if let Ok(embed) = Embed::read(input) {
+            let answer = embed.answer(&[vec![0.5, f64::NAN]], "m", 1);
+            serde_json::from_slice::<IgnoredAny>(&answer).expect("answers are JSON");
+        }
+    });
+}
+
+/// Schemas in each of the places where they are rewritten.
+#[test]
+#[ignore = "takes a minute: make fuzz"]
+fn schema() {
+    session("schema", &corpus::schemas(), |dice, input| {
+        let Ok(schema) = serde_json::from_slice::<Value>(input) else {
+            return;
+        };
+        let strict = dice.chance(50);
+        let request = json!({
+            "model": "m",
+            "messages": [{"role": "user", "content": "x"}],
+            "tools": [{"type": "function", "function": {
+                "name": "f", "parameters": schema, "strict": strict}}],
+            "response_format": {"type": "json_schema", "json_schema": {
+                "name": "s", "schema": schema, "strict": strict}},
+        });
+        let request = request.to_string();
+        for (provider, format, models) in [
+            (
+                &anthropic::Messages as &dyn Provider,
+                Format::Anthropic,
+                CLAUDE,
+            ),
+            (&gemini::GenerateContent, Format::Gemini, GEMINI),
+            (&responses::Responses, Format::Responses, GPT),
+        ] {
+            translate(provider, format, models, dice, request.as_bytes());
+        }
+    });
+}
