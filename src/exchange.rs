@@ -258,8 +258,7 @@ impl Exchange<'_, '_> {
             return Err(ended_for_good(cause));
         }
         let _entered = cancel::enter(&self.job.cancel);
-        self.record.attempts += 1;
-        lease.key_name().clone_into(&mut self.record.key);
+        self.record.attempt(&upstream.name, lease.key_name());
         self.describe_attempt(&upstream.name, &encoded.dropped);
         let streams = self.head.stream || self.encoder.translates();
         let first_byte = match streams || upstream.first_byte_set {
