@@ -193,8 +193,13 @@ impl Connection {
     fn new(facts: Facts, now: u64) -> Connection {
         Connection {
             quiet_since: now,
-            // What has come before the first look is part of a head, too.
-            base: 0,
+            // What has come before the first look is part of a head, too, unless there was an
+            // answer already: a busy caller brings many heads before the first look. The kernel
+            // may count the handshake as one byte.
+            base: match facts.acked {
+                0 | 1 => 0,
+                _ => facts.received,
+            },
             acked: facts.acked,
             head_since: None,
             unread: false,
@@ -249,6 +254,22 @@ mod tests {
             acked,
             silent: Duration::ZERO,
             open: true,
+        }
+    }
+
+    #[test]
+    fn many_answered_requests_before_the_first_look_are_no_long_head() {
+        let seen = facts(HEAD_BYTES * 2, 70_000);
+        let mut connection = Connection::new(seen, 1);
+        assert_eq!(connection.taken(seen, 0), 0);
+        assert!(!connection.is_over(seen, HEAD_MS + 1, HEAD_MS));
+        // What comes behind them is.
+        let more = facts(HEAD_BYTES * 3 + 1, 70_000);
+        assert!(connection.taken(more, 0) > HEAD_BYTES);
+        // Without an answer all of it is one head.
+        for acked in [0, 1] {
+            let seen = facts(HEAD_BYTES * 2, acked);
+            assert!(Connection::new(seen, 1).taken(seen, 0) > HEAD_BYTES);
         }
     }
 
