@@ -58,6 +58,8 @@ pub struct Config {
     /// How long a caller may take to send a request's body.
     pub body_wait: Duration,
     pub drain: Duration,
+    /// Between SIGTERM and the end of the listener.
+    pub unready: Duration,
     /// First pause before a counted retry; doubles per retry, with jitter.
     pub backoff: Duration,
     /// Ceiling of a rate-limit cool-down, hints included.
@@ -244,6 +246,7 @@ impl Default for Config {
             write_timeout: table::duration(Top, "write_timeout_ms"),
             body_wait: table::duration(Top, "body_wait_ms"),
             drain: table::duration(Top, "drain_ms"),
+            unready: table::duration(Top, "unready_ms"),
             backoff: table::duration(Top, "backoff_ms"),
             cool_down_max: table::duration(Top, "cool_down_max_ms"),
             max_body_bytes: table::count_of(Top, "max_body_bytes"),

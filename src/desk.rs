@@ -116,6 +116,13 @@ impl Job {
         *self.phase.lock() = (Phase::Plain, NEVER);
     }
 
+    /// An attempt is over: no timer of it ends what follows, not even one that has just run out.
+    pub fn settle(&self) {
+        self.leave();
+        self.cancel.forgive(Cause::FirstByte);
+        self.cancel.forgive(Cause::Idle);
+    }
+
     /// Ends what has taken too long at `now`. For the timer thread.
     pub fn pull_overdue(&self, now: u64) {
         if self.deadline() <= now {

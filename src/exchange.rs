@@ -222,7 +222,9 @@ impl Work for Exchange<'_, '_> {
         let upstream = &self.state.config.upstreams[target.upstream];
         let mask = |failure| self.state.masks.failure(failure);
         let mut outcome = self.send(target, lease).map_err(mask);
+        // Not once part of an answer is out: a second one would follow it.
         while let Err(failure) = &outcome
+            && !self.is_final()
             && let Some(mended) = self.encoder.mend(upstream, &target.model, failure)
         {
             // One more try on the same key, without what it refused.
@@ -256,8 +258,7 @@ impl Exchange<'_, '_> {
             return Err(ended_for_good(cause));
         }
         let _entered = cancel::enter(&self.job.cancel);
-        self.record.attempts += 1;
-        lease.key_name().clone_into(&mut self.record.key);
+        self.record.attempt(&upstream.name, lease.key_name());
         self.describe_attempt(&upstream.name, &encoded.dropped);
         let streams = self.head.stream || self.encoder.translates();
         let first_byte = match streams || upstream.first_byte_set {

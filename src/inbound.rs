@@ -18,6 +18,7 @@ use crate::desk::{Held, Job, Phase};
 use crate::dialect::Dialect;
 use crate::error::ApiError;
 use crate::reply::{Reply, push_header};
+use crate::sockets::{self, Caller};
 use crate::watch::Watch;
 
 mod framing;
@@ -37,7 +38,11 @@ const SWALLOWED: usize = 1 << 30;
 /// An unread body up to this length keeps its connection.
 const DRAINED: u64 = 64 * 1024;
 
-/// Requests whose memory was given up: see `Call::refuse_unread`.
+/// A body up to this length can be drained into memory that the kernel only promises, once its
+/// connection has ended and nothing more comes.
+const PROMISED: usize = 256 * 1024 * 1024;
+
+/// Requests whose memory was given up: see `Unread::give_up`.
 static LEAKED: AtomicU64 = AtomicU64::new(0);
 
 pub fn leaked() -> u64 {
@@ -257,18 +262,20 @@ impl<'w> Call<'w> {
     }
 
     fn answer(&mut self, mut reply: Reply) {
-        let Some(request) = self.request.take() else {
+        let Some(mut request) = self.request.take() else {
             return;
         };
-        self.held.release();
         reply.headers.push_str(&self.common);
         reply.head_only |= self.method == Method::Head;
-        // A short body that nobody read is drained by the server, within the job's time for it. A
-        // long one is not worth waiting for, and of a chunked one the server drains nothing. Nor does it pay to
-        // wait for one that the caller holds back until it has heard from us.
+        // Of a short body that nobody read, what has come is read and forgotten. Nobody waits for
+        // the rest: a few callers who hold one back would keep every worker. Nor for a long one, nor
+        // for one that the caller holds back until it has heard from us, and of a chunked one no
+        // end is known.
         let unread = match self.length {
             Length::None => false,
-            Length::Known(length) => length > DRAINED || self.waits,
+            Length::Known(length) => {
+                length > DRAINED || self.waits || !self.forget_body(&mut request, length)
+            }
             Length::Chunked => true,
         };
         let close = self.close || unread;
@@ -278,6 +285,7 @@ impl<'w> Call<'w> {
         // The writer must leave the request before it is dropped, and what is left of the body is
         // drained when it is: so the reply goes out first, on a connection that was told to end.
         if close && let Some(peer) = self.peer {
+            self.held.release();
             if let Some(caller) = self.watch.find(peer) {
                 caller.write(&reply.to_bytes());
                 self.watch.close_now(caller);
@@ -288,11 +296,40 @@ impl<'w> Call<'w> {
         let mut writer = request.into_writer();
         // A caller who has gone is a normal end. One who did not read in time would take the next
         // answer for the rest of this one.
-        if reply.write(&mut writer).is_err()
+        if write_held(&mut writer, &reply.to_bytes(), &self.held).is_err()
             && let Some(caller) = self.peer.and_then(|peer| self.watch.find(peer))
         {
             caller.shut();
         }
+    }
+
+    /// Reads and forgets the `length` bytes of a body that nobody has read, as far as they have
+    /// come. True if those were all.
+    fn forget_body(&self, request: &mut Request, length: u64) -> bool {
+        // The HTTP server has read shorter ones before there was a request.
+        const READ_AHEAD: usize = 1024;
+        let declared = request.body_length().unwrap_or(0);
+        let Some(peer) = self.peer.filter(|_| declared > READ_AHEAD) else {
+            return true;
+        };
+        let Some(caller) = self.watch.find(peer) else {
+            // The caller has left: there is nothing to wait for.
+            return true;
+        };
+        let mut waste = [0; 8 * 1024];
+        let mut left = length;
+        while left > 0 {
+            // With bytes there, a read does not wait, whether it gets them or older ones that the
+            // server holds.
+            if caller.unread() == 0 {
+                return false;
+            }
+            match request.as_reader().read(&mut waste) {
+                Ok(0) | Err(_) => return false,
+                Ok(count) => left = left.saturating_sub(count as u64),
+            }
+        }
+        true
     }
 
     /// Refuses a body that must not be touched any more: the server would reserve its declared
@@ -310,10 +347,11 @@ impl<'w> Call<'w> {
         match self.peer.and_then(|peer| self.watch.find(peer)) {
             Some(caller) => {
                 caller.write(&reply.to_bytes());
-                self.watch.close_leaked(caller);
-                // The one deliberate leak: dropping the request would drain its declared length
-                // into memory, and a length of some terabytes ends the process.
-                mem::forget(request);
+                self.watch.close_unread(caller, Unread(request));
+            }
+            // The caller has left, so a drop finds nothing to read.
+            None if self.peer.is_some() && can_be_drained(declared) => {
+                drop(request.into_writer());
             }
             None => {
                 // On a unix socket the only writer is the server's own, behind an "upgrade", which
@@ -326,15 +364,56 @@ impl<'w> Call<'w> {
                     None,
                     None,
                 );
-                mem::forget(request.upgrade("close", response));
+                leak(request.upgrade("close", response));
             }
         }
-        let count = LEAKED.fetch_add(1, Ordering::Relaxed) + 1;
-        warn!(
-            "{}: {}, the body is not read ({count} such requests so far)",
-            self.id, error.status
-        );
     }
+}
+
+/// A request that was refused before its body was read, until its connection is closed.
+pub struct Unread(Request);
+
+impl Unread {
+    /// Ends the connection and what the request holds of it.
+    pub fn give_up(self, caller: &Caller) {
+        let Unread(request) = self;
+        if can_be_drained(request.body_length().unwrap_or(0)) {
+            // Nothing can be read from it any more, so the drain is over at once.
+            caller.reset();
+            drop(request.into_writer());
+            return;
+        }
+        // The one deliberate leak: dropping the request would drain its declared length into
+        // memory, and a length of some terabytes ends the process.
+        leak(request);
+        sockets::close_leaked(caller);
+    }
+}
+
+fn can_be_drained(length: usize) -> bool {
+    length <= PROMISED && Vec::<u8>::new().try_reserve_exact(length).is_ok()
+}
+
+fn leak<T>(what: T) {
+    mem::forget(what);
+    let count = LEAKED.fetch_add(1, Ordering::Relaxed) + 1;
+    warn!("a request with an absurd length costs a thread for good ({count} so far)");
+}
+
+/// Writes an answer and lets go of `held` before its end leaves. One that may not fit into the
+/// socket has its place until then: callers who do not read would else keep every worker.
+fn write_held(writer: &mut dyn Write, bytes: &[u8], held: &Held) -> io::Result<()> {
+    const FITS: usize = 16 * 1024;
+    const END: usize = 1024;
+    let begin = match bytes.len() > FITS {
+        true => bytes.len() - END,
+        false => 0,
+    };
+    let (begin, end) = bytes.split_at(begin);
+    writer.write_all(begin)?;
+    held.release();
+    writer.write_all(end)?;
+    writer.flush()
 }
 
 /// An error in the caller's dialect.

@@ -1,13 +1,15 @@
 //! The log: lines of text by `simple_logger`, or each line one JSON object and nothing else.
 //!
 //! The form can change with a reload, so it is looked up with each line. The lines of requests are
-//! gathered and written together by the timer thread, at most a tenth of a second later: written
-//! one by one they cost two system calls each, on a worker that the next request waits for. Any
-//! other line writes what was gathered first, so the order stays.
+//! gathered and written together by a thread of their own, at most a tenth of a second later:
+//! written one by one they cost two system calls each, on a worker that the next request waits for.
+//! Any other line writes what was gathered first, so the order stays.
 
 use std::io::Write;
 use std::mem;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, Thread};
 use std::time::{Duration, SystemTime};
 
 use log::{LevelFilter, Log, Metadata, Record};
@@ -29,8 +31,21 @@ static VERBOSE: AtomicBool = AtomicBool::new(false);
 /// Lines of requests that are still to be written.
 static GATHERED: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
-/// Bytes of lines that are gathered at most.
+/// Held while gathered lines are written, so that they stay in order and none is under way when
+/// the process ends.
+static WRITING: Mutex<()> = Mutex::new(());
+
+static WRITER: OnceLock<Thread> = OnceLock::new();
+
+/// Bytes of lines with which the writer is woken early.
 const MOST: usize = 32 * 1024;
+
+/// Bytes of lines that wait at most. Who reads the log too slowly loses lines of it; requests and
+/// timers do not wait for that.
+const KEPT: usize = 1024 * 1024;
+
+/// Lines that were lost.
+static LOST: AtomicU64 = AtomicU64::new(0);
 
 struct Journal {
     text: SimpleLogger,
@@ -85,23 +100,69 @@ pub fn set(config: &Config) {
     }
 }
 
+/// Starts the thread that writes what was gathered. It sleeps until it is nudged.
+pub fn start_writer(stack: usize) -> std::io::Result<()> {
+    let writer = thread::Builder::new()
+        .name("journal".into())
+        .stack_size(stack)
+        .spawn(|| {
+            loop {
+                thread::park();
+                flush();
+            }
+        })?;
+    // Started once; a second one would only have nothing to do.
+    let _ = WRITER.set(writer.thread().clone());
+    Ok(())
+}
+
+/// Has what was gathered written, without waiting for it.
+pub fn nudge() {
+    if GATHERED.lock().is_empty() {
+        return;
+    }
+    match WRITER.get() {
+        Some(writer) => writer.unpark(),
+        None => flush(),
+    }
+}
+
 /// Writes what was gathered.
 pub fn flush() {
+    let _writing = WRITING.lock();
     let lines = mem::take(&mut *GATHERED.lock());
     if !lines.is_empty() {
         // A log that cannot be written is no reason to stop serving.
         let _ = std::io::stderr().write_all(&lines);
+    }
+    match LOST.swap(0, Ordering::Relaxed) {
+        0 => {}
+        count => {
+            let now = timestamp(SystemTime::now());
+            let message = format!("{count} lines were lost, nobody read them in time");
+            let line = match JSON.load(Ordering::Relaxed) {
+                true => {
+                    format!("{{\"time\":\"{now}\",\"level\":\"warn\",\"message\":\"{message}\"}}\n")
+                }
+                false => format!("{now} WARN  [{}] {message}\n", module_path!()),
+            };
+            let _ = std::io::stderr().write_all(line.as_bytes());
+        }
     }
 }
 
 fn gather(line: &str) {
     let full = {
         let mut gathered = GATHERED.lock();
-        gathered.extend_from_slice(line.as_bytes());
+        if gathered.len() + line.len() > KEPT {
+            LOST.fetch_add(1, Ordering::Relaxed);
+        } else {
+            gathered.extend_from_slice(line.as_bytes());
+        }
         gathered.len() >= MOST
     };
     if full {
-        flush();
+        nudge();
     }
 }
 

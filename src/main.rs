@@ -8,32 +8,48 @@
 //! src/main.rs        arguments, config, server, exit code; this map
 //! src/config.rs      the JSON file; every value is checked while it is parsed
 //! src/config/        table.rs: every key once; build.rs: a file by it; sources.rs: where from
-//! src/server.rs      listener, a fixed set of workers, the fence around panics, stopping
-//! src/server/        routes.rs: path -> Endpoint, and who may ask; door.rs: the listening socket
-//! src/watch.rs       the timer thread: heartbeats, timers, hang-ups, idle connections
+//! src/print.rs       what --print prints; print/: units, a container, proxies in front
+//! src/server.rs      listener, a fixed set of workers, the fence around panics, stopping, reload
+//! src/server/        routes.rs: path -> Endpoint, and who may ask; crew.rs: which workers wait;
+//!                    door.rs: the listening socket; handed.rs: one that somebody else opened
+//! src/watch.rs       the timer thread: heartbeats, timers, hang-ups; watch/connections.rs: idle ones
 //! src/desk.rs        Job: what each worker is at, where the timer thread can see it
 //! src/sockets.rs     callers' connections below the HTTP server
-//! src/inbound.rs     one HTTP request in: framing, limits, body, id
+//! src/inbound.rs     one HTTP request in: body, limits, id; inbound/framing.rs: where it ends
+//! src/limits.rs      what each client key may use, and has used
 //! src/reply.rs       one HTTP reply out, in one write
 //! src/exchange.rs    the story of one chat exchange, top to bottom
+//! src/exchange/      encode.rs: the request for a target; tries.rs: targets, keys and retries;
+//!                    answer.rs: what comes back; caller.rs: whom it goes to; ask.rs: POST /ask;
+//!                    completions.rs: POST /v1/completions; dry_run.rs: told, not sent
+//! src/embeddings.rs  POST /v1/embeddings
+//! src/passthrough.rs the other routes of the OpenAI API, passed on in pieces
 //! src/route.rs       model name -> an ordered list of targets
-//! src/pool.rs        Client, Pool, Lease; pool/health.rs: which keys rest
+//! src/pool.rs        Client, Pool, Lease; pool/health.rs: which keys rest; pool/tally.rs: counts
 //! src/upstream.rs    a leased client and a body -> the head of an answer, or a Failure
 //! src/line.rs        the connection to an upstream: names, proxies, TLS, HTTP/1.1
 //! src/cancel.rs      how one thread ends another one's wait
 //! src/failure.rs     how an attempt failed, and the one table of what follows
 //! src/sse.rs         upstream bytes -> events
 //! src/stream.rs      the caller's event stream, shared with the heartbeat
-//! src/memory.rs      what upstreams signed, kept for callers who lose it
+//! src/memory.rs      what upstreams signed, kept for callers who lose it; memory/learned.rs:
+//!                    what they said about their models
 //! src/models.rs      GET /v1/models; models/catalogue.rs: what is known of four of them
+//! src/discovery.rs   the upstreams' own lists of models, asked for beside the serving
 //! src/record.rs      what a request came to, and its log line
+//! src/journal.rs     the log: text or JSON, request lines written together
+//! src/request_log.rs a file for each chat, where the config asks for it
+//! src/metrics.rs     GET /metrics
+//! src/status.rs      GET /status: text, JSON, a page; status/ledger.rs: today and the last hour
+//! src/mask.rs        secrets taken out of foreign texts
 //! src/error.rs       ApiError, what a caller is told
 //! src/json.rs        Fields: an object as a shallow list of raw values
+//! src/query.rs       the query of a URL
+//! src/base64.rs      bytes as base64
 //! src/clock.rs       milliseconds since the begin
 //! src/chat.rs        the words in the middle: Request, Message, Part, Tool, Delta, Usage
 //! src/capability.rs  what each model can do, by its name
-//! src/schema.rs      JSON Schemas as each provider takes them
-//! src/dialect.rs     what callers may speak;  dialect/openai.rs and its folder
+//! src/dialect.rs     what callers may speak;  dialect/{openai,completions,embeddings,ask,text}.rs
 //! src/provider.rs    what upstreams speak;    provider/{openai,anthropic,gemini,responses}.rs
 //! src/demo.rs        the built-in upstream that answers without a key
 //! src/golden.rs      runs tests/golden (in tests only)
@@ -41,6 +57,9 @@
 //! tests/config/      configs that must be refused, and the command line
 //! tests/readme/      runs every command of the README
 //! tests/golden/      recorded requests, replies and streams, one folder per provider
+//! tests/clients/     SDKs and tools that people use, against the built binary
+//! tests/static/      the static build, and its tests
+//! tests/bench/       weir beside nginx and the direct call
 //! ```
 //!
 //! The rooms stand in a row and a request walks through them once:
@@ -51,7 +70,8 @@
 //! ```
 //!
 //! `exchange.rs` is the only one that knows this order. Where caller and upstream speak the same
-//! format it relays: the middle of both rows is left out.
+//! format it relays: the middle of both rows is left out. `embeddings.rs` and `passthrough.rs` go
+//! the same way through route, pool and upstream, by way of `exchange/tries.rs`.
 #![allow(dead_code)]
 
 use std::io::Write;

@@ -28,7 +28,7 @@ pub use text::{CONTENT_TYPE, Gauges, PoolGauges};
 const SERIES: usize = 2_000;
 
 /// The label of whatever is not told apart.
-const OTHER: &str = "other";
+pub const OTHER: &str = "other";
 
 /// The label of what a request does not have: a health check asks for no model.
 const NONE: &str = "none";

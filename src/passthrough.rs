@@ -90,10 +90,6 @@ pub struct Unanswered<'w> {
 
 /// Passes a request on and writes the answer. An error is still to be told: to the caller, if
 /// there is still a way to.
-#[expect(
-    clippy::result_large_err,
-    reason = "the call goes back to whoever answers it, once a request"
-)]
 pub fn send<'w>(
     state: &State,
     call: Call<'w>,

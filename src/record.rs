@@ -50,6 +50,8 @@ pub struct Record {
     /// What the caller was told; 499 when it had left.
     pub status: u16,
     pub attempts: u32,
+    /// Upstream and key of each attempt.
+    pub asked: Vec<(String, String)>,
     pub switches: u32,
     pub streamed: bool,
     /// Milliseconds until the first byte of the answer left.
@@ -77,6 +79,7 @@ impl Record {
             key: String::new(),
             status: 0,
             attempts: 0,
+            asked: Vec::new(),
             switches: 0,
             streamed: false,
             first_byte: None,
@@ -111,6 +114,13 @@ impl Record {
     /// Milliseconds that weir itself took so far.
     pub fn own_ms(&self) -> f64 {
         (self.begun.millis() - self.upstream_ms).max(0.0)
+    }
+
+    /// Counts an attempt with this key.
+    pub fn attempt(&mut self, upstream: &str, key: &str) {
+        self.attempts += 1;
+        key.clone_into(&mut self.key);
+        self.asked.push((upstream.to_owned(), key.to_owned()));
     }
 
     /// Charges the key of the caller with what the answer cost, once. Before its last bytes leave,

@@ -8,6 +8,7 @@
 //! | signals | 1 | the kernel's signals | with the process |
 //! | workers | `workers` + `SPARE` | a request in the HTTP server's queue, then what the request needs | with the process |
 //! | timer | 1 | the bell, callers who hang up, the next moment something is due | when told to stop |
+//! | journal | 1 | lines of the log, then whoever reads standard error | with the process |
 //! | discovery | 1 where an upstream has `discover` | the next model list that is due, or a reload | with the process |
 //! | patience | 1 per model list that is asked for | its end, for 30 s | with it |
 //! | of the HTTP server | 1 accepts, 4 or more read one connection each | connections, heads | with their connections |
@@ -21,6 +22,7 @@
 //! of those has at most one request in it.
 
 use std::io::{self, Write};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -56,6 +58,7 @@ use crate::sockets;
 use crate::status::Ledger;
 use crate::watch::{Duties, Watch};
 
+mod admission;
 mod crew;
 mod door;
 mod handed;
@@ -180,7 +183,10 @@ pub struct Gateway {
     watch: Arc<Watch>,
     door: Door,
     crew: Crew,
+    /// `/readyz` says so.
     draining: AtomicBool,
+    /// No new chats, and no new connections.
+    closed: AtomicBool,
     /// Chats in the works, each on a worker of its own.
     chats: Arc<AtomicUsize>,
     max_chats: usize,
@@ -289,6 +295,7 @@ fn start(config: Config) -> Result<Started, String> {
         door: Door::new(opened).map_err(cannot)?,
         crew: Crew::default(),
         draining: AtomicBool::new(false),
+        closed: AtomicBool::new(false),
         chats: Arc::default(),
         max_chats,
         begun: Instant::now(),
@@ -302,14 +309,14 @@ fn start(config: Config) -> Result<Started, String> {
             for pool in &gateway.state().pools {
                 pool.tick(now);
             }
-            journal::flush();
+            journal::nudge();
         })
     };
     let on_stuck = {
         let gateway = Arc::clone(&gateway);
         let opening = Arc::new(AtomicBool::new(false));
         Box::new(move || {
-            if gateway.draining.load(Ordering::Acquire) || opening.swap(true, Ordering::AcqRel) {
+            if gateway.closed.load(Ordering::Acquire) || opening.swap(true, Ordering::AcqRel) {
                 return;
             }
             // It may take until there are descriptors again, and heartbeats must not wait for it.
@@ -336,6 +343,7 @@ fn start(config: Config) -> Result<Started, String> {
         on_stuck,
     };
     let no_thread = |error: io::Error| format!("cannot start a thread: {error}");
+    journal::start_writer(STACK).map_err(no_thread)?;
     gateway.watch.start(duties).map_err(no_thread)?;
     for number in 0..max_chats + SPARE {
         let gateway = Arc::clone(&gateway);
@@ -363,8 +371,10 @@ fn max_connections(config: &Config, descriptors: u64) -> usize {
 }
 
 fn unix(path: &Path) -> io::Result<Opened> {
-    // A socket file outlives its process; one that nobody listens on is in the way.
-    if path.exists() && UnixStream::connect(path).is_err() {
+    // A socket file outlives its process; one that nobody listens on is in the way. Any other file
+    // is somebody's, and stays.
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    if is_socket && UnixStream::connect(path).is_err() {
         std::fs::remove_file(path)?;
     }
     Opened::unix(UnixListener::bind(path)?, path)
@@ -395,7 +405,7 @@ fn serve(
         if signal == SIGHUP {
             reload_config(gateway, reload);
         } else {
-            return drain(gateway, signals);
+            return drain(gateway, signal, signals);
         }
     }
     error!("nobody waits for signals any more");
@@ -434,9 +444,28 @@ fn reload_config(gateway: &Arc<Gateway>, reload: &dyn Fn() -> Result<Config, Str
     }
 }
 
-/// No new connections; running requests finish in their time or are cut.
-fn drain(gateway: &Gateway, signals: &Receiver<i32>) -> ExitCode {
+/// First a time in which only `/readyz` tells; then no new connections, and running requests finish
+/// in their time or are cut.
+fn drain(gateway: &Gateway, signal: i32, signals: &Receiver<i32>) -> ExitCode {
     gateway.draining.store(true, Ordering::Release);
+    let unready = gateway.state().config.unready;
+    // Whoever presses Ctrl-C has no balancer in front.
+    if signal == SIGTERM && !unready.is_zero() {
+        info!(
+            "stopping: for {} ms only /readyz says so",
+            unready.as_millis()
+        );
+        let until = Instant::now() + unready;
+        while let Some(left) = until.checked_duration_since(Instant::now()) {
+            match signals.recv_timeout(left) {
+                Ok(SIGHUP) => {}
+                Err(RecvTimeoutError::Timeout) => break,
+                Ok(_) => leave_at_once(gateway),
+                Err(RecvTimeoutError::Disconnected) => thread::sleep(left),
+            }
+        }
+    }
+    gateway.closed.store(true, Ordering::Release);
     gateway.door.close();
     let limit = gateway.state().config.drain;
     info!("stopping: running requests have {} ms", limit.as_millis());
@@ -450,6 +479,13 @@ fn drain(gateway: &Gateway, signals: &Receiver<i32>) -> ExitCode {
     }
     wait_until_idle(gateway, signals, LAST_WORDS);
     leave(gateway, ExitCode::SUCCESS)
+}
+
+fn leave_at_once(gateway: &Gateway) -> ! {
+    warn!("stopped by a second signal");
+    gateway.door.remove_file();
+    journal::flush();
+    std::process::exit(1);
 }
 
 fn leave(gateway: &Gateway, code: ExitCode) -> ExitCode {
@@ -470,12 +506,7 @@ fn wait_until_idle(gateway: &Gateway, signals: &Receiver<i32>, limit: Duration) 
         }
         match signals.recv_timeout(LOOK) {
             Ok(SIGHUP) | Err(RecvTimeoutError::Timeout) => {}
-            Ok(_) => {
-                warn!("stopped by a second signal");
-                gateway.door.remove_file();
-                journal::flush();
-                std::process::exit(1);
-            }
+            Ok(_) => leave_at_once(gateway),
             Err(RecvTimeoutError::Disconnected) => thread::sleep(LOOK),
         }
     }

@@ -332,23 +332,46 @@ impl Reserve {
     }
 }
 
-/// Closes, by number, every descriptor of the connection from `peer` except our duplicates, which
-/// all lie above `FLOOR`.
+/// Looks for the open connection from `peer` to our own listening port.
+pub fn caller(local_port: u16, peer: SocketAddr) -> Option<Caller> {
+    let peer = canonical(peer);
+    let is_peer = |other: SocketAddr| canonical(other) == peer;
+    descriptors().into_iter().find_map(|fd| {
+        // Only the one that fits is worth a duplicate.
+        address(fd, libc::getpeername).filter(|other| is_peer(*other))?;
+        let caller = as_caller(fd, local_port)?;
+        is_peer(caller.peer).then_some(caller)
+    })
+}
+
+/// Closes, by number, every descriptor of this connection except our duplicates, which all lie
+/// above `FLOOR`. They are told by the socket itself: a connection that was reset has no peer any
+/// more, and its caller's address may be another connection's by now.
 ///
 /// Only for a connection whose owners were leaked on purpose and can never run again: they would
 /// close somebody else's descriptor.
-pub fn close_leaked(peer: SocketAddr, local_port: u16) {
+pub fn close_leaked(caller: &Caller) {
+    caller.shut();
+    let Some(socket) = socket_number(caller.fd.as_raw_fd()) else {
+        return;
+    };
     let floor = FLOOR.load(Ordering::Relaxed);
     for fd in descriptors().into_iter().filter(|fd| *fd < floor) {
-        let Some(caller) = as_caller(fd, local_port) else {
-            continue;
-        };
-        if caller.peer == peer {
-            caller.shut();
+        if socket_number(fd) == Some(socket) {
             // SAFETY: the caller of this function vouches that nothing uses the number any more.
             unsafe { libc::close(fd) };
         }
     }
+}
+
+/// What all descriptors of one socket have in common, and no other open socket has.
+fn socket_number(fd: RawFd) -> Option<(libc::dev_t, libc::ino_t)> {
+    // SAFETY: plain numbers, for which all zeroes is a value.
+    let mut stat: libc::stat = unsafe { mem::zeroed() };
+    // SAFETY: `stat` is a valid place for the answer.
+    let done = unsafe { libc::fstat(fd, &mut stat) } == 0;
+    let is_socket = done && stat.st_mode & libc::S_IFMT == libc::S_IFSOCK;
+    is_socket.then_some((stat.st_dev, stat.st_ino))
 }
 
 /// A duplicate of `fd`, if it is a connection to `local_port`.
@@ -609,6 +632,10 @@ mod tests {
             .unwrap();
         assert_eq!(callers.len(), 1);
         assert!(!caller.is_gone());
+        let found = super::caller(port, caller.peer).unwrap();
+        assert_eq!(found.peer, caller.peer);
+        assert!(super::caller(port, near.local_addr().unwrap()).is_none());
+        drop(found);
         far.write_all(b"five!").unwrap();
         let bell = Bell::new().unwrap();
         let mut entries = Vec::new();
@@ -664,6 +691,27 @@ mod tests {
         assert!(held[0].is_gone());
         assert!(callers(port).found.is_empty());
         drop(near);
+    }
+
+    #[test]
+    fn what_was_leaked_is_closed_though_its_peer_is_gone_and_nothing_else_is() {
+        use std::os::fd::IntoRawFd;
+        let (far, near, port) = pair();
+        let other = pair();
+        let caller = callers(port).found.remove(0);
+        let number = near.into_raw_fd();
+        let linger = libc::linger {
+            l_onoff: 1,
+            l_linger: 0,
+        };
+        set(far.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER, &linger).unwrap();
+        drop(far);
+        assert!(callers(port).found.is_empty());
+        let socket = socket_number(number).unwrap();
+        close_leaked(&caller);
+        // Other tests may have taken the number.
+        assert_ne!(socket_number(number), Some(socket));
+        assert!(other.0.peer_addr().is_ok() && other.1.peer_addr().is_ok());
     }
 
     #[test]

@@ -56,6 +56,8 @@ pub struct Head {
     pub content_type: &'static str,
     /// Lines with their ends.
     pub fixed: String,
+    /// Names of the lines that will follow the body.
+    pub trailers: Option<&'static str>,
     /// Lines about the attempt that is being made; the last one before the head leaves counts.
     pub attempt: String,
 }
@@ -133,10 +135,12 @@ impl Stream {
 
     /// Ends the stream because of an error for which the dialect has no event: as a plain answer
     /// if nothing is out yet. Else true: its end is missing, and the caller has to see that.
-    pub fn abandon(&self, reply: &Reply) -> bool {
+    pub fn abandon(&self, mut reply: Reply) -> bool {
         let mut out = self.out.lock();
         match std::mem::replace(&mut out.state, State::Ended) {
             State::Fresh => {
+                self.held.release();
+                reply.headers.push_str(&out.head.fixed);
                 let _writing = self.writing();
                 // A caller who has gone is a normal end.
                 let _ = reply.write(&mut out.writer);
@@ -148,11 +152,11 @@ impl Stream {
     }
 
     /// Breaks the framing of an abandoned stream, for connections that cannot be cut: no client
-    /// takes this for a chunk.
+    /// takes this for the length of a chunk, which is what it waits for.
     pub fn spoil(&self) {
         let mut out = self.out.lock();
         let _writing = self.writing();
-        let _ = out.writer.write_all(b"cut\r\n");
+        let _ = out.writer.write_all(b"!\r\n");
         let _ = out.writer.flush();
     }
 
@@ -253,6 +257,11 @@ impl Out {
             self.frame
                 .extend_from_slice(b"\r\nCache-Control: no-cache\r\nX-Accel-Buffering: no\r\n");
             self.frame.extend_from_slice(self.head.fixed.as_bytes());
+            if let Some(names) = self.head.trailers {
+                self.frame.extend_from_slice(b"Trailer: ");
+                self.frame.extend_from_slice(names.as_bytes());
+                self.frame.extend_from_slice(b"\r\n");
+            }
             self.frame.extend_from_slice(self.head.attempt.as_bytes());
             self.frame.extend_from_slice(if self.chunked {
                 b"Transfer-Encoding: chunked\r\n\r\n"
@@ -323,6 +332,7 @@ mod tests {
         let head = Head {
             content_type: "text/event-stream",
             fixed: "x-request-id: r\r\n".into(),
+            trailers: None,
             attempt: String::new(),
         };
         (
@@ -402,18 +412,19 @@ mod tests {
     #[test]
     fn an_abandoned_stream_is_refused_or_has_no_end() {
         let (fresh, wire) = stream(true, Duration::from_secs(10));
-        assert!(!fresh.abandon(&Reply::new(502)));
+        assert!(!fresh.abandon(Reply::new(502)));
         assert!(wire.0.lock().1[0].starts_with("HTTP/1.1 502 "));
+        assert!(wire.0.lock().1[0].contains("x-request-id: r\r\n"));
         let (begun, wire) = stream(true, Duration::from_secs(10));
         begun.send(b"a").unwrap();
-        assert!(begun.abandon(&Reply::new(502)));
-        assert!(!begun.abandon(&Reply::new(502)));
+        assert!(begun.abandon(Reply::new(502)));
+        assert!(!begun.abandon(Reply::new(502)));
         assert_eq!(begun.end(b"", ""), Err(Gone));
         assert_eq!(wire.0.lock().1.len(), 1);
         // An answer that has ended stays whole.
         let (whole, _) = stream(true, Duration::from_secs(10));
         whole.end(b"a", "").unwrap();
-        assert!(!whole.abandon(&Reply::new(502)));
+        assert!(!whole.abandon(Reply::new(502)));
     }
 
     #[test]

@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 use crate::cancel::Cause;
 use crate::clock;
 use crate::desk::{Desk, Job};
+use crate::inbound::Unread;
 use crate::sockets::{self, Bell, Caller, Reserve, canonical};
 
 mod connections;
@@ -78,8 +79,8 @@ pub struct Watch {
 struct Lingerer {
     caller: Caller,
     until: u64,
-    /// Its owners were leaked, so its descriptors are closed by number.
-    leaked: bool,
+    /// A request whose body nobody reads; it is let go of when the connection is closed.
+    request: Option<Unread>,
 }
 
 /// What the timer thread is told at its start.
@@ -122,8 +123,9 @@ impl Watch {
 
     /// A job has begun. Costs a system call only when the thread sleeps for long.
     pub fn rouse(&self) {
-        self.begun.fetch_add(1, Ordering::Relaxed);
-        if self.resting.load(Ordering::Relaxed) && self.resting.swap(false, Ordering::AcqRel) {
+        // In one order with the thread, which says that it rests before it looks at the count.
+        self.begun.fetch_add(1, Ordering::SeqCst);
+        if self.resting.load(Ordering::SeqCst) && self.resting.swap(false, Ordering::AcqRel) {
             self.bell.ring();
         }
     }
@@ -149,42 +151,38 @@ impl Watch {
     }
 
     pub fn find(&self, peer: SocketAddr) -> Option<Caller> {
-        let peer = canonical(peer);
-        sockets::callers(self.port)
-            .found
-            .into_iter()
-            .find(|caller| canonical(caller.peer) == peer)
+        sockets::caller(self.port, peer)
     }
 
     /// Closes the connection from `peer`, soon: what was written to it can still be read.
     pub fn close_soon(&self, peer: SocketAddr) {
         if let Some(caller) = self.find(peer) {
-            self.let_linger(caller, false);
+            self.let_linger(caller, None);
         }
     }
 
     /// The same, and nothing more is read from it: whoever reads gets its end.
     pub fn close_now(&self, caller: Caller) {
         caller.shut_read();
-        self.let_linger(caller, false);
+        self.let_linger(caller, None);
     }
 
-    /// The same for a connection whose request was leaked.
-    pub fn close_leaked(&self, caller: Caller) {
-        self.let_linger(caller, true);
+    /// The same for a connection whose request must not be dropped while bytes may come.
+    pub fn close_unread(&self, caller: Caller, request: Unread) {
+        self.let_linger(caller, Some(request));
     }
 
-    fn let_linger(&self, caller: Caller, leaked: bool) {
+    fn let_linger(&self, caller: Caller, request: Option<Unread>) {
         caller.shut_write();
         let lingerer = Lingerer {
             caller,
             until: clock::now() + LINGER_MS,
-            leaked,
+            request,
         };
         let mut lingering = self.lingering.lock();
         if lingering.len() >= LINGERERS {
             drop(lingering);
-            lingerer.close(self.port);
+            lingerer.close();
         } else {
             lingering.push(lingerer);
         }
@@ -215,11 +213,11 @@ impl Watch {
 const STACK: usize = 256 * 1024;
 
 impl Lingerer {
-    fn close(&self, port: u16) {
+    fn close(self) {
         self.caller.discard(64 * 1024);
-        self.caller.shut();
-        if self.leaked {
-            sockets::close_leaked(self.caller.peer, port);
+        match self.request {
+            None => self.caller.shut(),
+            Some(request) => request.give_up(&self.caller),
         }
     }
 }
@@ -307,6 +305,7 @@ impl Round {
             Some(_) => {}
             // Nothing tells whether a write to a unix socket would block, so that it must not
             // happen here. One thread a heartbeat, for as long as the write takes.
+            None if job.peer.is_none() && stream.blocked_for().is_some() => {}
             None if job.peer.is_none() => {
                 let spawned = thread::Builder::new()
                     .stack_size(STACK)
@@ -373,7 +372,7 @@ impl Round {
             }
         }
         for lingerer in over {
-            lingerer.close(self.watch.port);
+            lingerer.close();
         }
     }
 
@@ -420,9 +419,9 @@ impl Round {
             ))
         };
         if !active {
-            watch.resting.store(true, Ordering::Release);
+            watch.resting.store(true, Ordering::SeqCst);
             // A job that began just before would not have rung.
-            if watch.begun.load(Ordering::Acquire) != begun {
+            if watch.begun.load(Ordering::SeqCst) != begun {
                 watch.resting.store(false, Ordering::Release);
                 return;
             }

@@ -100,6 +100,7 @@ fn numbers(top: &Object<'_>, config: &mut Config) {
     millis("write_timeout_ms", &mut config.write_timeout);
     millis("body_wait_ms", &mut config.body_wait);
     millis("drain_ms", &mut config.drain);
+    millis("unready_ms", &mut config.unready);
     millis("backoff_ms", &mut config.backoff);
     millis("cool_down_max_ms", &mut config.cool_down_max);
 

@@ -160,7 +160,7 @@ fn every_number_reaches_its_own_field() {
     let config = good(
         r#"{"upstreams": [{"name": "a", "format": "openai", "base_url": "http://b"}],
         "workers": 1, "retries": 2, "quota_switch": false, "deadline_ms": 3, "lease_wait_ms": 4,
-        "keepalive_ms": 5, "write_timeout_ms": 6, "body_wait_ms": 7, "drain_ms": 8,
+        "keepalive_ms": 5, "write_timeout_ms": 6, "body_wait_ms": 7, "drain_ms": 8, "unready_ms": 18,
         "backoff_ms": 9, "cool_down_max_ms": 10, "max_body_bytes": 11, "max_connections": 12,
         "max_waiting": 13, "max_answer_bytes": 14, "log_level": "warn", "log_format": "json", "metrics_open": true,
         "connect_ms": 15, "first_byte_ms": 16, "idle_ms": 17}"#,
@@ -176,6 +176,7 @@ fn every_number_reaches_its_own_field() {
         (5, 6)
     );
     assert_eq!((millis(config.body_wait), millis(config.drain)), (7, 8));
+    assert_eq!(millis(config.unready), 18);
     assert_eq!(
         (millis(config.backoff), millis(config.cool_down_max)),
         (9, 10)

@@ -36,15 +36,11 @@ impl<'w> Unfinished<'w> {
         /// Longer than any request.
         const NEVER: Duration = Duration::from_secs(u32::MAX as u64);
         let (old, dialect, scissors) = (call.old, call.dialect, call.scissors());
-        let (writer, mut fixed) = call.into_writer()?;
-        if let Some(names) = dialect.trailers()
-            && !old
-        {
-            push_header(&mut fixed, "Trailer", names);
-        }
+        let (writer, fixed) = call.into_writer()?;
         let head = stream::Head {
             content_type: dialect.stream_type(),
             fixed,
+            trailers: dialect.trailers().filter(|_| !old),
             attempt: String::new(),
         };
         let keepalive = match dialect.has_heartbeat() {
@@ -65,7 +61,7 @@ impl<'w> Unfinished<'w> {
                 let _ = self.stream.fail(reply, &event);
             }
             None => {
-                if self.stream.abandon(&reply) && !self.scissors.cut() {
+                if self.stream.abandon(reply) && !self.scissors.cut() {
                     self.stream.spoil();
                 }
             }

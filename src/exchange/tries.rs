@@ -46,6 +46,8 @@ pub struct Refused {
     pub caller_gone: bool,
     /// Asking again soon cannot help: the key is refused, not busy.
     pub hopeless: bool,
+    /// The target's format has no words for the request; another one may have.
+    unfit: bool,
 }
 
 impl Refused {
@@ -54,6 +56,7 @@ impl Refused {
             error: Box::new(error),
             caller_gone: false,
             hopeless: false,
+            unfit: false,
         }
     }
 
@@ -62,6 +65,8 @@ impl Refused {
     fn unless_better(self, before: Option<Refused>) -> Refused {
         match before {
             Some(before) if before.error.status == 429 && self.hopeless => before,
+            // A target that could have served it says more than one that never can.
+            Some(before) if self.unfit => before,
             _ => self,
         }
     }
@@ -118,9 +123,13 @@ impl<'t> Tries<'t> {
         let upstream = &self.state.config.upstreams[target.upstream];
         let pool = &self.state.pools[target.upstream];
         work.record().upstream.clone_from(&upstream.name);
-        let preferred = work
-            .begin(target)
-            .map_err(|error| (Refused::plain(error), Next::GiveUp))?;
+        let preferred = work.begin(target).map_err(|error| {
+            let unfit = Refused {
+                unfit: true,
+                ..Refused::plain(error)
+            };
+            (unfit, Next::Elsewhere)
+        })?;
         let mut wanted = Wanted {
             model: work.name(target),
             barred: Vec::new(),
@@ -140,7 +149,9 @@ impl<'t> Tries<'t> {
                     return Err((refused, next));
                 }
             };
-            let failure = match work.attempt(target, &lease) {
+            let attempted = work.attempt(target, &lease);
+            self.job.settle();
+            let failure = match attempted {
                 Ok(answered) => return Ok(answered),
                 Err(failure) => self.state.masks.failure(failure),
             };
@@ -159,6 +170,7 @@ impl<'t> Tries<'t> {
                 error: Box::new(failure.to_error(&upstream.name, lease.key_name())),
                 caller_gone: failure.class == Class::CallerGone,
                 hopeless: failure.class == Class::KeyBad,
+                unfit: false,
             };
             // Given back before the next one is taken.
             drop(lease);
@@ -168,7 +180,11 @@ impl<'t> Tries<'t> {
             }
             match self.next(work, &failure, key, &mut wanted) {
                 Next::Again => last = Some(refused.unless_better(last)),
-                next => return Err((refused, next)),
+                next => {
+                    // Who left during the pause before a retry is not told of the failure.
+                    refused.caller_gone |= self.job.is_gone();
+                    return Err((refused, next));
+                }
             }
         }
     }
@@ -223,6 +239,7 @@ impl<'t> Tries<'t> {
                     error: Box::new(ended_for_good(cause).to_error(upstream, "")),
                     caller_gone: cause == Cause::CallerGone,
                     hopeless: false,
+                    unfit: false,
                 }
             }
             // The failure that made a key rest says more than that there is none left.

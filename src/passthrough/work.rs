@@ -90,8 +90,7 @@ impl<'r, 'w> Relay<'r, 'w> {
             return Err(ended_for_good(cause));
         }
         let _entered = cancel::enter(&self.job.cancel);
-        self.record.attempts += 1;
-        lease.key_name().clone_into(&mut self.record.key);
+        self.record.attempt(&upstream.name, lease.key_name());
         self.lines.clear();
         push_header(&mut self.lines, "x-weir-upstream", &upstream.name);
         push_header(&mut self.lines, "x-weir-attempts", self.record.attempts);

@@ -283,6 +283,8 @@ impl State {
         let server = loop {
             match self.socket.try_clone().and_then(Socket::into_server) {
                 Ok(server) => break server,
+                // Whoever closes the door waits for the lock that is held here.
+                Err(_) if gateway.draining.load(Ordering::Acquire) => return,
                 Err(error) => {
                     error!("the listener cannot be opened: {error}");
                     thread::sleep(PAUSE);

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use tiny_http::Method;
 
+use super::admission::{allow_origin, client_key, preflight};
 use super::{Gateway, State};
-use crate::config::{self, ClientKey, Config};
+use crate::config::Config;
 use crate::desk::Job;
 use crate::dialect::{Dialect, text};
 use crate::embeddings;
@@ -118,7 +119,7 @@ impl Endpoint {
         }
     }
 
-    fn needs_key(self, config: &Config) -> bool {
+    pub fn needs_key(self, config: &Config) -> bool {
         match self {
             Endpoint::Metrics => !config.metrics_open,
             Endpoint::Chat
@@ -202,7 +203,7 @@ pub fn answer(
         | Endpoint::Completions
         | Endpoint::Embeddings
         | Endpoint::Relay => {
-            if gateway.draining.load(Ordering::Acquire) {
+            if gateway.closed.load(Ordering::Acquire) {
                 let error = ApiError::new(503, "the gateway is shutting down")
                     .with_code("shutting_down")
                     .with_retry_after(Duration::from_secs(1));
@@ -308,103 +309,6 @@ fn refuse(call: Call<'_>, endpoint: Endpoint, error: &ApiError, record: &mut Rec
     call.reply(reply);
 }
 
-/// Who asks. Without client keys in the config everybody may.
-fn client_key<'c>(
-    config: &'c Config,
-    endpoint: Endpoint,
-    call: &Call<'_>,
-) -> Result<Option<&'c ClientKey>, ApiError> {
-    if config.client_keys.is_empty() || !endpoint.needs_key(config) {
-        return Ok(None);
-    }
-    let refused = |message: &str| Err(ApiError::new(401, message).with_code("invalid_api_key"));
-    let bearer = call.header("authorization").and_then(|value| {
-        let (scheme, key) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
-    });
-    let from_page = match endpoint {
-        // Looking is all that it opens: what a browser sends along by itself must not act.
-        Endpoint::Status => call.header("authorization").and_then(status::password),
-        _ => None,
-    };
-    let given = bearer.or_else(|| call.header("x-api-key"));
-    let Some(given) = from_page.as_deref().or(given) else {
-        return refused("this gateway needs a key: send it as `Authorization: Bearer KEY`");
-    };
-    let digest = config::digest(given);
-    // Over all keys and all bytes, so that the time it takes tells nothing.
-    let mut found = None;
-    for key in &config.client_keys {
-        let differing = key
-            .digest
-            .iter()
-            .zip(&digest)
-            .fold(0, |sum, (a, b)| sum | (a ^ b));
-        if std::hint::black_box(differing) == 0 {
-            found = Some(key);
-        }
-    }
-    match found {
-        Some(key) => Ok(Some(key)),
-        None => refused("the key is not one of this gateway's"),
-    }
-}
-
-/// Lets web pages read the answer: every page where a key is needed, and where none is only pages
-/// from this very machine, since any other could spend the owner's quota.
-fn allow_origin(config: &Config, call: &mut Call<'_>) {
-    let Some(origin) = call.header("origin") else {
-        return;
-    };
-    let allowed = if !config.client_keys.is_empty() {
-        "*".to_owned()
-    } else if is_local_origin(origin) {
-        origin.to_owned()
-    } else {
-        return;
-    };
-    call.add_common("Access-Control-Allow-Origin", &allowed);
-    call.add_common(
-        "Access-Control-Expose-Headers",
-        "x-request-id, x-upstream-request-id, Server-Timing, x-weir-upstream, x-weir-attempts, x-weir-dropped, x-weir-finish-reason, \
-         x-weir-prompt-tokens, x-weir-completion-tokens, Retry-After, \
-         x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, \
-         x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens",
-    );
-}
-
-fn is_local_origin(origin: &str) -> bool {
-    let Some(host) = origin
-        .strip_prefix("http://")
-        .or_else(|| origin.strip_prefix("https://"))
-    else {
-        return false;
-    };
-    let host = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        // No port, or the colons of an IPv6 address.
-        _ => host,
-    };
-    matches!(host, "localhost" | "127.0.0.1" | "[::1]")
-}
-
-/// Allows what the page asks to send: the SDKs add headers of their own, and new ones now and then.
-fn preflight(call: &Call<'_>) -> Reply {
-    const USUAL: &str =
-        "Authorization, Content-Type, x-api-key, x-request-id, x-weir-dry-run, x-weir-upstream";
-    let names = |list: &&str| {
-        list.len() <= 2048
-            && list
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"-_, ".contains(&byte))
-    };
-    let asked = call.header("access-control-request-headers").filter(names);
-    Reply::new(204)
-        .with("Access-Control-Allow-Methods", "GET, POST, DELETE, OPTIONS")
-        .with("Access-Control-Allow-Headers", asked.unwrap_or(USUAL))
-        .with("Access-Control-Max-Age", 600)
-}
-
 /// Whether an upstream can serve anything now.
 fn usable(state: &State) -> impl Fn(usize) -> bool {
     let now = Instant::now();
@@ -467,32 +371,4 @@ fn status(gateway: &Gateway, state: &State, accept: Option<&str>) -> Reply {
 fn shown(text: &str) -> String {
     const SHOWN: usize = 200;
     text.chars().take(SHOWN).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_pages_of_this_machine_are_local() {
-        for origin in [
-            "http://localhost",
-            "http://localhost:3000",
-            "https://127.0.0.1:8443",
-            "http://[::1]:1",
-            "http://[::1]",
-        ] {
-            assert!(is_local_origin(origin), "{origin}");
-        }
-        for origin in [
-            "null",
-            "http://localhost.example",
-            "http://example:127.0.0.1",
-            "http://evil.example",
-            "file://",
-            "http://a:b",
-        ] {
-            assert!(!is_local_origin(origin), "{origin}");
-        }
-    }
 }

@@ -115,9 +115,17 @@ impl Ledger {
         let recent = recent(record, now);
         let mut book = self.0.lock();
         book.turn(now);
-        if !record.key.is_empty() {
-            let key = (record.upstream.clone(), record.key.clone());
-            add(&mut book.keys, key, &one);
+        if let Some((last, before)) = record.asked.split_last() {
+            add(&mut book.keys, last.clone(), &one);
+            // Keys that were asked in vain have failed, whoever answered in the end.
+            for key in before {
+                let missed = Sum {
+                    requests: 1,
+                    failed: 1,
+                    ..Sum::default()
+                };
+                add(&mut book.keys, key.clone(), &missed);
+            }
         }
         add(&mut book.models, model.to_owned(), &one);
         if !record.client.is_empty() {
@@ -236,7 +244,7 @@ mod tests {
         let mut record = Record::new("r".into(), "chat");
         record.status = status;
         record.upstream = "up".into();
-        record.key = "up#1".into();
+        record.attempt("up", "up#1");
         record.usage.prompt = Some(2);
         record.usage.completion = Some(5);
         record
@@ -277,11 +285,30 @@ mod tests {
     }
 
     #[test]
+    fn what_a_key_was_asked_in_vain_is_booked_on_that_key() {
+        let ledger = Ledger::default();
+        let mut record = Record::new("r".into(), "chat");
+        record.status = 200;
+        for key in ["up#1", "up#1", "up#2"] {
+            record.attempt("up", key);
+        }
+        assert_eq!(record.attempts, 3);
+        ledger.book(&record, "m", DAY);
+        let reading = ledger.read(DAY);
+        let counts = |key: &str| {
+            let sum = &reading.keys[&("up".to_owned(), key.to_owned())];
+            (sum.requests, sum.failed)
+        };
+        assert_eq!((counts("up#1"), counts("up#2")), ((2, 2), (1, 0)));
+        assert_eq!(reading.models[0].1.requests, 1);
+    }
+
+    #[test]
     fn everything_is_bounded() {
         let ledger = Ledger::default();
         let mut record = record(200);
         for number in 0..COUNTED + 500 {
-            record.key = format!("k{number}");
+            record.asked = vec![("up".into(), format!("k{number}"))];
             record.model = "long".repeat(1000);
             ledger.book(&record, &format!("m{number}"), DAY + number as u64);
         }

@@ -6,6 +6,8 @@
 
 use std::fmt::Write as _;
 
+use crate::metrics::OTHER;
+
 use super::{Health, KeyStatus, Minute, Named, Recent, Status, is_failure, spark, words};
 
 const STYLE: &str = include_str!("page.css");
@@ -230,7 +232,7 @@ fn keys(out: &mut String, status: &Status) {
         "Upstream",
         "Key",
         "State",
-        "~Slots in use",
+        "Slots in use",
         "#Requests",
         "#Failed",
         "#Tokens in",
@@ -315,6 +317,13 @@ fn named(out: &mut String, title: &str, name: &str, list: &[Named]) {
         table.cell(&words::count(named.today.completion_tokens));
     }
     table.close();
+    if name == "Model" && list.iter().any(|named| named.name == OTHER) {
+        let _ = write!(
+            out,
+            "<p class=\"dim\"><b>{OTHER}</b>: {}.</p>",
+            words::OTHER_MODELS
+        );
+    }
 }
 
 fn recent(out: &mut String, list: &[Recent]) {

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use crate::metrics::OTHER;
+
 use super::{Named, Status, Sum, words};
 
 /// Requests that the table shows; the page and the JSON have all.
@@ -122,6 +124,9 @@ fn named(out: &mut String, title: &str, list: &[Named]) {
     }
     out.push('\n');
     table(out, &rows);
+    if title == "MODEL" && list.iter().any(|named| named.name == OTHER) {
+        let _ = writeln!(out, "({OTHER}: {})", words::OTHER_MODELS);
+    }
 }
 
 fn sums(sum: &Sum) -> [String; 4] {

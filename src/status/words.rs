@@ -1,5 +1,8 @@
 //! Times and numbers as a person reads them.
 
+/// What the row of all other models is.
+pub const OTHER_MODELS: &str = "names that the config does not list";
+
 /// A time of day, UTC.
 pub fn time_of_day(unix: u64) -> String {
     let second = unix % 86_400;

@@ -30,6 +30,10 @@ const IDLE_MS: u64 = 75_000;
 /// Where there are too many connections, a new one has this long to say what it came for.
 const GRACE_MS: u64 = 200;
 
+/// And one that has begun to say it is heard for this long: its request may be complete and wait
+/// for a thread.
+const LIVELY_MS: u64 = 1_000;
+
 /// Between two looks while nothing is new.
 const CALM_MS: u64 = 500;
 
@@ -52,9 +56,6 @@ struct Connection {
     head_since: Option<u64>,
     /// Bytes wait and nobody reads them; seen on the last look.
     unread: bool,
-    /// On the last look its head was too long already. The jobs are counted before the bytes, so
-    /// on one look alone it may be the body of a request that has just begun.
-    long: bool,
     looked: u64,
 }
 
@@ -102,7 +103,7 @@ impl Connections {
         let mut starving = false;
         let mut long_head = false;
         let mut fresh = 0;
-        let mut spare: Vec<(u64, Caller)> = Vec::new();
+        let mut spare: Vec<((bool, u64), Caller)> = Vec::new();
         let Callers { found, complete } = callers;
         let open = found.len();
         // Out of descriptors, nobody is kept without a request.
@@ -129,12 +130,14 @@ impl Connections {
             starving |= waits && connection.unread;
             unread |= waits;
             connection.unread = waits;
-            let was_long = std::mem::replace(&mut connection.long, taken > HEAD_BYTES);
-            let too_long = was_long && connection.long;
-            if too_long || connection.is_over(facts, now, self.head_ms) {
+            if taken > HEAD_BYTES || connection.is_over(facts, now, self.head_ms) {
                 over.push(caller);
-            } else if open > limit && now - connection.quiet_since >= GRACE_MS {
-                spare.push((connection.quiet_since, caller));
+            } else if open > limit {
+                let lively = connection.is_lively(now);
+                // Half as much again and no more, whatever they do.
+                if !lively || open > limit + limit / 2 {
+                    spare.push(((lively, connection.quiet_since), caller));
+                }
             }
         }
         let late = match over.is_empty() && spare.is_empty() {
@@ -156,7 +159,7 @@ impl Connections {
         }
         self.known.retain(|_, connection| connection.looked == now);
         spare.retain(|(_, caller)| !late.contains_key(&canonical(caller.peer)));
-        spare.sort_by_key(|(since, _)| *since);
+        spare.sort_by_key(|(key, _)| *key);
         for (_, caller) in spare.iter().take(open.saturating_sub(limit)) {
             debug!("connection from {} closed: too many are open", caller.peer);
             caller.shut();
@@ -195,7 +198,6 @@ impl Connection {
             acked: facts.acked,
             head_since: None,
             unread: false,
-            long: false,
             looked: now,
         }
     }
@@ -207,7 +209,12 @@ impl Connection {
         self.acked = facts.acked;
         self.head_since = None;
         self.unread = false;
-        self.long = false;
+    }
+
+    /// New, or it has just begun to speak.
+    fn is_lively(&self, now: u64) -> bool {
+        now - self.quiet_since < GRACE_MS
+            || self.head_since.is_some_and(|since| now - since < LIVELY_MS)
     }
 
     /// Bytes that the HTTP server has taken in without a request.

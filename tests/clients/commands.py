@@ -6,7 +6,11 @@ import time
 from harness import *
 
 
-def call(command, stdin=b"", limit=30):
+# A start of a Python program can take long on a busy machine.
+LIMIT = 120
+
+
+def call(command, stdin=b"", limit=LIMIT):
     done = subprocess.run(command, input=stdin, capture_output=True, timeout=limit)
     return done.returncode, done.stdout, done.stderr.decode(errors="replace")
 

@@ -125,7 +125,7 @@ class Case:
         at = [entry["at"] for entry in self.seen()]
         same(len(at), 2)
         assert at[1] - at[0] > 0.9, f"asked again after {at[1] - at[0]:.2f} s"
-        assert time.time() - begun < 8, "took too long"
+        assert time.time() - begun < 30, "took too long"
 
 
 def _digest(data):

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::client::{Client, End, Item, chat, request};
+use crate::client::{Client, End, Item, chat, get, request};
 use crate::completion::{Completion, Streamed};
 use crate::first_mile::error_of;
 use crate::upstream::{Format, Reply, Upstream};
@@ -342,5 +342,37 @@ fn megabytes_of_body_on_a_new_connection_are_never_taken_for_a_long_head() {
             std::thread::sleep(Duration::from_millis(60));
         }
     }
+    weir.idle(LIMIT);
+}
+
+/// Whole answers too long for any socket's buffer, and nobody reads them.
+#[test]
+fn readers_who_stop_keep_the_places_of_their_requests_and_no_other_worker() {
+    let large = "x".repeat(24 << 20);
+    let scripted = Upstream::always(Format::OpenAi.whole(&large));
+    let mut settings = config(Format::OpenAi, &scripted.url(), &["k"]);
+    settings["workers"] = json!(2);
+    settings["write_timeout_ms"] = json!(60_000);
+    let weir = Weir::start(&settings);
+    let mut deaf: Vec<Client> = (0..2)
+        .map(|number| {
+            let mut client = Client::connect(weir.addr);
+            client.post(&chat(MODEL, false));
+            scripted.wait_requests(number + 1, LIMIT);
+            client
+        })
+        .collect();
+    for client in &mut deaf {
+        client.first_read(LIMIT);
+    }
+    // More than there are workers.
+    for _ in 0..8 {
+        let mut client = Client::connect(weir.addr);
+        client.post(&chat(MODEL, false));
+        assert_eq!(client.answer(LIMIT).status, 503);
+        deaf.push(client);
+    }
+    assert_eq!(get(weir.addr, "/healthz").status, 200);
+    drop(deaf);
     weir.idle(LIMIT);
 }

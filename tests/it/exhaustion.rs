@@ -10,9 +10,17 @@ use crate::first_mile::error_of;
 use crate::streams::pieces;
 use crate::upstream::{Format, Reply, Upstream};
 use crate::wait::{LIMIT, until};
-use crate::weir::{Weir, config};
+use crate::weir::Weir;
 
 const MODEL: &str = "up/gpt-4o-mini";
+
+/// With time enough for the slowest machine: what runs out here is something else.
+fn config(format: Format, base_url: &str, keys: &[&str]) -> serde_json::Value {
+    let mut settings = crate::weir::config(format, base_url, keys);
+    settings["upstreams"][0]["idle_ms"] = json!(120_000);
+    settings["deadline_ms"] = json!(120_000);
+    settings
+}
 
 /// Says `one `, then the rest when the gate `go` is open. Whole answers come at once.
 fn gated() -> Upstream {

@@ -226,3 +226,22 @@ fn a_thousand_hang_ups_leave_nothing_behind() {
     });
     assert!(scripted.count() >= rounds * 16);
 }
+
+#[test]
+fn during_the_pause_before_a_retry() {
+    let scripted = Upstream::always(Format::OpenAi.error(500, "server_error", "x"));
+    let mut settings = config(Format::OpenAi, &scripted.url(), &["k"]);
+    settings["backoff_ms"] = json!(8_000);
+    settings["keepalive_ms"] = json!(60_000);
+    let weir = Weir::start(&settings);
+    for (count, stream) in [false, true].into_iter().enumerate() {
+        let client = post(&weir, stream);
+        scripted.wait_requests(count + 1, LIMIT);
+        client.hang_up();
+        weir.idle(SEEN);
+        until(LIMIT, "a line with 499", || {
+            (weir.log().matches("status=499").count() == count + 1).then_some(())
+        });
+    }
+    assert_eq!(scripted.count(), 2);
+}

@@ -57,6 +57,46 @@ fn the_soonest_key_is_the_hint_that_the_caller_gets() {
 }
 
 #[test]
+fn three_slots_of_one_key_serve_three_slow_requests_at_once() {
+    let scripted = Upstream::always(Format::OpenAi.whole("done").behind("end"));
+    let mut settings = config(Format::OpenAi, &scripted.url(), &["k"]);
+    settings["upstreams"][0]["slots"] = json!(3);
+    let weir = Weir::start(&settings);
+    let mut callers: Vec<Client> = (0..3)
+        .map(|_| {
+            let mut caller = Client::connect(weir.addr);
+            caller.post(&chat("up/gpt-4o-mini", false));
+            caller
+        })
+        .collect();
+    // None is answered before all have been asked for.
+    scripted.wait_requests(3, LIMIT);
+    scripted.open("end");
+    for caller in &mut callers {
+        assert_eq!(caller.answer(LIMIT).status, 200);
+    }
+    weir.idle(LIMIT);
+}
+
+#[test]
+fn one_key_and_a_500_and_the_next_request_works() {
+    let failing = Format::OpenAi.error(500, "server_error", "their words");
+    let fine = Format::OpenAi.whole("fine");
+    let scripted = Upstream::queue([failing.clone(), failing, fine]);
+    let weir = Weir::start(&settings(vec![upstream(
+        "up",
+        Format::OpenAi,
+        &scripted.url(),
+        &["k"],
+    )]));
+    let first = weir.ask(&chat("up/gpt-4o-mini", false));
+    assert_eq!((first.status, scripted.count()), (500, 2));
+    let next = weir.ask(&chat("up/gpt-4o-mini", false));
+    assert_eq!((next.status, scripted.count()), (200, 3));
+    weir.idle(LIMIT);
+}
+
+#[test]
 fn hints_come_in_several_spellings_and_have_a_ceiling() {
     let detail = json!({"error": {"code": 429, "message": "q", "status": "RESOURCE_EXHAUSTED",
         "details": [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "34.4s"}]}});

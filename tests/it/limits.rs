@@ -47,6 +47,61 @@ fn bodies_announced_beyond_all_memory_are_refused_again_and_again() {
 }
 
 #[test]
+fn bodies_over_the_limit_leave_no_descriptor_behind() {
+    let (_scripted, weir) = pair();
+    assert_serves(&weir);
+    let before = weir.fds();
+    for number in 0..60 {
+        let mut client = Client::connect(weir.addr);
+        // One that could be drained, and one that no memory holds.
+        let length = ["40000000", "999999999999999"][number % 2];
+        client.send(&request("POST", PATH, &[("Content-Length", length)], b""));
+        assert_eq!(client.answer(LIMIT).status, 413, "{number}");
+        match number % 3 {
+            0 => client.reset(),
+            1 => client.hang_up(),
+            _ => {}
+        }
+    }
+    // Two would be left of each. Some are taken now and then for the search among them.
+    until(LIMIT, "the descriptors to be closed", || {
+        (weir.fds() < before + 40).then_some(())
+    });
+    assert_serves(&weir);
+}
+
+/// Half of a body that nobody will read, on more connections than there are workers.
+#[test]
+fn bodies_that_are_refused_unread_hold_no_worker() {
+    let scripted = Upstream::start(|request| Format::OpenAi.answer(request, &["hi"]));
+    let mut settings = config(Format::OpenAi, &scripted.url(), &["k"]);
+    settings["body_wait_ms"] = json!(60_000);
+    settings["workers"] = json!(2);
+    let weir = Weir::start(&settings);
+    let mut clients: Vec<Client> = (0..12)
+        .map(|_| {
+            let mut client = Client::connect(weir.addr);
+            let length = ("Content-Length", "20000");
+            client.send(&request("POST", "/v1/nothing", &[length], b""));
+            client.send(&[b'x'; 10_000]);
+            client
+        })
+        .collect();
+    assert_eq!(get(weir.addr, "/healthz").status, 200);
+    for client in &mut clients {
+        assert_eq!(client.answer(LIMIT).status, 404);
+        client.until_closed(LIMIT);
+    }
+    // One that is there already costs its caller no connection.
+    let mut client = Client::connect(weir.addr);
+    client.send(&request("POST", "/v1/nothing", &[], &[b'x'; 1_500]));
+    assert_eq!(client.answer(LIMIT).status, 404);
+    client.post(&chat(MODEL, false));
+    let answer = client.answer(LIMIT);
+    assert_eq!(Completion::whole(&answer.json()).content, "hi");
+}
+
+#[test]
 fn requests_whose_end_is_doubtful_are_refused_and_the_connection_is_closed() {
     let (scripted, weir) = pair();
     let length = ("Content-Length", "5");

@@ -281,3 +281,84 @@ fn keys_that_stay_keep_their_rest_over_a_reload() {
     error_of(&answer);
     assert_eq!(scripted.count(), 1, "the key was asked while it rests");
 }
+
+#[test]
+fn a_file_that_is_no_socket_is_not_taken_for_a_stale_one() {
+    let folder = crate::weir::Folder::new();
+    let file = folder.path().join("letters.txt");
+    fs::write(&file, "dear diary").unwrap();
+    let listen = format!("unix:{}", file.display());
+    let ended = run(None, &["--demo", "--listen", &listen], &[]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "dear diary");
+}
+
+/// Requests, and above all timers, do not wait for whoever reads the log.
+#[test]
+fn a_log_that_nobody_reads_stops_nothing() {
+    let folder = crate::weir::Folder::new();
+    let file = folder.path().join("weir.json");
+    let mut settings = config(Format::OpenAi, &Upstream::nobody(), &["k"]);
+    settings["body_wait_ms"] = json!(300);
+    fs::write(&file, settings.to_string()).unwrap();
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_weir"))
+        .args(["--listen", "127.0.0.1:0", "--config"])
+        .arg(&file)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut lines = std::io::BufReader::new(child.stdout.take().unwrap());
+    std::io::BufRead::read_line(&mut lines, &mut line).unwrap();
+    let addr = line.trim().strip_prefix("http://").unwrap();
+    let addr: std::net::SocketAddr = addr.parse().unwrap();
+    // Far more lines than a pipe holds.
+    let mut client = Client::connect(addr);
+    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        for _ in 0..3_000 {
+            client.send(&request("GET", "/v1/nothing", &[], b""));
+            assert_eq!(client.answer(LIMIT).status, 404);
+        }
+        let mut slow = Client::connect(addr);
+        let length = ("Content-Length", "5000");
+        slow.send(&request("POST", "/v1/chat/completions", &[length], b""));
+        slow.send(b"{");
+        slow.until_closed(LIMIT);
+    }));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    if let Err(panic) = done {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+#[test]
+fn for_unready_ms_only_readyz_tells_of_the_end() {
+    let scripted = Upstream::always(Format::OpenAi.whole("fine"));
+    let mut settings = config(Format::OpenAi, &scripted.url(), &["k"]);
+    settings["unready_ms"] = json!(1500);
+    let mut weir = Weir::start(&settings);
+    assert_eq!(get(weir.addr, "/readyz").status, 200);
+    let told = Instant::now();
+    weir.signal(libc::SIGTERM);
+    until(LIMIT, "readyz to tell", || {
+        (get(weir.addr, "/readyz").status == 503).then_some(())
+    });
+    // On a connection that comes only now.
+    assert_eq!(weir.ask(&chat(MODEL, false)).status, 200);
+    assert_eq!(weir.status()["draining"], true);
+    assert_eq!(weir.wait_exit(LIMIT).code(), Some(0));
+    assert!(told.elapsed() >= Duration::from_millis(1400));
+
+    // A person at the terminal does not wait, and a second signal ends the time.
+    settings["unready_ms"] = json!(600_000);
+    let mut weir = Weir::start(&settings);
+    weir.signal(libc::SIGINT);
+    assert_eq!(weir.wait_exit(LIMIT).code(), Some(0));
+    let mut weir = Weir::start(&settings);
+    weir.signal(libc::SIGTERM);
+    weir.wait_log("only /readyz", LIMIT);
+    weir.signal(libc::SIGTERM);
+    assert_eq!(weir.wait_exit(LIMIT).code(), Some(1));
+}

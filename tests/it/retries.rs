@@ -442,3 +442,53 @@ fn a_second_attempt_that_works_is_all_the_caller_sees() {
         }
     }
 }
+
+#[test]
+fn what_the_first_target_has_no_words_for_the_second_may_serve() {
+    let first = Upstream::start(|request| Format::Gemini.answer(request, &["first"]));
+    let second = Upstream::start(|request| Format::OpenAi.answer(request, &["second"]));
+    let mut settings = settings(vec![
+        upstream("first", Format::Gemini, &first.url(), &["k1"]),
+        upstream("second", Format::OpenAi, &second.url(), &["k2"]),
+    ]);
+    settings["models"] = json!({
+        "both": ["first/gemini-2.5-flash", "second/gpt-4o-mini"],
+        "alone": ["first/gemini-2.5-flash"],
+        "twice": ["first/gemini-2.5-flash", "first/gemini-2.5-pro"]
+    });
+    let weir = Weir::start(&settings);
+    let ask = |model: &str| {
+        let mut body = chat(model, false);
+        body["extra_body"] = json!({"google": 5});
+        weir.ask(&body)
+    };
+    let answer = ask("both");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(Completion::whole(&answer.json()).content, "second");
+    for model in ["alone", "twice"] {
+        let answer = ask(model);
+        assert_eq!(answer.status, 400, "{model}: {}", answer.text());
+        assert_eq!(error_of(&answer)["param"], "extra_body.google");
+    }
+    assert_eq!(first.count(), 0);
+    weir.idle(LIMIT);
+}
+
+/// The resend without signatures is for answers that have not begun.
+#[test]
+fn a_signature_refused_in_the_middle_of_a_stream_is_no_reason_to_begin_again() {
+    let format = Format::Anthropic;
+    let events = format.events(&["once", "never"]);
+    let words = "messages.1: invalid signature in thinking block";
+    let cut = Reply::stream()
+        .events(&events[..format.events_to_first_text()])
+        .event(&format.error_event(400, "invalid_request_error", words))
+        .end();
+    let scripted = Upstream::always(cut);
+    let weir = Weir::start(&config(format, &scripted.url(), &["k"]));
+    let streamed = weir.stream(&chat(&format!("up/{}", format.model()), true));
+    assert_eq!(streamed.completion.content, "once");
+    assert!(streamed.error.is_some() && !streamed.done, "{streamed:?}");
+    assert_eq!(scripted.count(), 1);
+    weir.idle(LIMIT);
+}

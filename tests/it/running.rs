@@ -17,7 +17,7 @@ fn binary() -> &'static str {
     env!("CARGO_BIN_EXE_weir")
 }
 
-fn printed(what: &str) -> String {
+pub fn printed(what: &str) -> String {
     let output = Command::new(binary())
         .args(["--print", what])
         .output()
@@ -79,6 +79,50 @@ fn haproxy_understands_its_config() {
     let file = folder.path().join("haproxy.cfg");
     fs::write(&file, printed("haproxy")).unwrap();
     fine(Command::new(haproxy).arg("-c").arg("-f").arg(&file));
+}
+
+#[test]
+fn nginx_understands_its_config() {
+    let Some(nginx) = program(&["nginx"]) else {
+        return;
+    };
+    let folder = Folder::new();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    // Its certificate is the operator's own; what stands around it is nginx's main file.
+    let text = printed("nginx");
+    let bare: String = text
+        .replace("listen 443 ssl;", "listen 127.0.0.1:8443;")
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("ssl_certificate"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    assert_eq!(text.lines().count(), bare.lines().count() + 2);
+    let main = format!(
+        "pid {}; error_log stderr;\nevents {{}}\nhttp {{\naccess_log off;\n{}\n{bare}}}\n",
+        at("pid"),
+        ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .map(|kind| format!("{kind}_temp_path {};", at(kind)))
+            .join("\n"),
+    );
+    fs::write(at("nginx.conf"), main).unwrap();
+    fine(Command::new(nginx).args(["-t", "-c", &at("nginx.conf")]));
+}
+
+#[test]
+fn caddy_understands_its_config() {
+    let Some(caddy) = program(&["caddy"]) else {
+        return;
+    };
+    let folder = Folder::new();
+    let file = folder.path().join("Caddyfile");
+    fs::write(&file, printed("caddy")).unwrap();
+    fine(
+        Command::new(caddy)
+            .args(["validate", "--adapter", "caddyfile", "--config"])
+            .arg(&file)
+            .env("HOME", folder.path())
+            .env("XDG_DATA_HOME", folder.path()),
+    );
 }
 
 #[test]

@@ -278,9 +278,9 @@ fn every_request_is_accounted_for_and_nothing_stays_behind() {
     };
     // Once through everything first, so that what is started on demand has been started.
     let time = Duration::from_secs(seconds);
-    let mut ends = load(time / 4);
+    let mut ends = load(time / 2);
     let (threads, fds, rss) = at_rest(&weir, None);
-    ends.extend(load(time - time / 4));
+    ends.extend(load(time / 2));
     let (_, _, rss_after) = at_rest(&weir, Some((threads, fds)));
     let status = weir.idle(LIMIT);
     for upstream in status["upstreams"].as_array().unwrap() {
@@ -359,6 +359,15 @@ fn check_upstream(ends: &[(u64, bool, End)], book: &Book) {
 
 /// Each request has one line in the log, whoever left; half a request has one at most.
 fn check_log(weir: &Weir, ends: &[(u64, bool, End)]) {
+    // Lines are written a moment after their request has ended.
+    let lines = || weir.log().matches("id=soak-").count();
+    let told = ends
+        .iter()
+        .filter(|(_, _, end)| !matches!(end, End::Left(_)))
+        .count();
+    until(LIMIT, "a line for each request", || {
+        (lines() >= told).then_some(())
+    });
     let mut lines: HashMap<u64, Vec<String>> = HashMap::new();
     for line in weir.log().lines() {
         let Some((_, rest)) = line.split_once("id=soak-") else {

@@ -369,3 +369,24 @@ fn busybox_wget_asks_the_demo() {
     let refused = wget("/ask?model=demo-openai/429", "x").unwrap();
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
 }
+
+#[test]
+fn a_refused_stream_of_text_has_its_id_too() {
+    let upstream = Upstream::always(Format::OpenAi.error(400, "invalid_value", "their words"));
+    let weir = Weir::start(&config(Format::OpenAi, &upstream.url(), &["k"]));
+    for stream in [false, true] {
+        let body = chat("up/gpt-4o-mini", stream).to_string();
+        let headers = [
+            PLAIN,
+            ("x-request-id", "mine"),
+            ("Origin", "http://localhost"),
+        ];
+        let path = "/v1/chat/completions";
+        let answer = ask(weir.addr, "POST", path, &headers, body.as_bytes());
+        assert_eq!(answer.status, 400);
+        assert_eq!(answer.header("x-request-id"), Some("mine"), "{stream}");
+        let origin = answer.header("access-control-allow-origin");
+        assert_eq!(origin, Some("http://localhost"), "{stream}");
+        assert_eq!(answer.header("trailer"), None, "{stream}");
+    }
+}

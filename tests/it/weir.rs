@@ -106,8 +106,10 @@ impl Weir {
         dir: Folder,
         key: Option<String>,
     ) -> Weir {
+        if !arguments.contains(&"--listen") {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
         command
-            .args(["--listen", "127.0.0.1:0"])
             .args(arguments)
             .current_dir(dir.path())
             .env_clear()
@@ -361,7 +363,7 @@ fn is_idle(status: &Value) -> bool {
 
 /// The address in the line that the process prints, however it is dressed up.
 fn address(line: &str) -> SocketAddr {
-    let start = line.find("127.0.0.1:").unwrap_or_default();
+    let start = line.find("127.").unwrap_or_default();
     let end = line[start..]
         .find(|sign: char| !sign.is_ascii_digit() && sign != '.' && sign != ':')
         .map_or(line.len(), |length| start + length);

@@ -53,6 +53,8 @@ pub static SETTINGS: &[Setting] = &[
         "How long a caller may take to send the body of a request."),
     set(Top, "drain_ms", millis(0, DAY), Number(30_000),
         "How long running requests may go on after SIGTERM."),
+    set(Top, "unready_ms", millis(0, HOUR), Number(0),
+        "How long, after SIGTERM and before `drain_ms` begins, everything is served as before while `/readyz` says 503: the time in which a balancer looks elsewhere."),
     set(Top, "backoff_ms", millis(0, HOUR), Number(200),
         "The pause before the first retry; doubled for each further one, with jitter."),
     set(Top, "cool_down_max_ms", millis(0, DAY), Number(300_000),

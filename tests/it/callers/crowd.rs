@@ -132,7 +132,7 @@ fn run(connections: usize, time: Duration) -> Outcome {
     let readers: Vec<_> = (0..STREAMS)
         .map(|_| {
             let (slowest, events) = (Arc::clone(&slowest), Arc::clone(&events));
-            let begun = begun.clone();
+            let mut begun = Some(begun.clone());
             thread::spawn(move || {
                 let mut client = Client::connect(addr);
                 client.post(&chat(super::MODEL, true));
@@ -148,7 +148,8 @@ fn run(connections: usize, time: Duration) -> Outcome {
                     if let Some(sent) = sent {
                         let arrived = (arrived.at - base).as_micros() as u64;
                         slowest.fetch_max(arrived.saturating_sub(sent), Ordering::Relaxed);
-                        if events.fetch_add(1, Ordering::Relaxed) < STREAMS {
+                        events.fetch_add(1, Ordering::Relaxed);
+                        if let Some(begun) = begun.take() {
                             let _ = begun.send(());
                         }
                     }
