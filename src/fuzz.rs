@@ -3,7 +3,7 @@
 //! must hold whatever came in.
 //!
 //! `FUZZ_SECONDS` bounds each target (60), `FUZZ_SEED` repeats a session. An input that fails is
-//! kept under `target/fuzz`. A session needs nothing but the stable compiler, and so knows nothing
+//! kept under `target/found`. A session needs nothing but the stable compiler, and so knows nothing
 //! of coverage: it makes up for that by changing JSON as JSON.
 
 use std::fs;
@@ -46,7 +46,7 @@ fn session(target: &str, corpus: &[Vec<u8>], run: impl Fn(&mut Dice, &[u8])) {
         let survived = catch_unwind(AssertUnwindSafe(|| run(&mut dice, &input)));
         let took = started.elapsed();
         if survived.is_err() || took > SLOW {
-            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/fuzz");
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/found");
             let file = folder.join(format!("{target}-{seed}-{executions}"));
             fs::create_dir_all(&folder).unwrap();
             fs::write(&file, &input).unwrap();

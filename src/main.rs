@@ -124,6 +124,8 @@ mod request_log;
 mod route;
 mod server;
 mod sockets;
+#[cfg(test)]
+mod speed;
 mod sse;
 mod status;
 mod stream;

@@ -14,6 +14,7 @@ use crate::failure::Failure;
 use crate::sse;
 
 pub mod anthropic;
+mod fence;
 pub mod gemini;
 pub mod openai;
 pub mod responses;

@@ -83,7 +83,10 @@ fn check_stream(stream: &[u8], input: &[u8], good: bool) {
             done = true;
             continue;
         }
-        let chunk: Value = serde_json::from_str(data).expect("chunks are JSON");
+        serde_json::from_str::<IgnoredAny>(data).expect("chunks are JSON");
+        // Half of a surrogate pair is JSON, and passed on as it came, but no `Value` can hold it.
+        let data = data.replace("\\ud", "\\u0").replace("\\uD", "\\u0");
+        let chunk: Value = serde_json::from_str(&data).expect("chunks are JSON");
         for choice in chunk["choices"].as_array().map_or(&[][..], Vec::as_slice) {
             let Some(index) = choice["index"].as_u64() else {
                 continue;
@@ -107,7 +110,10 @@ fn decode(provider: &dyn Provider, dice: &mut Dice, input: &[u8]) {
         let mut fold = Fold::new(stamp(dice));
         match provider.decoder(undo).on_body(input, &mut fold) {
             Ok(()) => {
-                let completion: Value = serde_json::from_slice(&fold.into_json()).unwrap();
+                let text = String::from_utf8(fold.into_json()).expect("completions are text");
+                serde_json::from_str::<IgnoredAny>(&text).expect("completions are JSON");
+                let text = text.replace("\\ud", "\\u0").replace("\\uD", "\\u0");
+                let completion: Value = serde_json::from_str(&text).unwrap();
                 let choices = completion["choices"].as_array().expect("there are choices");
                 for choice in choices {
                     assert!(choice["finish_reason"].is_string(), "{completion}");

@@ -15,7 +15,6 @@ mod assistant;
 mod block;
 mod decode;
 mod encode;
-mod fence;
 mod fields;
 mod format;
 mod kept;

@@ -18,7 +18,6 @@ mod continuing;
 mod decode;
 pub mod embed;
 mod encode;
-mod fence;
 mod generation;
 #[cfg(test)]
 mod heard;

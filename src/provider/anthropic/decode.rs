@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::fence::Fence;
 use super::kept::{self, Kept};
 use super::wire;
 use crate::chat::{Delta, DeltaSink, FinishReason};
 use crate::failure::Failure;
+use crate::provider::fence::Fence;
 use crate::provider::{Decoder, Flow, Undo};
 use crate::sse;
 

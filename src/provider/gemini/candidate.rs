@@ -3,7 +3,6 @@
 use log::debug;
 
 use super::audio::Audio;
-use super::fence::Fence;
 use super::partial::Partial;
 use super::spoken::Spoken;
 use super::usage::{self, Counters};
@@ -12,6 +11,7 @@ use crate::chat::{Delta, DeltaSink, ToolKind, Usage};
 use crate::failure::Failure;
 use crate::json::push_string;
 use crate::provider::Undo;
+use crate::provider::fence::Fence;
 
 /// What an answer says about itself, and the way out for every delta: the start is put only in
 /// front of a first piece of output, so that an answer which ends without one can still be asked
@@ -99,7 +99,7 @@ impl Candidate {
             partial: None,
             signature: None,
             spoken: Spoken::default(),
-            fence: undo.strip_fence.then(Fence::new),
+            fence: undo.strip_fence.then(Fence::default),
             audio: Audio::default(),
         }
     }
@@ -167,16 +167,9 @@ impl Candidate {
     /// The candidate is over: what was still held back.
     pub fn close(&mut self, head: &mut Head, out: &mut dyn DeltaSink) {
         self.end_partial(head, out);
-        let rest = self.fence.as_mut().map(Fence::finish).unwrap_or_default();
-        if !rest.is_empty() {
-            self.put(
-                Delta::Text {
-                    candidate: self.index,
-                    text: &rest,
-                },
-                head,
-                out,
-            );
+        let candidate = self.index;
+        if let Some(mut fence) = self.fence.take() {
+            fence.end(|text| self.put(Delta::Text { candidate, text }, head, out));
         }
         let rest = self.audio.finish();
         self.speak(&rest, head, out);
@@ -207,20 +200,13 @@ impl Candidate {
             return;
         }
         self.spoken.push(text);
-        match &mut self.fence {
+        match self.fence.take() {
             None => self.put(Delta::Text { candidate, text }, head, out),
-            Some(fence) => {
-                let sure = fence.feed(text);
-                if !sure.is_empty() {
-                    self.put(
-                        Delta::Text {
-                            candidate,
-                            text: &sure,
-                        },
-                        head,
-                        out,
-                    );
-                }
+            Some(mut fence) => {
+                fence.push(text, |text| {
+                    self.put(Delta::Text { candidate, text }, head, out)
+                });
+                self.fence = Some(fence);
             }
         }
     }

@@ -1,7 +1,6 @@
 //! What must hold for every history and for every byte that an upstream sends.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use serde_json::value::RawValue;
 
@@ -314,53 +313,4 @@ fn no_bytes_make_the_decoder_panic() {
         }
     }
     assert!(good > 100 && bad > 100, "{good} answers, {bad} failures");
-}
-
-#[test]
-#[ignore = "prints timings; run it optimised"]
-fn timings() {
-    let event = r#"{"candidates": [{"content": {"parts": [{"text": " wide range of topics, and I can"}],"role": "model"},"index": 0}],"usageMetadata": {"promptTokenCount": 46,"candidatesTokenCount": 46,"totalTokenCount": 159,"promptTokensDetails": [{"modality": "TEXT","tokenCount": 46}],"thoughtsTokenCount": 67},"modelVersion": "gemini-3-flash-preview","responseId": "n1P6abvRFaKdz7IPkcuQ2Aw"}"#;
-    struct Nowhere;
-    impl crate::chat::DeltaSink for Nowhere {
-        fn put(&mut self, delta: crate::chat::Delta<'_>) {
-            std::hint::black_box(&delta);
-        }
-    }
-    let mut decoder = Decode::new(Arc::new(Undo::default()));
-    const EVENTS: u32 = 200_000;
-    let start = Instant::now();
-    for _ in 0..EVENTS {
-        let data = std::hint::black_box(event.as_bytes());
-        decoder
-            .on_event(Event { data, bare: false }, &mut Nowhere)
-            .unwrap();
-    }
-    println!("one event: {:?}", start.elapsed() / EVENTS);
-
-    let text = "The quick brown fox \\\"jumps\\\" over the lazy dog.\\n".repeat(20);
-    let mut messages = Vec::new();
-    while messages.iter().map(String::len).sum::<usize>() < 100_000 {
-        let n = messages.len();
-        messages.push(format!(r#"{{"role":"user","content":"{text}"}},{{"role":"assistant","content":"{text}","tool_calls":[{{"id":"c{n}","type":"function","function":{{"name":"f","arguments":"{{\"city\":\"Oslo\"}}"}}}}]}},{{"role":"tool","tool_call_id":"c{n}","content":"{text}"}}"#));
-    }
-    let request = format!(
-        r#"{{"model":"gemini-4-argon","messages":[{}],"tools":[{{"type":"function","function":{{"name":"f","parameters":{{"type":"object","properties":{{"city":{{"type":"string"}}}}}}}}}}]}}"#,
-        messages.join(",")
-    );
-    let head = Head::read(request.as_bytes()).unwrap();
-    let parsed = head.parse().unwrap();
-    let options = Options::default();
-    const REQUESTS: u32 = 2000;
-    let start = Instant::now();
-    for _ in 0..REQUESTS {
-        let encoded = GenerateContent
-            .encode(&parsed, "gemini-4-argon", &options)
-            .unwrap();
-        std::hint::black_box(encoded.body);
-    }
-    println!(
-        "a request of {} bytes: {:?}",
-        request.len(),
-        start.elapsed() / REQUESTS
-    );
 }

@@ -1,5 +1,7 @@
 //! A chat completion stream on its way from an upstream to the caller.
 
+use serde::de::IgnoredAny;
+
 use super::scan::{Choice, Seen, scan};
 use super::whole::usage_of;
 use crate::chat::Usage;
@@ -102,7 +104,11 @@ impl RelayStream {
             }
             let choices = || first.iter().chain(&rest);
             let in_order = rest.is_empty() || choices().is_sorted_by(|a, b| a.index < b.index);
-            let fits = in_order && self.fits(&seen) && choices().all(|choice| self.suits(choice));
+            // The scan takes some text for JSON that is none, which no caller could read.
+            let fits = in_order
+                && self.fits(&seen)
+                && choices().all(|choice| self.suits(choice))
+                && (self.official || serde_json::from_slice::<IgnoredAny>(data).is_ok());
             if self.official || fits {
                 for (position, choice) in choices().enumerate() {
                     self.note(choice, position);

@@ -270,6 +270,25 @@ fn tool_calls_are_numbered_by_id_and_order() {
     assert_eq!(mended(&good, false), good);
 }
 
+/// The scan looks for what the relay must know and little else.
+#[test]
+fn an_event_that_only_looks_like_json_is_not_passed_on() {
+    for broken in [
+        r#"{"id":"a","choices":[{"index":0,"delta":{"content":nul},"finish_reason":null}]}"#,
+        r#"{"id":"a","choices":[{"index":0,"delta":{"content":"x"},"logprobs":{"a" 1]}]}"#,
+    ] {
+        let mut relay = RelayStream::new(stamp(false), false);
+        let mut out = Vec::new();
+        let event = crate::sse::Event {
+            data: broken.as_bytes(),
+            bare: false,
+        };
+        let ended = relay.on_event(event, &mut out);
+        assert!(ended.is_err(), "{broken}");
+        assert!(out.is_empty(), "{}", String::from_utf8_lossy(&out));
+    }
+}
+
 /// Vector 27.
 #[test]
 fn choices_begin_in_order() {

@@ -2,7 +2,6 @@
 //! numbers are the same in every run.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use serde_json::value::RawValue;
 
@@ -377,51 +376,4 @@ fn an_endless_answer_does_not_fill_the_memory() {
     }
     let kept = r#"{"openai":{"reasoning_items":[{"type":"reasoning","id":"kept"}]}}"#;
     assert_eq!(said.extra, [kept], "what is too long is left out");
-}
-
-#[test]
-#[ignore = "prints timings; run it optimised"]
-fn timings() {
-    struct Nowhere;
-    impl crate::chat::DeltaSink for Nowhere {
-        fn put(&mut self, delta: crate::chat::Delta<'_>) {
-            std::hint::black_box(&delta);
-        }
-    }
-    let event = r#"{"type":"response.output_text.delta","item_id":"msg_0f1a2b3c4d5e6f7a8b9c0d1e2f3a4b5c6d7e8f9a0b1c2d3e4f","output_index":0,"content_index":0,"delta":" wide range of topics","logprobs":[],"obfuscation":"8fJ2kd","sequence_number":17}"#;
-    let mut decoder = Decode::new(Arc::new(Undo::default()));
-    const EVENTS: u32 = 200_000;
-    let start = Instant::now();
-    for _ in 0..EVENTS {
-        let data = std::hint::black_box(event.as_bytes());
-        decoder
-            .on_event(Event { data, bare: false }, &mut Nowhere)
-            .unwrap();
-    }
-    println!("one event: {:?}", start.elapsed() / EVENTS);
-
-    let text = "The quick brown fox \\\"jumps\\\" over the lazy dog.\\n".repeat(20);
-    let mut messages = Vec::new();
-    while messages.iter().map(String::len).sum::<usize>() < 100_000 {
-        let n = messages.len();
-        messages.push(format!(r#"{{"role":"user","content":"{text}"}},{{"role":"assistant","content":"{text}","tool_calls":[{{"id":"c{n}","type":"function","function":{{"name":"f","arguments":"{{\"city\":\"Oslo\"}}"}}}}]}},{{"role":"tool","tool_call_id":"c{n}","content":"{text}"}}"#));
-    }
-    let request = format!(
-        r#"{{"model":"gpt-5.6","messages":[{}],"tools":[{{"type":"function","function":{{"name":"f","parameters":{{"type":"object","properties":{{"city":{{"type":"string"}}}}}}}}}}]}}"#,
-        messages.join(",")
-    );
-    let head = Head::read(request.as_bytes()).unwrap();
-    let parsed = head.parse().unwrap();
-    let options = Options::default();
-    const REQUESTS: u32 = 2000;
-    let start = Instant::now();
-    for _ in 0..REQUESTS {
-        let encoded = Responses.encode(&parsed, "gpt-5.6", &options).unwrap();
-        std::hint::black_box(encoded.body);
-    }
-    println!(
-        "a request of {} bytes: {:?}",
-        request.len(),
-        start.elapsed() / REQUESTS
-    );
 }

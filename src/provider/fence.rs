@@ -131,6 +131,8 @@ mod tests {
         check("``` not a label\n{}", "``` not a label\n{}");
         check("Here:\n```json\n{}\n```", "Here:\n```json\n{}\n```");
         check("```json\n{\u{fc}}\n```", "{\u{fc}}");
+        check("```json\n{\"a\":\"x ``` y\"}", "{\"a\":\"x ``` y\"}");
+        check("\u{fc}```", "\u{fc}```");
     }
 
     #[test]
