@@ -1,0 +1,152 @@
+use super::*;
+
+#[test]
+fn the_longest_prefix_wins() {
+    assert!(claude("claude-opus-5-5-20260901").thinking == A);
+    assert!(claude("claude-opus-5").thinking.disabled);
+    assert_eq!(claude("claude-opus-4-1-20250805").max_output, 32_000);
+    assert_eq!(claude("claude-sonnet-4-20250514").max_output, 64_000);
+    assert!(!claude("claude-zeta-9").mid_system);
+    assert!(claude("kimi-k2").prefill);
+    assert_eq!(
+        gemini("models/gemini-2.5-flash-lite").thinking,
+        GeminiThinking::Budget {
+            min: 512,
+            max: 24_576,
+            off: true
+        }
+    );
+    assert!(gemini("gemini-4-argon").third);
+    assert!(!gemini("gemma-3-27b-it").third);
+    assert!(gemini("gemini-2.0-flash-preview-image-generation").image_output);
+    assert!(gemini("gemini-3-pro-image-preview").image_output);
+    assert!(gemini("gemini-2.5-pro-preview-tts").audio_output);
+    assert!(gemini("gemini-2.5-flash-image").since_2_5 && !gemini("gemini-2.0-flash").since_2_5);
+    assert!(gemini("gemini-1.5-pro").old_schema && !gemini("gemini-2.0-flash").old_schema);
+    assert!(!gemini("gemini-3.6-flash").sampling && gemini("gemini-3.5-flash").sampling);
+    assert!(openai("gpt-5-mini").reasoning && !openai("gpt-4.1").reasoning);
+}
+
+#[test]
+fn claude_rows_are_those_of_the_table() {
+    let row = |model: &str| {
+        let row = claude(model);
+        let kinds = [
+            (row.thinking.adaptive, 'A'),
+            (row.thinking.budget, 'E'),
+            (row.thinking.disabled, 'D'),
+            (row.thinking.between_tools, 'B'),
+            (row.thinks_unasked, '!'),
+            (row.sampling, 's'),
+            (row.prefill, 'p'),
+            (row.forced_tools, 'f'),
+            (row.mid_system, 'm'),
+        ];
+        let letters = kinds.iter().filter(|(has, _)| *has);
+        let letters: String = letters.map(|(_, letter)| letter).collect();
+        format!("{letters} {} {}", row.efforts.len(), row.max_output / 1000)
+    };
+    for (model, expected) in [
+        ("claude-fable-5-2", "A!m 5 128"),
+        ("claude-mythos-5", "A!m 5 128"),
+        ("claude-mythos-preview", "A! 5 128"),
+        ("claude-opus-5-5", "A!m 5 128"),
+        ("claude-sonnet-5-5", "AB!m 5 128"),
+        ("claude-haiku-5-5", "AD!fm 5 128"),
+        ("claude-opus-5", "AD!fm 5 128"),
+        ("claude-sonnet-5", "AD!f 5 128"),
+        ("claude-opus-4-8", "ADfm 5 128"),
+        ("claude-opus-4-7", "ADf 5 128"),
+        ("claude-opus-4-6", "AEDsf 4 128"),
+        ("claude-sonnet-4-6", "AEDsf 4 128"),
+        ("claude-opus-4-5", "EDspf 0 64"),
+        ("claude-haiku-4-5-20251001", "EDspf 0 64"),
+        ("claude-opus-4-1", "EDspf 0 32"),
+        ("claude-opus-4-20250514", "EDspf 0 32"),
+        ("claude-3-haiku-20240307", "spf 0 4"),
+        ("claude-zeta-9", "A! 5 128"),
+        ("kimi-k2", "spf 0 8"),
+    ] {
+        assert_eq!(row(model), expected, "{model}");
+    }
+}
+
+#[test]
+fn openai_rows_are_those_of_the_table() {
+    use NeedsResponses::{Always, Never, ToolsUnlessNone, ToolsWithEffort};
+    for (model, reasoning, samples, responses) in [
+        ("gpt-4o", false, false, Never),
+        ("gpt-4.1-mini", false, false, Never),
+        ("gpt-3.5-turbo", false, false, Never),
+        ("gpt-4o-search-preview", false, false, Never),
+        ("chatgpt-4o-latest", false, false, Never),
+        ("gpt-5-chat-latest", false, false, Never),
+        ("o1", true, false, Never),
+        ("o3-mini", true, false, Never),
+        ("o4-mini-2025-04-16", true, false, Never),
+        ("gpt-5-mini", true, false, Never),
+        ("openai/gpt-5-mini", true, false, Never),
+        ("gpt-5.1", true, true, Never),
+        ("gpt-5.2-2025-12-11", true, true, Never),
+        ("gpt-5.4", true, true, ToolsWithEffort),
+        ("gpt-5.4-nano", true, true, ToolsWithEffort),
+        ("gpt-5.5", true, true, ToolsWithEffort),
+        ("gpt-5.6-sol", true, true, ToolsUnlessNone),
+        ("gpt-5.9", true, true, ToolsUnlessNone),
+        ("gpt-6", true, true, ToolsUnlessNone),
+        ("gpt-6-mini", true, true, ToolsUnlessNone),
+        ("o1-pro", true, false, Always),
+        ("o3-pro-2025-06-10", true, false, Always),
+        ("o3-deep-research", true, false, Always),
+        ("o4-mini-deep-research-2025-06-26", true, false, Always),
+        ("gpt-5-pro", true, false, Always),
+        ("gpt-5-codex", true, false, Always),
+        ("gpt-5.1-codex-max", true, true, Always),
+        ("codex-mini-latest", false, false, Always),
+        ("gpt-5.2-pro", true, true, Always),
+        ("gpt-promptly", false, false, Never),
+        ("gemini-2.5-pro", false, false, Never),
+        ("llama-pro", false, false, Never),
+    ] {
+        let row = openai(model);
+        assert_eq!(
+            (row.reasoning, row.samples_without_effort, row.responses),
+            (reasoning, samples, responses),
+            "{model}"
+        );
+        assert_eq!(may_need_responses(model), responses != Never, "{model}");
+    }
+}
+
+#[test]
+fn tools_and_effort_decide_where_the_name_does_not() {
+    for (model, tools, effort, expected) in [
+        ("gpt-5.4", true, Some("low"), true),
+        ("gpt-5.4", true, Some("none"), false),
+        ("gpt-5.4", true, None, false),
+        ("gpt-5.4", false, Some("high"), false),
+        ("gpt-5.5", true, Some("minimal"), true),
+        ("gpt-5.6", true, None, true),
+        ("gpt-5.6-sol", true, Some("none"), false),
+        ("gpt-5.6", false, None, false),
+        ("gpt-6", true, None, true),
+        ("gpt-6-mini", true, Some("xhigh"), true),
+        ("gpt-5.2", true, Some("high"), false),
+        ("gpt-4o", true, None, false),
+        ("gpt-5.2-pro", false, Some("none"), true),
+        ("o3-pro", false, None, true),
+    ] {
+        assert_eq!(
+            needs_responses(model, tools, effort),
+            expected,
+            "{model} {tools} {effort:?}"
+        );
+    }
+}
+
+#[test]
+fn plain_models_are_known_by_name() {
+    assert!(never_reasons("gpt-4o-mini") && never_reasons("openai/gpt-4.1"));
+    assert!(never_reasons("gpt-5-chat-latest"));
+    assert!(!never_reasons("gpt-5") && !never_reasons("o3") && !never_reasons("grok-4.3"));
+}
