@@ -360,13 +360,13 @@ fn check_upstream(ends: &[(u64, bool, End)], book: &Book) {
 /// Each request has one line in the log, whoever left; half a request has one at most.
 fn check_log(weir: &Weir, ends: &[(u64, bool, End)]) {
     // Lines are written a moment after their request has ended.
-    let lines = || weir.log().matches("id=soak-").count();
-    let told = ends
-        .iter()
-        .filter(|(_, _, end)| !matches!(end, End::Left(_)))
-        .count();
     until(LIMIT, "a line for each request", || {
-        (lines() >= told).then_some(())
+        let log = weir.log();
+        let told = |number: &u64| log.contains(&format!("id=soak-{number} "));
+        ends.iter()
+            .filter(|(_, _, end)| !matches!(end, End::Left(_)))
+            .all(|(number, ..)| told(number))
+            .then_some(())
     });
     let mut lines: HashMap<u64, Vec<String>> = HashMap::new();
     for line in weir.log().lines() {
