@@ -24,7 +24,7 @@ mod status;
 mod wire;
 
 /// The formats that the list is played in.
-pub const FORMATS: [Format; 3] = Format::CHAT;
+pub const FORMATS: [Format; 4] = Format::ALL;
 
 /// What a proper answer says, in two pieces.
 pub const PIECES: [&str; 2] = ["one ", "two"];

@@ -142,7 +142,7 @@ fn a_stream_without_done_but_with_a_finish_reason_is_complete() {
             }
             let mut events = format.events(&super::PIECES);
             // What says nothing that was not said before: OpenAI's `[DONE]` and Anthropic's
-            // `message_stop`. Gemini has no such event.
+            // `message_stop`. The other formats have no such event.
             if events
                 .last()
                 .is_some_and(|event| event.contains("DONE") || event.contains("_stop"))

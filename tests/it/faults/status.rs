@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Fate, always, begun, check, whole_body};
+use super::{Fate, Form, always, begun, check, whole_body};
 use crate::upstream::{Format, Reply};
 
 /// The vendor's own word for being busy.
@@ -22,12 +22,15 @@ fn event(format: Format) -> String {
 fn status(format: Format) -> u16 {
     match format {
         Format::Anthropic | Format::Gemini => 503,
-        Format::OpenAi | Format::Responses => 500,
+        Format::OpenAi => 500,
+        Format::Responses => 502,
     }
 }
 
-fn first(format: Format, streams: bool) -> Fate {
-    Fate::Fails(if streams { status(format) } else { 503 }, "")
+/// An error instead of an answer. Responses are always asked for as a stream.
+fn first(form: Form) -> Fate {
+    let streams = form.streams || form.format == Format::Responses;
+    Fate::Fails(if streams { status(form.format) } else { 503 }, "")
 }
 
 #[test]
@@ -37,7 +40,7 @@ fn an_error_as_the_first_event_keeps_its_status() {
             true => Reply::stream().event(&event(format)).end(),
             false => format.error(503, busy(format), "their words"),
         },
-        |form| first(form.format, form.streams),
+        first,
     );
 }
 
@@ -50,7 +53,7 @@ fn an_error_behind_the_first_words_is_an_error_event() {
         },
         |form| match form.streams {
             true => Fate::Breaks(""),
-            false => first(form.format, false),
+            false => first(form),
         },
     );
 }

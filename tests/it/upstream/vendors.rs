@@ -21,6 +21,13 @@ pub enum Format {
 pub const USAGE: (u64, u64, u64) = (11, 7, 18);
 
 impl Format {
+    pub const ALL: [Format; 4] = [
+        Format::OpenAi,
+        Format::Anthropic,
+        Format::Gemini,
+        Format::Responses,
+    ];
+
     /// The formats of the scripted answers that need no test of their own.
     pub const CHAT: [Format; 3] = [Format::OpenAi, Format::Anthropic, Format::Gemini];
 
