@@ -65,10 +65,15 @@ impl Form {
 /// The events that lead to the first words of a stream, or the first half of a whole answer. The
 /// rest is the fault's.
 pub fn begun(format: Format, streams: bool) -> Reply {
+    begun_with(format, streams, PIECES)
+}
+
+/// The same for an answer that says something else.
+pub fn begun_with(format: Format, streams: bool, pieces: [&str; 2]) -> Reply {
     if streams {
-        return Reply::stream().events(&format.events(&PIECES)[..format.events_to_first_text()]);
+        return Reply::stream().events(&format.events(&pieces)[..format.events_to_first_text()]);
     }
-    let body = whole_body(format);
+    let body = body_of(&format.whole(&pieces.concat()));
     let head = format!(
         "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
         body.len()
@@ -81,9 +86,11 @@ pub fn begun(format: Format, streams: bool) -> Reply {
 
 /// The body of a proper whole answer.
 pub fn whole_body(format: Format) -> Vec<u8> {
-    format.whole(&PIECES.concat()).steps[1]
-        .bytes()
-        .expect("a body follows the head")
+    body_of(&format.whole(&PIECES.concat()))
+}
+
+fn body_of(whole: &Reply) -> Vec<u8> {
+    whole.steps[1].bytes().expect("a body follows the head")
 }
 
 /// A stream that is broken once its first words are out, and a whole answer that never begins.

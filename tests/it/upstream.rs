@@ -35,6 +35,8 @@ pub struct Received {
     pub key: Option<String>,
     /// When its last byte had been read.
     pub at: Instant,
+    /// Its sender had left by then.
+    pub abandoned: bool,
 }
 
 impl Received {
@@ -401,5 +403,6 @@ fn read(wire: &mut Wire, connection: usize) -> io::Result<Option<Received>> {
         body,
         key,
         at: Instant::now(),
+        abandoned: wire.peer_left(Duration::ZERO),
     }))
 }
