@@ -35,6 +35,8 @@ pub mod dry_run;
 mod encode;
 pub mod tries;
 
+#[cfg(debug_assertions)]
+pub use answer::panic_on_demand;
 pub use ask::ask;
 pub use completions::completions;
 

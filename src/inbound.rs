@@ -100,18 +100,18 @@ impl<'w> Call<'w> {
         max_body: usize,
         held: Arc<Held>,
     ) -> Result<Call<'w>, Box<Misframed>> {
-        let checked = framing::check(&request);
-        let (path, query) = split(request.url());
-        let id = own_id(&request).unwrap_or_else(new_id);
+        // Before anything is checked, since it answers when it is dropped: whatever happens in here,
+        // the caller hears of it.
         let mut call = Call {
             watch,
             held,
-            id,
+            id: own_id(&request).unwrap_or_else(new_id),
             method: request.method().clone(),
-            path,
-            query,
+            path: String::new(),
+            query: String::new(),
             peer: request.remote_addr().copied(),
-            length: *checked.as_ref().unwrap_or(&Length::None),
+            // Until it is known, it must not be relied on.
+            length: Length::Chunked,
             old: *request.http_version() < (1, 1),
             dialect: Dialect::Chat,
             close: false,
@@ -120,6 +120,14 @@ impl<'w> Call<'w> {
             request: Some(request),
         };
         push_header(&mut call.common, "x-request-id", &call.id);
+        let Some(request) = &call.request else {
+            return Ok(call);
+        };
+        #[cfg(debug_assertions)]
+        crate::exchange::panic_on_demand(request.url().as_bytes());
+        let checked = framing::check(request);
+        (call.path, call.query) = split(request.url());
+        call.length = *checked.as_ref().unwrap_or(&Length::None);
         let fault = match checked {
             Ok(Length::Known(length)) if length > max_body as u64 => {
                 let error = too_long(max_body);
@@ -449,9 +457,15 @@ impl Scissors<'_> {
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
-        if self.request.is_some() {
-            let error = ApiError::new(500, "the gateway failed to answer this request");
-            self.answer(Reply::error(&error.with_code("internal_error")));
+        if self.request.is_none() {
+            return;
+        }
+        let error = ApiError::new(500, "the gateway failed to answer this request")
+            .with_code("internal_error");
+        match self.length {
+            Length::None => self.answer(Reply::error(&error)),
+            // Its length may not have been looked at.
+            _ => self.refuse_unread(&error),
         }
     }
 }

@@ -533,6 +533,13 @@ fn work(gateway: &Arc<Gateway>) {
 
 /// Answers one request. Nothing that happens in here ends the worker.
 pub fn take(gateway: &Arc<Gateway>, request: Request, desk: &Desk) {
+    // Guards answer the caller and clear the desk.
+    if catch_unwind(AssertUnwindSafe(|| work_on(gateway, request, desk))).is_err() {
+        error!("a panic outside of an answer");
+    }
+}
+
+fn work_on(gateway: &Arc<Gateway>, request: Request, desk: &Desk) {
     let state = gateway.state();
     let job = Job::new(request.remote_addr().copied(), state.config.deadline);
     // Whoever reads the body, or drains what nobody read, is ended when this is over.
@@ -555,7 +562,7 @@ pub fn take(gateway: &Arc<Gateway>, request: Request, desk: &Desk) {
     if state.request_log.is_some() && endpoint == routes::Endpoint::Chat {
         record.transcript = Some(Box::default());
     }
-    // A panic drops the call or its stream, whose guards answer; the fence only keeps the worker.
+    // A panic drops the call or its stream, whose guards answer; what became of it is noted.
     let fenced = catch_unwind(AssertUnwindSafe(|| {
         routes::answer(gateway, &state, endpoint, call, &at_work.job, &mut record);
     }));
@@ -571,6 +578,8 @@ pub fn take(gateway: &Arc<Gateway>, request: Request, desk: &Desk) {
         error!("{}: a panic while answering", record.id);
         record.status = 500;
     }
+    #[cfg(debug_assertions)]
+    crate::exchange::panic_on_demand(record.id.as_bytes());
     gateway.metrics.note(&record, &state.names);
     if endpoint.is_exchange() {
         gateway.ledger.note(&record, &state.names);

@@ -163,14 +163,14 @@ impl Sink {
     }
 }
 
-/// Panics where the upstream says the word of the environment's `WEIR_PANIC_ON`: the tests show
-/// what a panic costs. Release builds do not have it.
+/// Panics where `data` holds the word of the environment's `WEIR_PANIC_ON`: the tests show what a
+/// panic costs. Release builds do not have it.
 #[cfg(debug_assertions)]
-fn panic_on_demand(data: &[u8]) {
+pub fn panic_on_demand(data: &[u8]) {
     static WORD: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
     if let Some(word) = WORD.get_or_init(|| std::env::var("WEIR_PANIC_ON").ok()) {
         let said = String::from_utf8_lossy(data).contains(word.as_str());
-        assert!(!said, "the upstream said {word}");
+        assert!(!said, "somebody said {word}");
     }
 }
 

@@ -221,6 +221,37 @@ fn a_panic_in_the_middle_of_a_stream_is_an_error_event_and_the_socket_comes_back
     weir.idle(LIMIT);
 }
 
+/// Where no answer is being made: when the request is taken, and when it is over and noted.
+#[test]
+fn a_panic_around_the_answer_costs_no_worker_either() {
+    let scripted = Upstream::start(|request| Format::OpenAi.answer(request, &["hi"]));
+    let Some(weir) = panicking(&scripted) else {
+        return;
+    };
+    let threads = weir.threads();
+    // More often than there are workers and spare ones.
+    for _ in 0..10 {
+        let answer = get(weir.addr, &format!("/{PANIC}"));
+        assert_eq!(answer.status, 500, "{}", answer.text());
+        assert_eq!(error_of(&answer)["code"], "internal_error");
+        let mut client = Client::connect(weir.addr);
+        let body = chat(MODEL, false).to_string();
+        let headers = [("X-Request-Id", PANIC)];
+        client.send(&request(
+            "POST",
+            "/v1/chat/completions",
+            &headers,
+            body.as_bytes(),
+        ));
+        // It had its answer by then.
+        assert_eq!(client.answer(LIMIT).status, 200);
+    }
+    assert_eq!(weir.ask(&chat(MODEL, false)).status, 200);
+    weir.idle(LIMIT);
+    assert!(weir.threads() >= threads, "{threads} {}", weir.threads());
+    weir.wait_log("a panic outside of an answer", LIMIT);
+}
+
 #[test]
 fn sigterm_lets_fifty_streams_finish_refuses_newcomers_and_exits_with_0() {
     let scripted = gated();
