@@ -570,6 +570,8 @@ fn read_some(reader: &mut dyn Read, into: &mut [u8], job: &Job) -> Result<usize,
         match reader.read(into) {
             Ok(count) => return Ok(count),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // On a unix socket the wait has a limit of its own.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(NoBody::Late),
             Err(_) => return Err(NoBody::Cut),
         }
     }

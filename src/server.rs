@@ -542,6 +542,9 @@ pub fn take(gateway: &Arc<Gateway>, request: Request, desk: &Desk) {
 fn work_on(gateway: &Arc<Gateway>, request: Request, desk: &Desk) {
     let state = gateway.state();
     let job = Job::new(request.remote_addr().copied(), state.config.deadline);
+    if job.peer.is_none() {
+        sockets::unix::limit_callers(state.config.body_wait, state.config.write_timeout);
+    }
     // Whoever reads the body, or drains what nobody read, is ended when this is over.
     job.enter(Phase::Body, state.config.body_wait);
     let at_work = AtWork::begin(desk, &gateway.watch, job);

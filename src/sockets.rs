@@ -18,6 +18,8 @@ use std::time::Duration;
 
 use libc::c_int;
 
+pub mod unix;
+
 /// The backlog of connections that the kernel finishes for us; it cuts this to its own limit.
 const BACKLOG: c_int = 4096;
 

@@ -117,6 +117,16 @@ impl Client {
         Client::try_connect(addr).unwrap_or_else(|| panic!("no connection to {addr}"))
     }
 
+    /// A connection over a unix socket.
+    pub fn connect_unix(path: &std::path::Path) -> Client {
+        let stream = std::os::unix::net::UnixStream::connect(path).unwrap();
+        // What is done with it is the same for both kinds.
+        let stream = TcpStream::from(std::os::fd::OwnedFd::from(stream));
+        Client {
+            wire: Wire::new(stream),
+        }
+    }
+
     pub fn try_connect(addr: SocketAddr) -> Option<Client> {
         let stream = TcpStream::connect_timeout(&addr, LIMIT).ok()?;
         stream.set_nodelay(true).unwrap();

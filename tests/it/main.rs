@@ -45,3 +45,4 @@ mod soak;
 mod streams;
 mod text;
 mod translation;
+mod unix_socket;

@@ -361,8 +361,12 @@ fn is_idle(status: &Value) -> bool {
         && keys.all(|key| key["slots"].is_u64() && key["slots"] == key["free"])
 }
 
-/// The address in the line that the process prints, however it is dressed up.
+/// The address in the line that the process prints, however it is dressed up. A unix socket has
+/// none that fits here.
 fn address(line: &str) -> SocketAddr {
+    if line.starts_with("unix:") {
+        return SocketAddr::from(([127, 0, 0, 1], 0));
+    }
     let start = line.find("127.").unwrap_or_default();
     let end = line[start..]
         .find(|sign: char| !sign.is_ascii_digit() && sign != '.' && sign != ':')
