@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use libc::c_int;
 
+pub mod preface;
 pub mod unix;
 
 /// The backlog of connections that the kernel finishes for us; it cuts this to its own limit.

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use log::{error, info, warn};
+use log::{debug, error, info, warn};
 use parking_lot::Mutex;
 use tiny_http::{Listener, Request, Server};
 
@@ -117,6 +117,9 @@ impl Opened {
 
     fn bound(listener: TcpListener, write_timeout: Duration) -> io::Result<Opened> {
         sockets::prepare_listener(&listener, write_timeout)?;
+        if let Err(error) = sockets::preface::keep_out(&listener) {
+            debug!("the preface of HTTP/2 is not kept out: {error}");
+        }
         let local = listener.local_addr()?;
         Ok(Opened {
             handed: false,
