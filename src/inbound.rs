@@ -9,6 +9,7 @@ use std::mem;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use log::warn;
@@ -18,10 +19,11 @@ use crate::desk::{Held, Job, Phase};
 use crate::dialect::Dialect;
 use crate::error::ApiError;
 use crate::reply::{Reply, push_header};
-use crate::sockets::{self, Caller};
+use crate::sockets::Caller;
 use crate::watch::Watch;
 
 mod framing;
+mod rest;
 
 pub use framing::Length;
 
@@ -42,7 +44,7 @@ const DRAINED: u64 = 64 * 1024;
 /// connection has ended and nothing more comes.
 const PROMISED: usize = 256 * 1024 * 1024;
 
-/// Requests whose memory was given up: see `Unread::give_up`.
+/// Requests whose memory was given up: see `Unread::forget`.
 static LEAKED: AtomicU64 = AtomicU64::new(0);
 
 pub fn leaked() -> u64 {
@@ -68,6 +70,8 @@ pub struct Call<'w> {
     close: bool,
     /// The caller sends its body only when it is told to go on.
     waits: bool,
+    /// Something of the body was read.
+    touched: bool,
     /// Headers that go into every answer to this caller.
     common: String,
 }
@@ -116,6 +120,7 @@ impl<'w> Call<'w> {
             dialect: Dialect::Chat,
             close: false,
             waits: framing::header(&request, "expect").is_some(),
+            touched: false,
             common: String::new(),
             request: Some(request),
         };
@@ -178,6 +183,7 @@ impl<'w> Call<'w> {
             Length::Chunked => 0,
         };
         job.enter(Phase::Body, wait);
+        self.touched = true;
         let mut reader = request.as_reader();
         let mut body = Vec::new();
         let outcome = match self.length {
@@ -226,6 +232,7 @@ impl<'w> Call<'w> {
         let (Some(request), Length::Known(left)) = (self.request.as_mut(), self.length) else {
             return Err(NoBody::Cut);
         };
+        self.touched = true;
         let read = match read_some(&mut request.as_reader(), into, job) {
             Ok(0) if job.body_late.load(Ordering::Relaxed) => Err(NoBody::Late),
             Ok(0) => Err(NoBody::Cut),
@@ -355,7 +362,12 @@ impl<'w> Call<'w> {
         match self.peer.and_then(|peer| self.watch.find(peer)) {
             Some(caller) => {
                 caller.write(&reply.to_bytes());
-                self.watch.close_unread(caller, Unread(request));
+                let unread = Unread {
+                    request,
+                    whole: !self.touched,
+                    waits: self.waits,
+                };
+                self.watch.close_unread(caller, unread);
             }
             // The caller has left, so a drop finds nothing to read.
             None if self.peer.is_some() && can_be_drained(declared) => {
@@ -379,22 +391,50 @@ impl<'w> Call<'w> {
 }
 
 /// A request that was refused before its body was read, until its connection is closed.
-pub struct Unread(Request);
+pub struct Unread {
+    request: Request,
+    /// Nothing of its body was read.
+    whole: bool,
+    /// The server has not yet told the caller to go on.
+    waits: bool,
+}
 
 impl Unread {
     /// Ends the connection and what the request holds of it.
     pub fn give_up(self, caller: &Caller) {
-        let Unread(request) = self;
-        if can_be_drained(request.body_length().unwrap_or(0)) {
+        caller.reset();
+        if can_be_drained(self.request.body_length().unwrap_or(0)) {
             // Nothing can be read from it any more, so the drain is over at once.
-            caller.reset();
-            drop(request.into_writer());
-            return;
+            drop(self.request.into_writer());
+        } else if self.waits {
+            // The server tells it to go on, if only in vain, and that has to wait for the answers
+            // to earlier requests. They end soon, but the timer thread must not wait for them.
+            let kept = mem::ManuallyDrop::new(self);
+            let forget = move || mem::ManuallyDrop::into_inner(kept).forget();
+            let spawned = thread::Builder::new().stack_size(Self::STACK).spawn(forget);
+            if spawned.is_err() {
+                count_leak();
+            }
+        } else {
+            self.forget();
         }
-        // The one deliberate leak: dropping the request would drain its declared length into
-        // memory, and a length of some terabytes ends the process.
-        leak(request);
-        sockets::close_leaked(caller);
+    }
+
+    /// Room for a system call and a log line.
+    const STACK: usize = 128 * 1024;
+
+    /// Lets go of a request that must not be drained as it is: that would take memory for its
+    /// declared length, and a length of some terabytes ends the process.
+    fn forget(mut self) {
+        let declared = self.request.body_length().unwrap_or(0);
+        if self.whole
+            && can_be_drained(PROMISED)
+            && rest::shorten(&mut self.request, declared, PROMISED)
+        {
+            drop(self.request.into_writer());
+        } else {
+            leak(self.request);
+        }
     }
 }
 
@@ -404,6 +444,10 @@ fn can_be_drained(length: usize) -> bool {
 
 fn leak<T>(what: T) {
     mem::forget(what);
+    count_leak();
+}
+
+fn count_leak() {
     let count = LEAKED.fetch_add(1, Ordering::Relaxed) + 1;
     warn!("a request with an absurd length costs a thread for good ({count} so far)");
 }

@@ -13,7 +13,6 @@ use std::io;
 use std::mem;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use libc::c_int;
@@ -85,19 +84,8 @@ pub fn accept_queue(listener: BorrowedFd<'_>) -> Option<u32> {
     tcp_info(listener.as_raw_fd()).map(|info| info.tcpi_unacked)
 }
 
-/// Our duplicates get numbers from here on, so that they can be told from the HTTP server's own.
-/// The kernel's table of descriptors grows to the highest number in use, 8 bytes each.
-static FLOOR: AtomicI32 = AtomicI32::new(256);
-
 /// Raises the limit of open descriptors to what the system allows; the limit in force after it.
 pub fn raise_descriptor_limit() -> u64 {
-    let limit = raise();
-    let half = i32::try_from(limit / 2).unwrap_or(i32::MAX);
-    FLOOR.store(half.min(4096), Ordering::Relaxed);
-    limit
-}
-
-fn raise() -> u64 {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,
@@ -322,10 +310,9 @@ impl Reserve {
     /// Takes back what can be had.
     pub fn refill(&mut self) {
         while self.0.len() < Self::SIZE {
-            let floor = FLOOR.load(Ordering::Relaxed);
-            // Numbers from where our duplicates get theirs; of what does not matter.
+            // Of what does not matter.
             // SAFETY: no memory is involved.
-            let fd = unsafe { libc::fcntl(libc::STDERR_FILENO, libc::F_DUPFD_CLOEXEC, floor) };
+            let fd = unsafe { libc::fcntl(libc::STDERR_FILENO, libc::F_DUPFD_CLOEXEC, 0) };
             if fd < 0 {
                 return;
             }
@@ -347,45 +334,14 @@ pub fn caller(local_port: u16, peer: SocketAddr) -> Option<Caller> {
     })
 }
 
-/// Closes, by number, every descriptor of this connection except our duplicates, which all lie
-/// above `FLOOR`. They are told by the socket itself: a connection that was reset has no peer any
-/// more, and its caller's address may be another connection's by now.
-///
-/// Only for a connection whose owners were leaked on purpose and can never run again: they would
-/// close somebody else's descriptor.
-pub fn close_leaked(caller: &Caller) {
-    caller.shut();
-    let Some(socket) = socket_number(caller.fd.as_raw_fd()) else {
-        return;
-    };
-    let floor = FLOOR.load(Ordering::Relaxed);
-    for fd in descriptors().into_iter().filter(|fd| *fd < floor) {
-        if socket_number(fd) == Some(socket) {
-            // SAFETY: the caller of this function vouches that nothing uses the number any more.
-            unsafe { libc::close(fd) };
-        }
-    }
-}
-
-/// What all descriptors of one socket have in common, and no other open socket has.
-fn socket_number(fd: RawFd) -> Option<(libc::dev_t, libc::ino_t)> {
-    // SAFETY: plain numbers, for which all zeroes is a value.
-    let mut stat: libc::stat = unsafe { mem::zeroed() };
-    // SAFETY: `stat` is a valid place for the answer.
-    let done = unsafe { libc::fstat(fd, &mut stat) } == 0;
-    let is_socket = done && stat.st_mode & libc::S_IFMT == libc::S_IFSOCK;
-    is_socket.then_some((stat.st_dev, stat.st_ino))
-}
-
 /// A duplicate of `fd`, if it is a connection to `local_port`.
 fn as_caller(fd: RawFd, local_port: u16) -> Option<Caller> {
     // One system call sorts most descriptors out before a duplicate is made.
     if address(fd, libc::getsockname)?.port() != local_port {
         return None;
     }
-    let floor = FLOOR.load(Ordering::Relaxed);
     // SAFETY: duplicating any number is harmless; a closed one gives an error.
-    let duplicate = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, floor) };
+    let duplicate = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0) };
     if duplicate < 0 {
         return None;
     }

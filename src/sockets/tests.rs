@@ -81,27 +81,6 @@ fn a_reset_connection_is_not_among_the_callers() {
 }
 
 #[test]
-fn what_was_leaked_is_closed_though_its_peer_is_gone_and_nothing_else_is() {
-    use std::os::fd::IntoRawFd;
-    let (far, near, port) = pair();
-    let other = pair();
-    let caller = callers(port).found.remove(0);
-    let number = near.into_raw_fd();
-    let linger = libc::linger {
-        l_onoff: 1,
-        l_linger: 0,
-    };
-    set(far.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER, &linger).unwrap();
-    drop(far);
-    assert!(callers(port).found.is_empty());
-    let socket = socket_number(number).unwrap();
-    close_leaked(&caller);
-    // Other tests may have taken the number.
-    assert_ne!(socket_number(number), Some(socket));
-    assert!(other.0.peer_addr().is_ok() && other.1.peer_addr().is_ok());
-}
-
-#[test]
 fn our_own_end_of_reading_is_no_hang_up() {
     let (far, near, port) = pair();
     near.shutdown(std::net::Shutdown::Read).unwrap();

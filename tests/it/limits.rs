@@ -70,6 +70,41 @@ fn bodies_over_the_limit_leave_no_descriptor_behind() {
     assert_serves(&weir);
 }
 
+/// Whoever waits for such a body is told that nothing comes.
+#[test]
+fn bodies_announced_beyond_all_memory_leave_no_thread_behind() {
+    let (_scripted, weir) = pair();
+    assert_serves(&weir);
+    let threads = weir.threads();
+    for number in 0..60 {
+        let mut client = Client::connect(weir.addr);
+        let length = ("Content-Length", "999999999999999");
+        let expect = ("Expect", "100-continue");
+        let headers = [length, expect];
+        let headers = &headers[..1 + number % 2];
+        // Alone, and behind a request whose answer has to leave first.
+        if number % 3 == 0 {
+            client.send(&request("GET", "/healthz", &[], b""));
+        }
+        client.send(&request("POST", PATH, headers, b""));
+        if number % 3 == 0 {
+            assert_eq!(client.answer(LIMIT).status, 200);
+        }
+        assert_eq!(client.answer(LIMIT).status, 413, "{number}");
+        client.until_closed(LIMIT);
+    }
+    // Threads of the HTTP server live on for five seconds.
+    until(3 * LIMIT, "the threads to end", || {
+        (weir.threads() <= threads + 8).then_some(())
+    });
+    let metrics = get(weir.addr, "/metrics").text();
+    assert!(
+        metrics.contains("\nweir_requests_leaked_total 0\n"),
+        "{metrics}"
+    );
+    assert_serves(&weir);
+}
+
 /// Half of a body that nobody will read, on more connections than there are workers.
 #[test]
 fn bodies_that_are_refused_unread_hold_no_worker() {
