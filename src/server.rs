@@ -13,7 +13,8 @@
 //! | patience | 1 per model list that is asked for | its end, for 30 s | with it |
 //! | of the HTTP server | 1 accepts, 4 or more read one connection each | connections, heads | with their connections |
 //! | openers | at most 1 | descriptors for a new HTTP server | when it is open |
-//! | keepers | 1 per HTTP server that was given up | late requests on its old connections | after `KEEP` without one |
+//! | keeper | at most 1 | late requests on the connections of HTTP servers that were given up | when those can bring none |
+//! | late requests | 1 each, up to `AT_ONCE` | what the request needs | with it |
 //! | look-ups | 1 per name that is looked up | the resolver | with its answer |
 //! | slow heartbeats | 1 per heartbeat to a unix-socket caller | that write | with it |
 //!
@@ -62,6 +63,7 @@ mod admission;
 mod crew;
 mod door;
 mod handed;
+mod keeper;
 mod routes;
 
 use crew::Crew;

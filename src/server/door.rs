@@ -19,22 +19,13 @@ use log::{debug, error, info, warn};
 use parking_lot::Mutex;
 use tiny_http::{Listener, Request, Server};
 
+use super::Gateway;
 use super::handed::{self, Handed};
-use super::{Gateway, STACK, take};
+use super::keeper::{Acceptor, Keeper};
 use crate::sockets;
 
 /// How long to wait before the listener is tried again, when it failed right after it was.
 const PAUSE: Duration = Duration::from_millis(100);
-
-/// How long the keeper of a server that was given up waits for another request: longer than an
-/// idle connection is kept.
-const KEEP: Duration = Duration::from_secs(90);
-
-/// How long workers have to move on to the next server before the keeper takes over.
-const MOVE_ON: Duration = Duration::from_millis(500);
-
-/// Requests that one keeper answers at once.
-const KEPT: usize = 64;
 
 /// A listening socket as it was opened.
 pub struct Opened {
@@ -176,6 +167,7 @@ pub struct Door {
     /// The number of the current server, to be looked at without the lock.
     number: AtomicU64,
     file: Option<PathBuf>,
+    pub keeper: Keeper,
 }
 
 struct State {
@@ -202,6 +194,7 @@ impl Door {
             handed: opened.handed,
             number: AtomicU64::new(0),
             file: opened.file,
+            keeper: Keeper::default(),
         })
     }
 
@@ -228,7 +221,7 @@ impl Door {
             return seen;
         };
         warn!("accepting connections failed ({error}); the listener is opened anew");
-        self.reopen(&mut state, gateway);
+        self.reopen(&mut state, Acceptor::Ended, gateway);
         state.current.clone()
     }
 
@@ -237,12 +230,12 @@ impl Door {
         let mut state = self.state.lock();
         if !state.closed {
             warn!("connections are not accepted; the listener is opened anew");
-            self.reopen(&mut state, gateway);
+            self.reopen(&mut state, Acceptor::Doubtful, gateway);
         }
     }
 
-    fn reopen(&self, state: &mut State, gateway: &Arc<Gateway>) {
-        state.reopen(gateway);
+    fn reopen(&self, state: &mut State, acceptor: Acceptor, gateway: &Arc<Gateway>) {
+        state.reopen(acceptor, gateway);
         self.number.store(state.current.number, Ordering::Release);
         gateway.crew.wake_all();
     }
@@ -277,7 +270,7 @@ impl Door {
 }
 
 impl State {
-    fn reopen(&mut self, gateway: &Arc<Gateway>) {
+    fn reopen(&mut self, acceptor: Acceptor, gateway: &Arc<Gateway>) {
         // Out of descriptors, the next server fails as quickly as the last.
         let since = self.opened.elapsed();
         if since < PAUSE {
@@ -303,63 +296,12 @@ impl State {
         let old = mem::replace(&mut self.current, next);
         info!("listener {number} is open");
         // Every worker that waits at the old server, or comes back to it, moves on.
-        for _ in 0..gateway.max_chats + super::SPARE {
+        let workers = gateway.max_chats + super::SPARE;
+        for _ in 0..workers {
             old.server.unblock();
         }
-        keep(old.server, gateway);
-    }
-}
-
-/// Starts the keeper of a server that was given up.
-fn keep(server: Arc<Server>, gateway: &Arc<Gateway>) {
-    let gateway = Arc::clone(gateway);
-    let spawned = thread::Builder::new()
-        .name("keeper".into())
-        .stack_size(STACK)
-        .spawn(move || {
-            // The workers' time to move on: each takes one of the wake-ups in the queue.
-            thread::sleep(MOVE_ON);
-            let mut until = Instant::now() + KEEP;
-            let busy = Arc::new(());
-            while Instant::now() < until {
-                // What wakes it for nothing was left over for workers that were not there.
-                if let Ok(Some(request)) = server.recv_timeout(Duration::from_secs(1)) {
-                    until = Instant::now() + KEEP;
-                    answer_apart(&gateway, request, &busy);
-                }
-            }
-            // Its end would take the file of a unix socket away, which the next server needs.
-            mem::forget(server);
-        });
-    if let Err(error) = spawned {
-        error!("no keeper for the old connections: {error}");
-    }
-}
-
-/// Answers a request on a thread of its own, and closes its connection afterwards.
-fn answer_apart(gateway: &Arc<Gateway>, request: Request, busy: &Arc<()>) {
-    let peer = request.remote_addr().copied();
-    let run = {
-        let gateway = Arc::clone(gateway);
-        let busy = Arc::clone(busy);
-        move || {
-            let desk = gateway.watch.add_desk();
-            take(&gateway, request, &desk);
-            gateway.watch.remove_desk(&desk);
-            if let Some(peer) = peer {
-                gateway.watch.close_soon(peer);
-            }
-            drop(busy);
-        }
-    };
-    if Arc::strong_count(busy) > KEPT {
-        // Better late than unbounded.
-        run();
-        return;
-    }
-    let spawned = thread::Builder::new().stack_size(STACK).spawn(run);
-    if let Err(error) = spawned {
-        error!("a request on an old connection was lost: {error}");
+        let keeper = &gateway.door.keeper;
+        keeper.take_over(old.server, acceptor, workers, gateway);
     }
 }
 
