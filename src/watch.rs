@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 
 use crate::cancel::Cause;
 use crate::clock;
-use crate::desk::{Desk, Job};
+use crate::desk::{Desk, Held, Job};
 use crate::inbound::Unread;
 use crate::sockets::{self, Bell, Caller, Reserve, canonical};
 
@@ -48,6 +48,12 @@ const ALERT_LOOK_MS: u64 = 50;
 
 /// Beats at once while a connection starves.
 const MOST_BEATS: u32 = 32;
+
+/// While no worker is free, a request that asks no upstream may keep one for this long.
+const CROWDING_MS: u64 = 1_000;
+
+/// Between two looks of a refusal that waits for its turn.
+const TURN_LOOK: Duration = Duration::from_millis(5);
 
 /// The accept thread has this long to take a connection before it is given up.
 const ACCEPT_MS: u64 = 1_000;
@@ -152,6 +158,23 @@ impl Watch {
 
     pub fn find(&self, peer: SocketAddr) -> Option<Caller> {
         sockets::caller(self.port, peer)
+    }
+
+    /// Waits until the answers to earlier requests of the same connection are out, for something
+    /// that goes out beside the HTTP server, which puts them in order.
+    pub fn wait_for_turn(&self, peer: SocketAddr, own: &Arc<Held>) {
+        loop {
+            let jobs = self.jobs();
+            let is_own = |job: &&Arc<Job>| Arc::ptr_eq(&job.held, own);
+            let Some(number) = jobs.iter().find(is_own).map(|job| job.number) else {
+                return;
+            };
+            let before = |job: &Arc<Job>| job.number < number && job.peer == Some(peer);
+            if !jobs.iter().any(before) {
+                return;
+            }
+            thread::sleep(TURN_LOOK);
+        }
     }
 
     /// Closes the connection from `peer`, soon: what was written to it can still be read.
@@ -265,6 +288,7 @@ impl Round {
         for job in &jobs {
             self.look_after(job, queued.contains(&Arc::as_ptr(job)), now);
         }
+        self.make_room(&jobs, now);
         self.close_lingerers(now);
         let queued = self.look_at_queue(now);
         self.sleep(&jobs, queued);
@@ -314,6 +338,30 @@ impl Round {
             }
             // Found on the next round.
             None => {}
+        }
+    }
+
+    /// While no worker is free, ends what keeps one by not reading, or by sending requests behind one
+    /// whose answer takes long. Those that ask an upstream have places of their own, so they can
+    /// never keep all.
+    fn make_room(&self, jobs: &[Arc<Job>], now: u64) {
+        if jobs.len() < self.watch.desks.lock().len() {
+            return;
+        }
+        let siblings = by_peer(jobs);
+        let waits = |job: &&Arc<Job>| {
+            !job.is_chat.load(Ordering::Relaxed) && now.saturating_sub(job.began) >= CROWDING_MS
+        };
+        for job in jobs.iter().filter(waits) {
+            let Some(caller) = job.caller.lock().clone() else {
+                continue;
+            };
+            let peer = canonical(caller.peer);
+            let is_behind = siblings.get(&peer).is_some_and(|jobs| jobs.len() > 1);
+            if is_behind || !caller.is_writable() {
+                debug!("connection from {peer} closed: its requests keep all workers");
+                caller.shut();
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::{MODEL, gated, pair, post};
-use crate::client::{Client, Item, chat, request};
+use crate::client::{Client, Item, chat, get, request};
 use crate::completion::Streamed;
 use crate::upstream::{Format, Reply, Upstream};
 use crate::wait::LIMIT;
@@ -114,4 +114,63 @@ fn a_heartbeat_is_not_sent_into_a_stream_that_waits_behind_another() {
     let mut second = first.client.stream(LIMIT);
     assert!(Streamed::read(second.rest(LIMIT)).done);
     weir.idle(LIMIT);
+}
+
+/// What is refused goes out beside the HTTP server, which orders the answers.
+#[test]
+fn a_refusal_waits_for_the_answers_before_it() {
+    let bad: [&[(&str, &str)]; 3] = [
+        &[("Content-Length", "5"), ("Content-Length", "5")],
+        &[("Content-Length", "100000000")],
+        &[("Content-Length", "999999999999999")],
+    ];
+    for headers in bad {
+        let scripted = gated();
+        let weir = Weir::start(&config(Format::OpenAi, &scripted.url(), &["k"]));
+        let mut client = Client::connect(weir.addr);
+        client.send(&post(&[], true));
+        client.send(&request("POST", "/v1/chat/completions", headers, b""));
+        client.send(b"hello");
+        let mut stream = client.stream(LIMIT);
+        while !stream.data(LIMIT).contains("one ") {}
+        // It is there by now, if it does not wait.
+        assert_eq!(get(weir.addr, "/healthz").status, 200);
+        scripted.open("go");
+        let streamed = Streamed::read(stream.rest(LIMIT));
+        assert!(streamed.done && streamed.error.is_none(), "{streamed:?}");
+        let answer = stream.client.answer(LIMIT);
+        let expected = if headers.len() > 1 { 400 } else { 413 };
+        assert_eq!(answer.status, expected, "{}", answer.text());
+        stream.client.until_closed(LIMIT);
+        weir.idle(LIMIT);
+    }
+}
+
+/// Each of them has to wait for the answers before it, and keeps a worker meanwhile. What is refused
+/// waits as well.
+#[test]
+fn many_requests_behind_a_slow_answer_are_cut_when_they_keep_all_workers() {
+    let bad = [("Content-Length", "0"), ("Content-Length", "0")];
+    for behind in [&[][..], &bad] {
+        let scripted = gated();
+        let mut settings = config(Format::OpenAi, &scripted.url(), &["k"]);
+        settings["workers"] = json!(2);
+        settings["upstreams"][0]["idle_ms"] = json!(60_000);
+        let weir = Weir::start(&settings);
+        let mut beside = weir.open_stream(&chat(MODEL, true));
+        while !beside.data(LIMIT).contains("one ") {}
+        let mut client = Client::connect(weir.addr);
+        client.send(&post(&[], true));
+        scripted.wait_requests(2, LIMIT);
+        for _ in 0..40 {
+            client.send(&request("GET", "/healthz", behind, b""));
+        }
+        for _ in 0..10 {
+            assert_eq!(get(weir.addr, "/healthz").status, 200);
+        }
+        client.until_closed(LIMIT);
+        scripted.open("go");
+        assert!(Streamed::read(beside.rest(LIMIT)).done);
+        weir.idle(LIMIT);
+    }
 }
