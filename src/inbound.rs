@@ -312,7 +312,8 @@ impl<'w> Call<'w> {
         let mut writer = request.into_writer();
         // A caller who has gone is a normal end. One who did not read in time would take the next
         // answer for the rest of this one.
-        if write_held(&mut writer, &reply.to_bytes(), &self.held).is_err()
+        let written = write_held(&mut writer, &reply.to_bytes(), &self.held);
+        if written.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
             && let Some(caller) = self.peer.and_then(|peer| self.watch.find(peer))
         {
             caller.shut();
@@ -363,20 +364,18 @@ impl<'w> Call<'w> {
         if self.peer.is_none() && declared <= SWALLOWED {
             return swallow(request, &reply, declared);
         }
+        let unread = |request| Unread {
+            request,
+            whole: !self.touched,
+            waits: self.waits,
+        };
         match self.peer.and_then(|peer| self.watch.find(peer)) {
             Some(caller) => {
                 caller.write(&reply.to_bytes());
-                let unread = Unread {
-                    request,
-                    whole: !self.touched,
-                    waits: self.waits,
-                };
-                self.watch.close_unread(caller, unread);
+                self.watch.close_unread(caller, unread(request));
             }
-            // The caller has left, so a drop finds nothing to read.
-            None if self.peer.is_some() && can_be_drained(declared) => {
-                drop(request.into_writer());
-            }
+            // The caller has left.
+            None if self.peer.is_some() => unread(request).let_go(),
             None => {
                 // On a unix socket the only writer is the server's own, behind an "upgrade", which
                 // hands reader and writer out together.
@@ -404,9 +403,23 @@ pub struct Unread {
 }
 
 impl Unread {
+    /// A request that nothing was done with.
+    pub fn new(request: Request) -> Unread {
+        Unread {
+            whole: true,
+            waits: framing::header(&request, "expect").is_some(),
+            request,
+        }
+    }
+
     /// Ends the connection and what the request holds of it.
     pub fn give_up(self, caller: &Caller) {
         caller.reset();
+        self.let_go();
+    }
+
+    /// Lets go of a request whose connection has ended.
+    pub fn let_go(self) {
         if can_be_drained(self.request.body_length().unwrap_or(0)) {
             // Nothing can be read from it any more, so the drain is over at once.
             drop(self.request.into_writer());

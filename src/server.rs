@@ -19,8 +19,8 @@
 //! | slow heartbeats | 1 per heartbeat to a unix-socket caller | that write | with it |
 //!
 //! Channels: signals (`SIGNALS`), each key's free clients (its slots), one hand-over per waiting
-//! request (1). The HTTP server's own queue of requests has no bound but its connections, and each
-//! of those has at most one request in it.
+//! request (1). The HTTP server's own queue of requests has no bound. A connection whose requests do
+//! not wait for answers is cut at the 33rd, and what it left in the queue is let go of unread.
 
 use std::io::{self, Write};
 use std::os::unix::fs::FileTypeExt;
@@ -45,7 +45,7 @@ use crate::config::{Config, Listen, Upstream};
 use crate::desk::{AtWork, Desk, Job, Phase};
 use crate::discovery::Discovery;
 use crate::fetch::Fetcher;
-use crate::inbound::Call;
+use crate::inbound::{Call, Unread};
 use crate::journal;
 use crate::limits::Limits;
 use crate::line::{self, Line};
@@ -551,6 +551,12 @@ fn work_on(gateway: &Arc<Gateway>, request: Request, desk: &Desk) {
     job.enter(Phase::Body, state.config.body_wait);
     let at_work = AtWork::begin(desk, &gateway.watch, job);
     let held = Arc::clone(&at_work.job.held);
+    if let Some(peer) = at_work.job.peer {
+        match gateway.watch.enter_lane(peer) {
+            Some(place) => held.keep(place),
+            None => return Unread::new(request).let_go(),
+        }
+    }
     let max_body = state.config.max_body_bytes;
     let call = match Call::take(request, &gateway.watch, max_body, held) {
         Ok(call) => call,

@@ -25,8 +25,10 @@ use crate::inbound::Unread;
 use crate::sockets::{self, Bell, Caller, Reserve, canonical};
 
 mod connections;
+mod lanes;
 
 use connections::Connections;
+use lanes::{Lanes, Place, TooMany};
 
 /// A round while requests are in the works.
 const TICK: Duration = Duration::from_millis(100);
@@ -76,6 +78,7 @@ pub struct Watch {
     begun: AtomicU64,
     desks: Mutex<Vec<Arc<Desk>>>,
     lingering: Mutex<Vec<Lingerer>>,
+    lanes: Arc<Lanes>,
     connections: AtomicUsize,
     stopping: AtomicBool,
     port: u16,
@@ -111,6 +114,7 @@ impl Watch {
             begun: AtomicU64::new(0),
             desks: Mutex::default(),
             lingering: Mutex::default(),
+            lanes: Arc::default(),
             connections: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
             port,
@@ -158,6 +162,20 @@ impl Watch {
 
     pub fn find(&self, peer: SocketAddr) -> Option<Caller> {
         sockets::caller(self.port, peer)
+    }
+
+    /// Counts a request in on its connection, until its answer is about to be out. `None` if too
+    /// many have come there without waiting; nothing on the connection goes on then.
+    pub fn enter_lane(&self, peer: SocketAddr) -> Option<Place> {
+        let entered = self.lanes.enter(peer);
+        // Once is enough: the search among the descriptors costs more than the request did.
+        if matches!(entered, Err(TooMany::Now))
+            && let Some(caller) = self.find(peer)
+        {
+            debug!("connection from {peer} closed: too many requests at once");
+            caller.reset();
+        }
+        entered.ok()
     }
 
     /// Waits until the answers to earlier requests of the same connection are out, for something

@@ -162,7 +162,7 @@ fn many_requests_behind_a_slow_answer_are_cut_when_they_keep_all_workers() {
         let mut client = Client::connect(weir.addr);
         client.send(&post(&[], true));
         scripted.wait_requests(2, LIMIT);
-        for _ in 0..40 {
+        for _ in 0..25 {
             client.send(&request("GET", "/healthz", behind, b""));
         }
         for _ in 0..10 {
@@ -173,4 +173,22 @@ fn many_requests_behind_a_slow_answer_are_cut_when_they_keep_all_workers() {
         assert!(Streamed::read(beside.rest(LIMIT)).done);
         weir.idle(LIMIT);
     }
+}
+
+/// The HTTP server reads on while requests wait, without any bound.
+#[test]
+fn a_flood_of_requests_without_waiting_is_cut_and_fills_no_memory() {
+    let (_scripted, weir) = pair();
+    let before = weir.rss_kib();
+    let flood = request("GET", "/healthz", &[], b"").repeat(1_000);
+    for _ in 0..5 {
+        let mut client = Client::connect(weir.addr);
+        // A minute's worth, if nobody stops it.
+        let sent = (0..20_000).find(|_| client.try_send(&flood).is_err());
+        assert!(sent.is_some());
+        assert_eq!(get(weir.addr, "/healthz").status, 200);
+    }
+    weir.idle(LIMIT);
+    let grown = weir.rss_kib().saturating_sub(before);
+    assert!(grown < 64 * 1024, "{grown} KiB more");
 }
