@@ -569,9 +569,6 @@ pub fn take(gateway: &Arc<Gateway>, request: Request, desk: &Desk) {
     };
     let endpoint = routes::endpoint(&call);
     let mut record = Record::new(call.id.clone(), endpoint.name());
-    if state.request_log.is_some() && endpoint == routes::Endpoint::Chat {
-        record.transcript = Some(Box::default());
-    }
     // A panic drops the call or its stream, whose guards answer; the fence only keeps the worker.
     let fenced = catch_unwind(AssertUnwindSafe(|| {
         routes::answer(gateway, &state, endpoint, call, &at_work.job, &mut record);

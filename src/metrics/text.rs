@@ -87,14 +87,14 @@ impl Metrics {
         };
         gauge(
             &mut out,
-            "weir_chats_running",
-            "Chat requests in the works, streams included.",
+            "weir_exchanges_running",
+            "Requests to upstreams in the works, streams included.",
             gauges.chats as f64,
         );
         gauge(
             &mut out,
-            "weir_chats_max",
-            "Chat requests that may be in the works at once.",
+            "weir_exchanges_max",
+            "Requests to upstreams that may be in the works at once.",
             gauges.max_chats as f64,
         );
         gauge(

@@ -21,6 +21,7 @@ use crate::passthrough;
 use crate::query::decode_percent;
 use crate::record::Record;
 use crate::reply::Reply;
+use crate::request_log::Transcript;
 use crate::status;
 
 /// What a request asks for.
@@ -185,6 +186,11 @@ pub fn answer(
     if let Some(key) = key {
         record.client.clone_from(&key.name);
     }
+    // Not before: whoever has no key could push everything else out of the log.
+    if state.request_log.is_some() && endpoint.is_exchange() {
+        let route = format!("{} {}", call.method, call.path);
+        record.transcript = Some(Box::new(Transcript::new(route)));
+    }
     // Before the headers, so that they tell what is left after this request.
     let ticket = match key.filter(|_| endpoint.is_exchange()) {
         Some(key) => state.limits.admit(key),
@@ -272,7 +278,7 @@ pub fn answer(
     call.reply(reply);
 }
 
-/// A place among the chats that may run at once.
+/// A place among the exchanges that may run at once.
 struct Seat(Arc<AtomicUsize>);
 
 impl Seat {
@@ -297,6 +303,7 @@ fn note(error: &ApiError, record: &mut Record) {
 fn refuse(call: Call<'_>, endpoint: Endpoint, error: &ApiError, record: &mut Record) {
     note(error, record);
     let mut reply = call.refusal(error);
+    record.keep_answer(&reply.body);
     if error.status == 401 {
         let page = call.header("accept").is_some_and(status::wants_page);
         let way = match endpoint {

@@ -110,7 +110,7 @@ fn verdict(out: &mut String, status: &Status, class: &str) {
     };
     let _ = write!(
         out,
-        "<p class=\"dim\">{} of {} chats running, {waiting}.</p>",
+        "<p class=\"dim\">{} of {} requests running, {waiting}.</p>",
         status.exchanges, status.max_exchanges
     );
     let mut any = false;

@@ -29,7 +29,7 @@ pub fn text(status: &Status) -> String {
     }
     let _ = writeln!(
         out,
-        "\nweir {}, up {}; {}\nchats {} of {}, {} waiting for a key; {} connections; now {} UTC\n",
+        "\nweir {}, up {}; {}\n{} of {} requests running, {} waiting for a key; {} connections; now {} UTC\n",
         status.version,
         words::span(status.uptime_seconds),
         super::page::config(status),

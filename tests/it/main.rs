@@ -37,6 +37,7 @@ mod operation;
 mod passthrough;
 mod recordings;
 mod reload;
+mod request_log;
 mod responses;
 mod retries;
 mod running;
