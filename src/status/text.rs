@@ -27,6 +27,17 @@ pub fn text(status: &Status) -> String {
             printable(&rest.why)
         );
     }
+    for (upstream, key) in status.failing() {
+        let _ = writeln!(
+            out,
+            "  key {} of {} fails: {} attempts in a row, the last {} ago: {}",
+            key.name,
+            upstream.name,
+            key.failures_in_a_row,
+            words::span(key.last_error_seconds.unwrap_or(0)),
+            printable(key.last_error.as_deref().unwrap_or_default())
+        );
+    }
     let _ = writeln!(
         out,
         "\nweir {}, up {}; {}\n{} of {} requests running, {} waiting for a key; {} connections; now {} UTC\n",

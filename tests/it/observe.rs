@@ -294,6 +294,8 @@ fn chromium_shows_the_page() {
         "<title>weir: limited</title>",
         "rate limit: Quota exceeded for &lt;this&gt; minute",
         "resting for a model",
+        "<b>up#2</b> of <b>up</b> fails: <b>4</b> attempts in a row",
+        ">failing<",
         "<svg viewBox=\"0 0 240 40\"",
         "Requests a minute",
         ">502<",
