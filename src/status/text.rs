@@ -67,7 +67,7 @@ pub fn text(status: &Status) -> String {
         for key in &upstream.keys {
             let error = key.last_error.as_deref().map(|error| {
                 let ago = key.last_error_seconds.unwrap_or(0);
-                let error: String = printable(error).chars().take(60).collect();
+                let error: String = printable(error).chars().take(160).collect();
                 format!("{} ago: {error}", words::span(ago))
             });
             let mut row = vec![

@@ -29,6 +29,7 @@ mod hangup;
 mod haproxy;
 mod heartbeats;
 mod inbound;
+mod init_scripts;
 mod leases;
 mod limits;
 mod million;
