@@ -304,6 +304,10 @@ fn refuse(call: Call<'_>, endpoint: Endpoint, error: &ApiError, record: &mut Rec
     note(error, record);
     let mut reply = call.refusal(error);
     record.keep_answer(&reply.body);
+    if error.kind == "insufficient_quota" {
+        // The day is not over soon.
+        reply = reply.with("x-should-retry", "false");
+    }
     if error.status == 401 {
         let page = call.header("accept").is_some_and(status::wants_page);
         let way = match endpoint {

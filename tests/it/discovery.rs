@@ -88,7 +88,7 @@ fn a_list_that_is_none_is_told_once_and_changes_nothing() {
         _ => Format::OpenAi.answer(request, &["hi"]),
     });
     let weir = Weir::start(&settings(&upstream.url(), &["k"]));
-    weir.wait_log("gave no model list", LIMIT);
+    weir.wait_log("gave no model list (the list is no JSON)", LIMIT);
     assert_eq!(ids(&weir), ["gpt-5"]);
     assert_eq!(weir.ask(&chat("gpt-4o-mini", false)).status, 200);
 }

@@ -95,6 +95,28 @@ fn check_config_tells_everything_at_once_and_leaves() {
 }
 
 #[test]
+fn check_config_shows_what_callers_may_use_and_what_is_kept() {
+    let mut settings = config(Format::OpenAi, "http://127.0.0.1:9", &["k"]);
+    settings["client_keys"] = json!([{"name": "ci", "key": "caller-key-1", "models": ["gpt-*"],
+        "requests_per_minute": 60, "tokens_per_day": 5000}]);
+    settings["request_log"] = json!({"folder": "/var/log/weir", "max_files": 10});
+    settings["upstreams"][0]["discover"] = json!(true);
+    let ended = run(Some(&settings.to_string()), &["--check-config"], &[]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    for line in [
+        "client key ci ***: gpt-*; requests_per_minute 60; tokens_per_day 5000",
+        "request log /var/log/weir: 10 files and 104857600 bytes at most",
+        "  and what its own list of models has, once weir runs",
+    ] {
+        assert!(
+            ended.stdout.lines().any(|told| told == line),
+            "{line} in {}",
+            ended.stdout
+        );
+    }
+}
+
+#[test]
 fn version_and_help_end_with_0() {
     let ended = run(None, &["--version"], &[]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
