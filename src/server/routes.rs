@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tiny_http::Method;
 
-use super::admission::{allow_origin, client_key, preflight};
+use super::admission::{allow_origin, client_key, fend_off, preflight};
 use super::{Gateway, State};
 use crate::config::Config;
 use crate::desk::Job;
@@ -185,6 +185,10 @@ pub fn answer(
     };
     if let Some(key) = key {
         record.client.clone_from(&key.name);
+    }
+    let acts = endpoint.is_exchange() || endpoint == Endpoint::Reset;
+    if acts && let Err(error) = fend_off(config, &call) {
+        return refuse(call, endpoint, &error, record);
     }
     // Not before: whoever has no key could push everything else out of the log.
     if state.request_log.is_some() && endpoint.is_exchange() {
