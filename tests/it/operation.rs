@@ -147,6 +147,27 @@ fn without_client_keys_only_this_machine_can_connect() {
     assert!(ended.stderr.contains("client_keys"), "{ended:?}");
 }
 
+/// Else an upstream, or a caller, could write lines that look like weir's own.
+#[test]
+fn whatever_an_upstream_says_a_line_of_the_log_is_one_line() {
+    let forged = "oh\n2026-01-01T00:00:00.000Z INFO  [weir::request] id=forged\r\u{1b}[2K";
+    let scripted = Upstream::always(Format::OpenAi.error(400, "bad", forged));
+    let settings = config(Format::OpenAi, &scripted.url(), &["k"]);
+    let weir = Weir::start_with(&settings, &["--verbose"], &[]);
+    assert_eq!(weir.ask(&chat(MODEL, false)).status, 400);
+    let path = "/v1/models/a%0Ab%1b";
+    assert_eq!(get(weir.addr, path).status, 404);
+    let log = weir.wait_log("endpoint=model", LIMIT);
+    assert!(log.contains("DEBUG") && log.contains("id=forged"), "{log}");
+    for line in log.lines() {
+        assert!(
+            line.starts_with("20") && !line.contains(['\r', '\u{1b}']),
+            "{line:?}"
+        );
+        assert!(!line.starts_with("2026-01-01"), "{line:?}");
+    }
+}
+
 #[test]
 fn a_key_comes_from_the_environment_and_is_never_shown() {
     let scripted = Upstream::always(Format::OpenAi.whole("hi"));
