@@ -34,7 +34,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use log::{debug, error, info, warn};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tiny_http::Request;
@@ -193,6 +193,8 @@ pub struct Gateway {
     begun: Instant,
     /// The address, where other machines can reach it.
     reachable: Option<String>,
+    /// Why the last reload changed nothing, if it failed.
+    reload_error: Mutex<Option<String>>,
     metrics: Metrics,
     ledger: Ledger,
     discovery: Arc<Discovery>,
@@ -309,6 +311,7 @@ fn start(config: Config) -> Result<Started, String> {
         max_chats,
         begun: Instant::now(),
         reachable,
+        reload_error: Mutex::default(),
         metrics: Metrics::default(),
         ledger: Ledger::default(),
         discovery: Arc::default(),
@@ -454,10 +457,14 @@ fn reload_config(gateway: &Arc<Gateway>, reload: &dyn Fn() -> Result<Config, Str
         Ok(state) => {
             journal::set(&state.config);
             *gateway.state.write() = Arc::new(state);
+            *gateway.reload_error.lock() = None;
             gateway.discover();
             info!("configuration reloaded");
         }
-        Err(message) => error!("configuration not reloaded, the old one stays: {message}"),
+        Err(message) => {
+            error!("configuration not reloaded, the old one stays: {message}");
+            *gateway.reload_error.lock() = Some(message);
+        }
     }
 }
 

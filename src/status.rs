@@ -34,6 +34,7 @@ pub struct Around {
     pub max_exchanges: usize,
     pub connections: usize,
     pub config_since: SystemTime,
+    pub reload_error: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -78,6 +79,8 @@ pub struct Source {
     pub age_seconds: u64,
     /// The file was changed since, and not read again.
     pub changed: bool,
+    /// Why the last reload changed nothing.
+    pub reload_error: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -203,7 +206,7 @@ pub fn collect(config: &Config, pools: &[Arc<Pool>], ledger: &Ledger, around: &A
         version: env!("CARGO_PKG_VERSION"),
         time,
         uptime_seconds: around.uptime.as_secs(),
-        config: source(config, around.config_since),
+        config: source(config, around),
         draining: around.draining,
         exchanges: around.exchanges,
         max_exchanges: around.max_exchanges,
@@ -266,7 +269,8 @@ fn key_status(
     }
 }
 
-fn source(config: &Config, since: SystemTime) -> Source {
+fn source(config: &Config, around: &Around) -> Source {
+    let since = around.config_since;
     let modified = config
         .file
         .as_ref()
@@ -275,6 +279,7 @@ fn source(config: &Config, since: SystemTime) -> Source {
         file: config.file.clone(),
         age_seconds: since.elapsed().unwrap_or_default().as_secs(),
         changed: modified.is_some_and(|modified| modified > since),
+        reload_error: around.reload_error.clone(),
     }
 }
 

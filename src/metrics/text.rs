@@ -22,6 +22,8 @@ pub struct Gauges {
     /// Requests whose body was over the limit and whose memory was given up.
     pub leaked: u64,
     pub draining: bool,
+    /// The last reload of the configuration worked, or there was none.
+    pub reloaded: bool,
     pub pools: Vec<PoolGauges>,
 }
 
@@ -108,6 +110,12 @@ impl Metrics {
             "weir_draining",
             "1 while the gateway is shutting down.",
             f64::from(u8::from(gauges.draining)),
+        );
+        gauge(
+            &mut out,
+            "weir_config_last_reload_successful",
+            "0 while the configuration that runs is older than the last attempt to reload it.",
+            f64::from(u8::from(gauges.reloaded)),
         );
         out.family(
             "weir_requests_leaked_total",

@@ -359,6 +359,7 @@ fn metrics(gateway: &Gateway, state: &State) -> Reply {
         connections: gateway.watch.connections(),
         leaked: inbound::leaked(),
         draining: gateway.draining.load(Ordering::Relaxed),
+        reloaded: gateway.reload_error.lock().is_none(),
         pools: pools
             .map(|(upstream, pool)| PoolGauges::new(&upstream.name, pool, now))
             .collect(),
@@ -377,6 +378,7 @@ fn status(gateway: &Gateway, state: &State, accept: Option<&str>) -> Reply {
         max_exchanges: gateway.max_chats,
         connections: gateway.watch.connections(),
         config_since: state.since,
+        reload_error: gateway.reload_error.lock().clone(),
     };
     let status = status::collect(&state.config, &state.pools, &gateway.ledger, &around);
     status.reply(accept)

@@ -35,17 +35,16 @@ pub fn esc(text: &str) -> String {
 
 /// Where the configuration came from, and how long ago.
 pub fn config(status: &Status) -> String {
-    let age = words::span(status.config.age_seconds);
-    match &status.config.file {
-        Some(file) => {
-            let changed = if status.config.changed {
-                "; the file was changed since, SIGHUP reads it again"
-            } else {
-                ""
-            };
-            format!("config {} read {age} ago{changed}", file.display())
-        }
-        None => format!("config from the environment, read {age} ago"),
+    let config = &status.config;
+    let age = words::span(config.age_seconds);
+    let since = match (&config.reload_error, config.changed) {
+        (Some(error), _) => format!("; the last reload failed: {error}"),
+        (None, true) => "; the file was changed since, SIGHUP reads it again".to_owned(),
+        (None, false) => String::new(),
+    };
+    match &config.file {
+        Some(file) => format!("config {} read {age} ago{since}", file.display()),
+        None => format!("config from the environment, read {age} ago{since}"),
     }
 }
 

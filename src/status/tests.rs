@@ -52,6 +52,7 @@ fn around() -> Around {
         max_exchanges: 64,
         connections: 3,
         config_since: SystemTime::now(),
+        reload_error: None,
     }
 }
 

@@ -43,7 +43,7 @@ pub fn text(status: &Status) -> String {
         "\nweir {}, up {}; {}\n{} of {} requests running, {} waiting for a key; {} connections; now {} UTC\n",
         status.version,
         words::span(status.uptime_seconds),
-        super::page::config(status),
+        printable(&super::page::config(status)),
         status.exchanges,
         status.max_exchanges,
         status.waiting,

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
-use crate::client::{ask, chat};
+use crate::client::{ask, chat, get};
 use crate::upstream::{Format, Upstream};
 use crate::wait::{LIMIT, until};
 use crate::weir::{Weir, config};
@@ -111,4 +111,38 @@ fn a_limit_that_a_reload_brings_begins_full() {
     until(LIMIT, "the higher limit", || {
         (with(weir.addr, "caller-key-1") == 200).then_some(())
     });
+}
+
+#[test]
+fn a_reload_that_failed_is_seen_until_one_works() {
+    let upstream = answering();
+    let settings = config(Format::OpenAi, &upstream.url(), &["k"]);
+    let weir = Weir::start(&settings);
+    let metric = |value: &str| {
+        let line = format!("\nweir_config_last_reload_successful {value}\n");
+        get(weir.addr, "/metrics").text().contains(&line)
+    };
+    assert!(metric("1"));
+    assert_eq!(weir.status()["config"]["reload_error"], Value::Null);
+
+    let mut broken = settings.clone();
+    broken["colour"] = json!("red");
+    reload(&weir, &broken);
+    weir.wait_log("configuration not reloaded", LIMIT);
+    let told = until(LIMIT, "the status to tell", || {
+        let told = weir.status()["config"]["reload_error"].clone();
+        told.is_string().then_some(told)
+    });
+    assert!(
+        told.as_str().unwrap().contains("colour: unknown key"),
+        "{told}"
+    );
+    assert!(metric("0"));
+    let text = get(weir.addr, "/status").text();
+    assert!(text.contains("the last reload failed: "), "{text}");
+    assert!(!text.contains("SIGHUP reads it again"), "{text}");
+
+    reload(&weir, &settings);
+    until(LIMIT, "a reload that works", || metric("1").then_some(()));
+    assert_eq!(weir.status()["config"]["reload_error"], Value::Null);
 }
