@@ -96,7 +96,10 @@ fn is_foreign(origin: &str, host: Option<&str>) -> bool {
         .strip_prefix("http://")
         .or_else(|| origin.strip_prefix("https://"));
     match of_page {
-        Some(page) => !is_local_origin(origin) && Some(page) != host,
+        // Proxies may leave the port out.
+        Some(page) => {
+            !is_local_origin(origin) && Some(without_port(page)) != host.map(without_port)
+        }
         None => origin == "null",
     }
 }
@@ -108,11 +111,7 @@ fn is_local_origin(origin: &str) -> bool {
     else {
         return false;
     };
-    let host = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        // No port, or the colons of an IPv6 address.
-        _ => host,
-    };
+    let host = without_port(host);
     // Browsers ask nobody for names below `localhost`; some desktop programs have one.
     matches!(host, "localhost" | "127.0.0.1" | "[::1]") || host.ends_with(".localhost")
 }
@@ -134,6 +133,14 @@ pub fn preflight(call: &Call<'_>) -> Reply {
         .with("Access-Control-Max-Age", 600)
 }
 
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        // No port, or the colons of an IPv6 address.
+        _ => host,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,13 +148,14 @@ mod tests {
     #[test]
     fn pages_of_elsewhere_are_foreign() {
         let host = Some("llm.example:8080");
-        for origin in ["https://evil.example", "null", "http://llm.example"] {
+        for origin in ["https://evil.example", "null", "http://a.llm.example:8080"] {
             assert!(is_foreign(origin, host), "{origin}");
             assert!(is_foreign(origin, None), "{origin}");
         }
         for origin in [
             "http://localhost:3000",
             "http://llm.example:8080",
+            "https://llm.example",
             "chrome-extension://abc",
             "app://obsidian.md",
         ] {
