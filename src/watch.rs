@@ -22,12 +22,14 @@ use crate::cancel::Cause;
 use crate::clock;
 use crate::desk::{Desk, Held, Job};
 use crate::inbound::Unread;
+use crate::pages::{self, Thrift};
 use crate::sockets::{self, Bell, Caller, Reserve, canonical};
 
 mod connections;
 mod lanes;
 
 use connections::Connections;
+pub use connections::head_wait;
 use lanes::{Lanes, Place, TooMany};
 
 /// A round while requests are in the works.
@@ -278,6 +280,7 @@ struct Round {
     alert_until: u64,
     /// Beats given on the last look.
     beats: u32,
+    thrift: Thrift,
 }
 
 impl Round {
@@ -294,6 +297,7 @@ impl Round {
             next_pass: 0,
             alert_until: 0,
             beats: 0,
+            thrift: Thrift::default(),
         }
     }
 
@@ -309,6 +313,9 @@ impl Round {
         self.make_room(&jobs, now);
         self.close_lingerers(now);
         let queued = self.look_at_queue(now);
+        if self.thrift.is_due(jobs.len(), now) {
+            pages::give_back_heap();
+        }
         self.sleep(&jobs, queued);
     }
 
