@@ -15,7 +15,7 @@ FUZZ_SECONDS ?= 60
 FUZZ_TARGET ?=
 
 .PHONY: all run test test-clients lint soak crowd million install clean help static dist size bench \
-    test-static fuzz speed
+    test-static fuzz speed tsan
 
 all:
 	$(CARGO) build --locked --release
@@ -74,6 +74,7 @@ help:
 	@echo 'crowd        ten thousand idle connections beside fifty streams'
 	@echo 'million      a million requests for models that nobody has; metrics stay bounded'
 	@echo 'fuzz         fuzz requests, answers, schemas and configs for $(FUZZ_SECONDS) s each'
+	@echo 'tsan         look for data races with ThreadSanitizer; needs the component rust-src'
 	@echo 'speed        measure the translation of events and requests'
 	@echo 'clean        remove target'
 
@@ -118,6 +119,24 @@ speed:
 
 bench: all
 	CARGO='$(CARGO)' python3 tests/bench/bench.py
+
+# Data races, by ThreadSanitizer: the unit tests, then the program under some of the others. It
+# wants a standard library built the same way: rustup component add rust-src.
+TSAN := $(CURDIR)/target/tsan
+TSAN_TARGET ?= x86_64-unknown-linux-gnu
+TSAN_TESTS ?= first_mile leases:: streams:: hangup:: heartbeats:: callers::pipelining::pipelined
+TSAN_CARGO = RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=thread $(CARGO)
+TSAN_FLAGS = --locked -Z build-std --target $(TSAN_TARGET) --target-dir $(TSAN) --bin weir
+tsan:
+	rm -rf $(TSAN)/races
+	mkdir -p $(TSAN)/races
+	TSAN_OPTIONS=log_path=$(TSAN)/races/unit $(TSAN_CARGO) test $(TSAN_FLAGS)
+	$(TSAN_CARGO) build $(TSAN_FLAGS)
+	printf '#!/bin/sh\nTSAN_OPTIONS=log_path=%s exec %s "$$@"\n' $(TSAN)/races/it \
+	    $(TSAN)/$(TSAN_TARGET)/debug/weir > $(TSAN)/weir
+	chmod +x $(TSAN)/weir
+	WEIR_BIN=$(TSAN)/weir $(CARGO) test --locked --test it -- $(TSAN_TESTS)
+	@cat $(TSAN)/races/* 2> /dev/null && exit 1 || echo 'no data races'
 
 test-static:
 	CARGO='$(CARGO)' tests/static/test.sh

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{MODEL, gated, pair, post};
+use super::{MODEL, PATH, gated, pair, post};
 use crate::client::{Client, Item, chat, get, request};
 use crate::completion::Streamed;
 use crate::upstream::{Format, Reply, Upstream};
@@ -194,4 +194,24 @@ fn a_flood_of_requests_without_waiting_is_cut_and_fills_no_memory() {
     // A second of it made hundreds of megabytes.
     let grown = weir.rss_kib().saturating_sub(before);
     assert!(grown < 96 * 1024, "{grown} KiB more");
+}
+
+#[test]
+fn requests_that_wait_for_their_answers_are_never_too_many() {
+    let (_scripted, weir) = pair();
+    let mut client = Client::connect(weir.addr);
+    let long = "x".repeat(3_000);
+    for number in 0..200 {
+        let (bytes, status) = match number % 6 {
+            0 => (post(&[], false), 200),
+            1 => (post(&[], true), 200),
+            2 => (request("GET", "/v1/models", &[], b""), 200),
+            3 => (request("POST", "/v1/nothing", &[], long.as_bytes()), 404),
+            4 => (request("OPTIONS", "/v1/models", &[], b""), 204),
+            _ => (request("POST", PATH, &[], b"{}"), 400),
+        };
+        client.send(&bytes);
+        assert_eq!(client.answer(LIMIT).status, status, "{number}");
+    }
+    weir.idle(LIMIT);
 }
