@@ -7,18 +7,21 @@ use std::sync::Arc;
 
 use crate::config::ClientKey;
 use crate::desk::Job;
+use crate::dialect::Dialect;
 use crate::error::ApiError;
 use crate::exchange::dry_run::{self, Outline};
 use crate::exchange::tries::{Refused, Tries};
 use crate::exchange::{refuse, refuse_body, timing};
-use crate::inbound::Call;
+use crate::inbound::{self, Call};
 use crate::record::Record;
-use crate::reply::push_header;
+use crate::reply::{Reply, push_header};
 use crate::route::Target;
 use crate::server::State;
 
+mod back;
 mod body;
 mod counted;
+mod events;
 mod place;
 mod work;
 
@@ -127,23 +130,41 @@ pub fn send<'w>(
     let scissors = call.scissors();
     let mut relay = Relay::new(state, job, record, call, &method, headers, parcel);
     let outcome = Tries::new(state, job, &id).run(&mut relay, targets);
-    let (call, lines) = relay.left();
-    match outcome {
+    let left = relay.left();
+    if let Some(stream) = &left.stream {
+        record.heartbeats = stream.heartbeats();
+    }
+    let refused = match outcome {
         Ok(status) => {
             record.status = status;
-            None
+            return None;
         }
-        Err(refused) => {
-            if call.is_none() && !refused.caller_gone {
+        Err(refused) => refused,
+    };
+    let unanswered = Unanswered {
+        call: left.call,
+        refused,
+        lines: left.lines,
+    };
+    if unanswered.call.is_none() && !unanswered.refused.caller_gone {
+        // A stream of which nothing is out can still be a refusal.
+        let stream = left.stream.map(|stream| {
+            let reply = inbound::refusal(Dialect::Chat, &unanswered.refused.error);
+            (stream.abandon(unanswered.about(reply, record)), stream)
+        });
+        match stream {
+            Some((false, _)) => {}
+            Some((true, stream)) => {
+                if !scissors.cut() {
+                    stream.spoil();
+                }
+            }
+            None => {
                 scissors.cut();
             }
-            Some(Unanswered {
-                call,
-                refused,
-                lines,
-            })
         }
     }
+    Some(unanswered)
 }
 
 impl<'w> Unanswered<'w> {
@@ -154,23 +175,28 @@ impl<'w> Unanswered<'w> {
     }
 
     /// Tells the caller why there is no answer.
-    pub fn finish(self, record: &mut Record) {
+    pub fn finish(mut self, record: &mut Record) {
         let refused = &self.refused;
         record.error = Some(refused.error.message.clone());
         record.status = match refused.caller_gone {
             true => 499,
             false => refused.error.status,
         };
-        let Some(call) = self.call.filter(|_| !refused.caller_gone) else {
+        let Some(call) = self.call.take().filter(|_| !self.refused.caller_gone) else {
             return;
         };
-        let mut reply = call.refusal(&refused.error);
+        let reply = self.about(call.refusal(&self.refused.error), record);
+        call.reply(reply);
+    }
+
+    /// The refusal with its header lines about the last attempt.
+    fn about(&self, mut reply: Reply, record: &Record) -> Reply {
         reply.headers.push_str(&self.lines);
         push_header(&mut reply.headers, "Server-Timing", timing(record));
-        if refused.hopeless {
+        if self.refused.hopeless {
             push_header(&mut reply.headers, "x-should-retry", "false");
         }
-        call.reply(reply);
+        reply
     }
 }
 

@@ -1,49 +1,35 @@
-//! One attempt to pass a request on: its body out in pieces, the answer back in pieces.
+//! One attempt to pass a request on: its body out in pieces, and an answer or a failure.
 
-use std::fmt::Write as _;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Instant;
 
-use log::debug;
 use ureq::http::Method;
 
 use super::Parcel;
-use super::counted::Tail;
 use crate::cancel;
 use crate::desk::{Job, Phase};
 use crate::error::ApiError;
-use crate::exchange::timing;
 use crate::exchange::tries::Work;
 use crate::failure::{Class, Failure};
 use crate::inbound::{Call, NoBody};
 use crate::line::{Answer, Sent};
 use crate::pool::Lease;
 use crate::record::Record;
-use crate::reply::{push_header, reason};
+use crate::reply::push_header;
 use crate::route::Target;
 use crate::server::State;
+use crate::stream::Stream;
 use crate::upstream::{Attempt, bearer, ended_for_good, standing_headers};
 
-/// Headers of an answer that are the caller's to see, besides the vendor's own `openai-*`.
-const PASSED_BACK: &[&str] = &[
-    "content-type",
-    "content-disposition",
-    "content-range",
-    "accept-ranges",
-    "etag",
-    "last-modified",
-];
-
-/// A piece on its way, in either direction.
-const PIECE: usize = 16 * 1024;
-
 pub struct Relay<'r, 'w> {
-    state: &'r State,
-    job: &'r Arc<Job>,
-    record: &'r mut Record,
+    pub(super) state: &'r State,
+    pub(super) job: &'r Arc<Job>,
+    pub(super) record: &'r mut Record,
     /// Taken when the answer begins.
-    call: Option<Call<'w>>,
+    pub(super) call: Option<Call<'w>>,
+    /// An answer that is a stream of events.
+    pub(super) stream: Option<Arc<Stream>>,
     method: &'r str,
     headers: Vec<(String, String)>,
     parcel: &'r Parcel<'r>,
@@ -51,7 +37,17 @@ pub struct Relay<'r, 'w> {
     consumed: bool,
     /// The last attempt broke on its connection.
     broken: bool,
-    lines: String,
+    pub(super) lines: String,
+}
+
+/// What is left of it at its end.
+pub struct Left<'w> {
+    /// The caller, if no answer has begun.
+    pub call: Option<Call<'w>>,
+    /// The answer, if it is a stream of events.
+    pub stream: Option<Arc<Stream>>,
+    /// What is to be told about the last attempt.
+    pub lines: String,
 }
 
 impl<'r, 'w> Relay<'r, 'w> {
@@ -69,6 +65,7 @@ impl<'r, 'w> Relay<'r, 'w> {
             job,
             record,
             call: Some(call),
+            stream: None,
             method,
             headers,
             parcel,
@@ -78,9 +75,12 @@ impl<'r, 'w> Relay<'r, 'w> {
         }
     }
 
-    /// The caller, if no answer has begun, and what is to be told about the last attempt.
-    pub fn left(self) -> (Option<Call<'w>>, String) {
-        (self.call, self.lines)
+    pub fn left(self) -> Left<'w> {
+        Left {
+            call: self.call,
+            stream: self.stream,
+            lines: self.lines,
+        }
     }
 
     fn exchange(&mut self, target: &Target, lease: &Lease) -> Result<u16, Failure> {
@@ -180,76 +180,6 @@ impl<'r, 'w> Relay<'r, 'w> {
             None => attempt.unsent(self.job, &broken),
         })
     }
-
-    /// Writes the answer to the caller as it comes.
-    fn pass_back(&mut self, attempt: &Attempt<'_>, mut answer: Answer) -> Result<u16, Failure> {
-        let Some(call) = self.call.take() else {
-            return Err(Failure::caller_gone());
-        };
-        let (old, scissors) = (call.old, call.scissors());
-        let Some((mut writer, common)) = call.into_writer() else {
-            return Err(Failure::caller_gone());
-        };
-        let length = answer
-            .header("content-length")
-            .and_then(|length| length.parse::<u64>().ok());
-        let empty = answer.status == 204;
-        let chunked = length.is_none() && !old && !empty;
-        let mut head = head_of(&answer, &common);
-        head.push_str(&self.lines);
-        push_header(&mut head, "Server-Timing", timing(self.record));
-        head.push_str(&match length {
-            _ if empty => "\r\n".to_owned(),
-            Some(length) => format!("Content-Length: {length}\r\n\r\n"),
-            None if chunked => "Transfer-Encoding: chunked\r\n\r\n".to_owned(),
-            None => "Connection: close\r\n\r\n".to_owned(),
-        });
-        self.record.first_byte = Some(self.record.begun.millis());
-        let mut tail = Tail::default();
-        let mut out = head.into_bytes();
-        let mut piece = vec![0; PIECE];
-        let mut left = length;
-        loop {
-            self.job.enter(Phase::Between, attempt.upstream.idle);
-            let count = match answer.body.read(&mut piece) {
-                Ok(count) => count,
-                Err(error) => return Err(attempt.broken(self.job, &error)),
-            };
-            self.job.leave();
-            left = left.map(|left| left.saturating_sub(count as u64));
-            let over = count == 0 || left == Some(0);
-            match chunked {
-                true if count > 0 => {
-                    let _ = write!(Text(&mut out), "{count:x}\r\n");
-                    out.extend_from_slice(&piece[..count]);
-                    out.extend_from_slice(b"\r\n");
-                }
-                true => out.extend_from_slice(b"0\r\n\r\n"),
-                false => out.extend_from_slice(&piece[..count]),
-            }
-            tail.push(&piece[..count]);
-            if over {
-                self.record.usage = tail.usage();
-                self.record.spend(&self.state.limits);
-                self.job.held.release();
-            }
-            let written = writer.write_all(&out).and_then(|()| writer.flush());
-            if let Err(error) = &written {
-                debug!("{}: cannot write to the caller: {error}", self.record.id);
-                // One who did not read in time would take the next answer for the rest of this.
-                scissors.cut();
-                return Err(Failure::caller_gone());
-            }
-            out.clear();
-            if over {
-                if count > 0 {
-                    // Read to its end, the connection can be used again.
-                    let _ = answer.body.read(&mut piece[..1]);
-                }
-                return Ok(answer.status);
-            }
-        }
-    }
 }
 
 impl Work for Relay<'_, '_> {
@@ -284,36 +214,6 @@ impl Work for Relay<'_, '_> {
         let outcome = self.exchange(target, lease);
         self.broken = matches!(&outcome, Err(failure) if failure.class == Class::Transport);
         outcome
-    }
-}
-
-/// Status line and headers, without what says where the body ends.
-fn head_of(answer: &Answer, common: &str) -> String {
-    let status = answer.status;
-    let mut head = format!("HTTP/1.1 {status} {}\r\n{common}", reason(status));
-    for (name, value) in &answer.headers {
-        let name = name.as_str();
-        if let Ok(value) = value.to_str()
-            && (PASSED_BACK.contains(&name) || name.starts_with("openai-"))
-        {
-            push_header(&mut head, name, value);
-        }
-        if name == "x-request-id"
-            && let Ok(value) = value.to_str()
-        {
-            push_header(&mut head, "x-upstream-request-id", value);
-        }
-    }
-    head
-}
-
-/// Text into bytes.
-struct Text<'t>(&'t mut Vec<u8>);
-
-impl std::fmt::Write for Text<'_> {
-    fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        self.0.extend_from_slice(text.as_bytes());
-        Ok(())
     }
 }
 

@@ -36,6 +36,7 @@ mod observe;
 mod operation;
 mod passthrough;
 mod recordings;
+mod relayed_streams;
 mod responses;
 mod retries;
 mod running;

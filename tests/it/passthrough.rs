@@ -240,7 +240,7 @@ fn events_pass_as_they_come_and_a_cut_shows() {
     client.send(&request("POST", "/v1/responses", &[JSON], body));
     let first = String::from_utf8(client.first_read(LIMIT)).unwrap();
     assert!(
-        first.contains("content-type: text/event-stream\r\n"),
+        first.contains("Content-Type: text/event-stream\r\n"),
         "{first}"
     );
     assert!(first.ends_with("event: a\ndata: 1\n\n\r\n"), "{first}");
