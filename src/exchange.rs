@@ -375,14 +375,7 @@ pub fn refuse(call: Call<'_>, error: &ApiError, record: &mut Record) {
 
 pub fn refuse_body(config: &Config, mut call: Call<'_>, problem: &NoBody, record: &mut Record) {
     let error = match problem {
-        NoBody::TooLong => ApiError::new(
-            413,
-            format!(
-                "the request body is longer than {} bytes",
-                config.max_body_bytes
-            ),
-        )
-        .with_code("request_too_large"),
+        NoBody::TooLong => inbound::too_long(config.max_body_bytes),
         NoBody::Late => ApiError::new(
             408,
             format!(

@@ -26,6 +26,7 @@ mod place;
 mod work;
 
 pub use body::Body;
+use body::Rest;
 pub use place::{is_openai, is_relayed, of_any_shape};
 use work::Relay;
 
@@ -108,6 +109,12 @@ pub fn send<'w>(
         .filter_map(|name| Some(((*name).to_owned(), call.header(name)?.to_owned())))
         .collect();
     headers.push(("x-request-id".into(), id.clone()));
+    let says_json =
+        |(name, value): &(String, String)| name == "content-type" && value.contains("json");
+    if parcel.body.is_json && !headers.iter().any(says_json) {
+        headers.retain(|(name, _)| name != "content-type");
+        headers.push(("content-type".into(), "application/json".into()));
+    }
     if dry_run::is_asked(&call) {
         let model = targets.first().map_or("", |target| target.model.as_str());
         let held = parcel.body.named(model);
@@ -115,7 +122,7 @@ pub fn send<'w>(
             method: &method,
             path: parcel.path,
             headers: headers.iter().map(|(n, v)| (&**n, &**v)).collect(),
-            body: (parcel.body.rest == 0).then_some(&*held),
+            body: (parcel.body.rest == Rest::None).then_some(&*held),
             dropped: &[],
         };
         match dry_run::reply(state, targets, &outline) {

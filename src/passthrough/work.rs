@@ -7,12 +7,13 @@ use std::time::Instant;
 use ureq::http::Method;
 
 use super::Parcel;
+use super::body::Rest;
 use crate::cancel;
 use crate::desk::{Job, Phase};
 use crate::error::ApiError;
 use crate::exchange::tries::Work;
 use crate::failure::{Class, Failure};
-use crate::inbound::{Call, NoBody};
+use crate::inbound::{Call, NoBody, too_long};
 use crate::line::{Answer, Sent};
 use crate::pool::Lease;
 use crate::record::Record;
@@ -142,18 +143,23 @@ impl<'r, 'w> Relay<'r, 'w> {
             _ => Method::POST,
         };
         let held = self.parcel.body.named(model);
-        let length = held.len() as u64 + self.parcel.body.rest;
+        let (rest, length) = match self.parcel.body.rest {
+            Rest::None => (None, Some(held.len() as u64)),
+            Rest::Known(rest) => (Some(rest), Some(held.len() as u64 + rest)),
+            Rest::AtMost(rest) => (Some(rest), None),
+        };
         let mut fault = None;
         self.job.enter(Phase::FirstByte, attempt.first_byte);
         let line = match attempt.fresh {
             true => attempt.line.fresh(),
             false => attempt.line.clone(),
         };
-        let sent = match (self.parcel.body.rest, self.call.as_mut()) {
-            (1.., Some(call)) => {
+        let sent = match (rest, self.call.as_mut()) {
+            (Some(rest), Some(call)) => {
                 let mut upload = Upload {
                     held: &held,
-                    rest: self.parcel.body.rest,
+                    rest,
+                    ends_there: length.is_some(),
                     call,
                     job: self.job,
                     wait: self.state.config.body_wait,
@@ -163,7 +169,7 @@ impl<'r, 'w> Relay<'r, 'w> {
                 };
                 line.request(method, &url, &headers, Sent::Stream(&mut upload, length))
             }
-            _ if method == Method::POST || length > 0 => {
+            _ if method == Method::POST || !held.is_empty() => {
                 line.request(method, &url, &headers, Sent::Bytes(&held))
             }
             _ => line.request(method, &url, &headers, Sent::Nothing),
@@ -173,9 +179,10 @@ impl<'r, 'w> Relay<'r, 'w> {
             Some(NoBody::Late) => {
                 Failure::refused(ApiError::new(408, "the request body did not come in time"))
             }
+            Some(NoBody::TooLong) => Failure::refused(too_long(self.state.config.max_body_bytes)),
             Some(_) => Failure::refused(ApiError::new(
                 400,
-                "the request body ended before its declared length",
+                "the request body ended too early or is not properly framed",
             )),
             None => attempt.unsent(self.job, &broken),
         })
@@ -220,7 +227,10 @@ impl Work for Relay<'_, '_> {
 /// A request's body, of which only the beginning is in memory.
 struct Upload<'u, 'w> {
     held: &'u [u8],
+    /// So many more bytes may come.
     rest: u64,
+    /// And so many have to.
+    ends_there: bool,
     call: &'u mut Call<'w>,
     job: &'u Job,
     wait: std::time::Duration,
@@ -234,8 +244,9 @@ impl Read for Upload<'_, '_> {
         if !self.held.is_empty() {
             return self.held.read(into);
         }
-        let most = usize::try_from(self.rest).unwrap_or(usize::MAX);
-        let most = most.min(into.len());
+        // Of a body without a length, a byte more shows that it is too long.
+        let room = self.rest + u64::from(!self.ends_there);
+        let most = usize::try_from(room).unwrap_or(usize::MAX).min(into.len());
         if most == 0 {
             return Ok(0);
         }
@@ -243,15 +254,15 @@ impl Read for Upload<'_, '_> {
         self.job.enter(Phase::Body, self.wait.min(self.job.left()));
         let read = self.call.read_piece(&mut into[..most], self.job);
         self.job.enter(Phase::FirstByte, self.attempt.first_byte);
-        match read {
+        let fault = match read {
+            Ok(count) if count as u64 > self.rest => NoBody::TooLong,
             Ok(count) => {
                 self.rest -= count as u64;
-                Ok(count)
+                return Ok(count);
             }
-            Err(fault) => {
-                *self.fault = Some(fault);
-                Err(io::Error::other("the caller's body broke off"))
-            }
-        }
+            Err(fault) => fault,
+        };
+        *self.fault = Some(fault);
+        Err(io::Error::other("the caller's body broke off"))
     }
 }

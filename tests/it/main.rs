@@ -12,6 +12,7 @@
 
 mod client;
 mod completion;
+mod uploads;
 mod upstream;
 mod wait;
 mod weir;
