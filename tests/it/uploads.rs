@@ -116,14 +116,14 @@ fn twenty_megabytes_pass_in_little_memory() {
         assert!(spoken.body == answer);
     };
     upload(200_000, true);
-    let before = weir.rss_kib();
+    let before = weir.peak_rss_kib();
     upload(MANY, true);
     upload(MANY, false);
     upload_chunks();
     speak();
-    let after = weir.rss_kib();
+    let after = weir.peak_rss_kib();
     println!(
-        "resident: {before} KiB before, {after} KiB after three uploads and an answer of 20 MiB"
+        "peak: {before} KiB before, {after} KiB after three uploads and an answer of 20 MiB"
     );
     assert!(
         after < before + 1024,
