@@ -122,9 +122,7 @@ fn twenty_megabytes_pass_in_little_memory() {
     upload_chunks();
     speak();
     let after = weir.peak_rss_kib();
-    println!(
-        "peak: {before} KiB before, {after} KiB after three uploads and an answer of 20 MiB"
-    );
+    println!("peak: {before} KiB before, {after} KiB after three uploads and an answer of 20 MiB");
     assert!(
         after < before + 1024,
         "{before} KiB before, {after} KiB after"
