@@ -1,4 +1,4 @@
-"""A scripted upstream that speaks Chat Completions, Anthropic Messages and Gemini.
+"""A scripted upstream that speaks Chat Completions, Responses, Anthropic Messages and Gemini.
 
 What it answers is decided by a tag in the prompt, `#scenario:unique`, so that every client can
 ask for it through whatever it does to a request. It keeps all that it received under `unique`,
@@ -29,10 +29,21 @@ CALLS = [("get_weather", {"city": "Oslo"}), ("get_weather", {"city": "Lima"})]
 PROMPT_TOKENS, CACHED_TOKENS, COMPLETION_TOKENS = 11, 3, 7
 # What a coding agent takes for the new text of a file.
 EDIT = "hello.py\n```\nprint('hello from the upstream')\n```\n"
-# Signed like Gemini signs: base64.
+# Signed like Gemini signs, and sealed like OpenAI seals: base64.
 SIGNATURE = base64.b64encode(b"signature of the first call").decode()
 HOLD_LIMIT = 5.0
+# Three intervals of heartbeats.
+KEEPALIVE_MS, SILENCE = 50, 0.15
 SLOW_PIECES, SLOW_PAUSE = 200, 0.1
+# Models that are not to be had at /chat/completions, and what is said there.
+RESPONSES_ONLY = "reasoner-"
+ELSEWHERE = "This model is only supported in v1/responses and not in v1/chat/completions."
+# What a request to /responses may hold; the vendor refuses everything else.
+RESPONSES_FIELDS = set(
+    "include input instructions max_output_tokens metadata model parallel_tool_calls prompt_cache_key "
+    "reasoning safety_identifier service_tier store stream stream_options temperature text "
+    "tool_choice tools top_logprobs top_p user".split()
+)
 
 
 def compact(value):
@@ -74,6 +85,33 @@ class Asked:
         self.schema = form.get("json_schema", {}).get("schema")
         if form.get("type") == "json_object":
             self.schema = {}
+
+    def read_responses(self, body):
+        if "instructions" in body:
+            self.system.append(body["instructions"])
+        items = body["input"]
+        for item in [{"role": "user", "content": items}] if isinstance(items, str) else items:
+            if item.get("type") == "function_call_output":
+                output = item["output"]
+                if not isinstance(output, str):
+                    output = "".join(part["text"] for part in output)
+                self.results.append(output)
+            elif item.get("type") == "reasoning":
+                self.signatures.append(item["encrypted_content"])
+            elif item.get("role") in ("user", "developer", "system"):
+                texts = self.texts if item["role"] == "user" else self.system
+                content = item["content"]
+                if isinstance(content, str):
+                    content = [{"type": "input_text", "text": content}]
+                for part in content:
+                    if part["type"] == "input_text":
+                        texts.append(part["text"])
+                    else:
+                        head, data = part["image_url"].split(",", 1)
+                        self.image(head.removeprefix("data:").split(";")[0], data)
+        self.tools = [tool["name"] for tool in body.get("tools", [])]
+        form = body.get("text", {}).get("format", {})
+        self.schema = form.get("schema", {} if form.get("type") == "json_object" else None)
 
     def read_anthropic(self, body):
         system = body.get("system", [])
@@ -199,6 +237,108 @@ class OpenAi(Wire):
         return {"error": {"message": message, "type": kind, "param": None, "code": code}}
 
 
+class Responses(Wire):
+    usage = {
+        "input_tokens": PROMPT_TOKENS,
+        "input_tokens_details": {"cached_tokens": CACHED_TOKENS},
+        "output_tokens": COMPLETION_TOKENS,
+        "output_tokens_details": {"reasoning_tokens": 2},
+        "total_tokens": PROMPT_TOKENS + COMPLETION_TOKENS,
+    }
+    error = staticmethod(OpenAi.error)
+
+    def __init__(self, asked):
+        super().__init__(asked)
+        self.said, self.items, self.number = [], [], 0
+
+    def response(self, status, output):
+        head = {"id": "resp_1", "object": "response", "created_at": 1, "model": self.asked.model}
+        usage = self.usage if status == "completed" else None
+        tail = {"error": None, "incomplete_details": None, "usage": usage}
+        return head | {"status": status, "output": output} | tail
+
+    def message(self, text, status="completed"):
+        part = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+        head = {"type": "message", "id": "msg_1", "status": status, "role": "assistant"}
+        return head | {"content": [part] if text else []}
+
+    def reasoning(self):
+        """What a model thought before its calls, sealed: it has to come back with them."""
+        head = {"type": "reasoning", "id": self.named("rs"), "summary": []}
+        return head | {"encrypted_content": SIGNATURE}
+
+    def call(self, name, arguments):
+        head = {"type": "function_call", "id": self.named("fc"), "call_id": self.named("call")}
+        return head | {"name": name, "arguments": json.dumps(arguments), "status": "completed"}
+
+    def whole(self, answer):
+        output = [self.message("".join(answer.pieces))] if answer.pieces else []
+        if answer.calls:
+            output += [self.reasoning(), *(self.call(*call) for call in answer.calls)]
+        return self.response("completed", output)
+
+    def event(self, kind, **fields):
+        data = compact({"type": kind, "sequence_number": self.number} | fields)
+        self.number += 1
+        return f"event: {kind}\ndata: ".encode() + data + b"\n\n"
+
+    def start(self):
+        begun = self.response("in_progress", [])
+        kinds = ("response.created", "response.in_progress")
+        return b"".join(self.event(kind, response=begun) for kind in kinds)
+
+    def added(self, item):
+        return self.event("response.output_item.added", output_index=len(self.items), item=item)
+
+    def done(self, item):
+        self.items.append(item)
+        index = len(self.items) - 1
+        return self.event("response.output_item.done", output_index=index, item=item)
+
+    def of_message(self, kind, **fields):
+        place = {"item_id": "msg_1", "output_index": len(self.items), "content_index": 0}
+        return self.event(kind, **place, **fields)
+
+    def text(self, piece):
+        out = b""
+        if not self.said:
+            part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
+            out += self.added(self.message("", "in_progress"))
+            out += self.of_message("response.content_part.added", part=part)
+        self.said.append(piece)
+        return out + self.of_message("response.output_text.delta", delta=piece, logprobs=[])
+
+    def close(self):
+        if self.said:
+            text = "".join(self.said)
+            self.said = []
+            message = self.message(text)
+            part = message["content"][0]
+            yield self.of_message("response.output_text.done", text=text, logprobs=[])
+            yield self.of_message("response.content_part.done", part=part)
+            yield self.done(message)
+
+    def calls(self, calls):
+        yield from self.close()
+        if calls:
+            item = self.reasoning()
+            yield self.added(item | {"encrypted_content": ""})
+            yield self.done(item)
+        for name, arguments in calls:
+            item = self.call(name, arguments)
+            text = item["arguments"]
+            place = {"item_id": item["id"], "output_index": len(self.items)}
+            yield self.added(item | {"arguments": "", "status": "in_progress"})
+            for delta in (text[:5], text[5:]):
+                yield self.event("response.function_call_arguments.delta", **place, delta=delta)
+            yield self.event("response.function_call_arguments.done", **place, arguments=text)
+            yield self.done(item)
+
+    def end(self, answer):
+        yield from self.close()
+        yield self.event("response.completed", response=self.response("completed", self.items))
+
+
 class Anthropic(Wire):
     usage = {
         "input_tokens": PROMPT_TOKENS - CACHED_TOKENS,
@@ -317,7 +457,7 @@ class Gemini(Wire):
         return {"error": {"code": status, "message": message, "status": word}}
 
 
-WIRES = {"openai": OpenAi, "anthropic": Anthropic, "gemini": Gemini}
+WIRES = {"openai": OpenAi, "responses": Responses, "anthropic": Anthropic, "gemini": Gemini}
 
 
 class Gone(Exception):
@@ -398,7 +538,14 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         url = urlsplit(self.path)
-        if url.path == "/v1/chat/completions":
+        if url.path == "/v1/chat/completions" and body["model"].startswith(RESPONSES_ONLY):
+            return self.send_json(404, OpenAi.error(404, ELSEWHERE))
+        elif url.path == "/v1/responses":
+            if unknown := body.keys() - RESPONSES_FIELDS:
+                message = f"Unknown parameter: {', '.join(sorted(unknown))}."
+                return self.send_json(400, OpenAi.error(400, message))
+            asked = Asked("responses", body["model"], bool(body.get("stream")), body)
+        elif url.path == "/v1/chat/completions":
             asked = Asked("openai", body["model"], bool(body.get("stream")), body)
         elif url.path == "/v1/messages":
             asked = Asked("anthropic", body["model"], bool(body.get("stream")), body)
@@ -456,8 +603,10 @@ class Handler(BaseHTTPRequestHandler):
                 return Answer([], [(asked.tools[0], CITY)])
             return Answer([json.dumps(CITY)])
         if asked.scenario == "stream":
-            # Nothing more until the test has seen the first piece.
-            return Answer([PIECES[0], lambda: self.wait_free(asked.unique), *PIECES[1:]])
+            # Nothing more until the test has seen the first piece, and then long enough nothing for
+            # the client to see heartbeats.
+            waits = [lambda: self.wait_free(asked.unique), lambda: time.sleep(SILENCE)]
+            return Answer([PIECES[0], *waits, *PIECES[1:]])
         if asked.scenario in ("edit", "limit") and "hello.py" in str(asked.body):
             return Answer(EDIT.splitlines(keepends=True))
         if asked.scenario == "slow":
