@@ -22,6 +22,7 @@ mod api;
 mod callers;
 mod client_limits;
 mod discovery;
+mod dry_run;
 mod embeddings;
 mod exhaustion;
 mod faults;
