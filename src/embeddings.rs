@@ -180,6 +180,7 @@ impl Asking<'_> {
         let mut tokens = 0;
         for batch in self.embed.texts.chunks(BATCH) {
             self.texts = batch;
+            self.record.ask_more();
             let vectors = tries.run(self, &targets)?;
             all.extend(vectors.values);
             tokens += vectors.tokens.unwrap_or_else(|| Embed::estimate(batch));
@@ -215,8 +216,7 @@ impl Asking<'_> {
             return Err(ended_for_good(cause));
         }
         let _entered = cancel::enter(&self.job.cancel);
-        self.record.attempts += 1;
-        lease.key_name().clone_into(&mut self.record.key);
+        self.record.attempt(&upstream.name, lease.key_name());
         self.lines.clear();
         push_header(&mut self.lines, "x-weir-upstream", &upstream.name);
         push_header(&mut self.lines, "x-weir-attempts", self.record.attempts);

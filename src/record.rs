@@ -123,6 +123,12 @@ impl Record {
         self.asked.push((upstream.to_owned(), key.to_owned()));
     }
 
+    /// What was asked last was answered, and there is more to ask for. Only the last key of a
+    /// request is booked as the one that answered, all before it as asked in vain.
+    pub fn ask_more(&mut self) {
+        self.asked.pop();
+    }
+
     /// Charges the key of the caller with what the answer cost, once. Before its last bytes leave,
     /// so that the next request finds it counted.
     pub fn spend(&mut self, limits: &Limits) {
@@ -142,6 +148,8 @@ impl Record {
         self.upstream.clone_from(&part.upstream);
         self.key.clone_from(&part.key);
         self.attempts += part.attempts;
+        self.ask_more();
+        self.asked.extend_from_slice(&part.asked);
         self.switches += part.switches;
         self.upstream_ms += part.upstream_ms;
         add(&mut self.usage.prompt, part.usage.prompt);

@@ -118,6 +118,14 @@ fn several_prompts_are_several_chats() {
     assert_eq!(body_of["usage"]["total_tokens"], 3 * 18);
     let log = weir.wait_log("endpoint=completions", LIMIT);
     assert!(log.contains("attempts=4"), "{log}");
+    let status = weir.idle(LIMIT);
+    let today = &status["upstreams"][0]["keys"][0]["today"];
+    // The one that was tried in vain, and the one request that all of them are.
+    assert_eq!(
+        (&today["requests"], &today["failed"]),
+        (&json!(2), &json!(1))
+    );
+    assert_eq!(today["prompt_tokens"], body_of["usage"]["prompt_tokens"]);
 
     let mut body = body;
     body["stream"] = json!(true);
