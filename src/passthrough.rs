@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::config::ClientKey;
 use crate::desk::Job;
-use crate::dialect::Dialect;
+use crate::dialect::{Dialect, openai};
 use crate::error::ApiError;
 use crate::exchange::dry_run::{self, Outline};
 use crate::exchange::tries::{Refused, Tries};
@@ -156,6 +156,7 @@ pub fn send<'w>(
     if unanswered.call.is_none() && !unanswered.refused.caller_gone {
         // A stream of which nothing is out can still be a refusal.
         let stream = left.stream.map(|stream| {
+            stream.interject(&last_words(&unanswered.refused.error));
             let reply = inbound::refusal(Dialect::Chat, &unanswered.refused.error);
             (stream.abandon(unanswered.about(reply, record)), stream)
         });
@@ -172,6 +173,14 @@ pub fn send<'w>(
         }
     }
     Some(unanswered)
+}
+
+/// What a broken stream of events says at its end. The vendor's libraries look for the name of the
+/// event and for the object in it; for all others the connection is cut.
+fn last_words(error: &ApiError) -> Vec<u8> {
+    let mut event = b"event: error\n".to_vec();
+    event.extend_from_slice(&openai::error_event(error));
+    event
 }
 
 impl<'w> Unanswered<'w> {

@@ -136,6 +136,16 @@ impl Stream {
         self.write(&mut out, piece, false)
     }
 
+    /// Sends an event into a stream that is passed on and has begun, unless it would stand in the
+    /// middle of another one.
+    pub fn interject(&self, event: &[u8]) {
+        let mut out = self.out.lock();
+        if out.state == State::Open && !out.inside {
+            // Whoever calls this ends the stream in any case.
+            let _ = self.write(&mut out, event, false);
+        }
+    }
+
     /// Sends the last events, possibly none, and ends the stream. `trailers` are header lines
     /// that follow the body, where the framing has a place for them.
     pub fn end(&self, events: &[u8], trailers: &str) -> Result<(), Gone> {

@@ -273,7 +273,12 @@ fn events_pass_as_they_come_and_a_cut_shows() {
     assert!(first.ends_with("event: a\ndata: 1\n\n\r\n"), "{first}");
     up.open("more");
     let rest = String::from_utf8(client.until_closed(LIMIT)).unwrap();
-    assert!(rest.ends_with("event: b\ndata: 2\n\n\r\n"), "{rest}");
+    let (_, end) = rest.split_once("event: b\ndata: 2\n\n\r\n").unwrap();
+    let (_, error) = end.split_once("\r\nevent: error\ndata: ").unwrap();
+    let told: Value = serde_json::from_str(error.trim_end()).unwrap();
+    assert_eq!(told["error"]["code"], "upstream_disconnected");
+    // Without the last chunk, so that nobody takes it for whole.
+    assert!(error.ends_with("}\n\n\r\n"), "{rest}");
     weir.wait_log("status=502", LIMIT);
     weir.idle(LIMIT);
 }

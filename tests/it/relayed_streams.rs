@@ -135,15 +135,33 @@ fn a_stream_that_breaks_before_its_first_event_is_an_error_with_its_status() {
 }
 
 #[test]
-fn a_stream_that_breaks_after_a_heartbeat_is_cut() {
+fn a_stream_that_breaks_after_a_heartbeat_says_so_and_is_cut() {
     let up = Upstream::always(Reply::stream().flush().gate("go").close());
     let weir = Weir::start(&config(Format::OpenAi, &up.url(), &["k"]));
     let mut stream = open(&weir);
     assert_eq!(next(&mut stream), beat());
     up.open("go");
+    let Item::Odd(error) = event(&mut stream) else {
+        panic!("no error event");
+    };
+    assert!(
+        error.starts_with("event: error\ndata: {\"error\":"),
+        "{error}"
+    );
     let (rest, end) = stream.rest(LIMIT);
-    assert!(rest.iter().all(|arrived| arrived.item == beat()));
-    assert_eq!(end, End::Cut);
+    assert_eq!((rest.len(), end), (0, End::Cut));
     weir.wait_log("status=502", LIMIT);
+    weir.idle(LIMIT);
+}
+
+#[test]
+fn a_stream_that_breaks_inside_an_event_is_cut_there() {
+    let up = Upstream::always(Reply::stream().event("data: 1\n\ndata: 2").close());
+    let weir = Weir::start(&config(Format::OpenAi, &up.url(), &["k"]));
+    let mut client = Client::connect(weir.addr);
+    let body = br#"{"model":"up/gpt-5","stream":true,"input":"x"}"#;
+    client.send(&request("POST", "/v1/responses", &[JSON], body));
+    let text = String::from_utf8(client.until_closed(LIMIT)).unwrap();
+    assert!(text.ends_with("data: 1\n\ndata: 2\r\n"), "{text}");
     weir.idle(LIMIT);
 }
