@@ -13,7 +13,7 @@ const MODELS = {
   gemini: "gemini-2.5-flash",
   openai: "gpt-5",
   // Refused at /chat/completions, so that weir takes it elsewhere.
-  responses: "reasoner-1",
+  responses: "reasoner",
 };
 const CHECKS =
   "plain stream usage tools json image 401 404 429 500 hangup".split(" ");

@@ -14,15 +14,8 @@ import traceback
 import urllib.request
 import uuid
 
-from upstream import (
-    CACHED_TOKENS,
-    CITY,
-    COMPLETION_TOKENS,
-    PIECES,
-    PLAIN,
-    PROMPT_TOKENS,
-    SIGNATURE,
-)
+from upstream import CITY, PIECES, PLAIN
+from wires import CACHED_TOKENS, COMPLETION_TOKENS, PROMPT_TOKENS, SIGNATURE
 
 CHECKS = (
     "plain stream usage tools json image 401 404 429 500 hangup".split()
@@ -61,7 +54,7 @@ MODELS = {
     "gemini": "gemini-2.5-flash",
     "openai": "gpt-5",
     # Refused at /chat/completions, so that weir takes it elsewhere.
-    "responses": "reasoner-1",
+    "responses": "reasoner",
 }
 # The 401 of a wrong key, and a model that is routed nowhere.
 WRONG_KEY = "wrong-key"

@@ -201,7 +201,7 @@ class Weir:
         # Models that have to be asked at /responses, which weir is told when it asks.
         upstreams.append(
             {"name": "responses", "format": "openai", "base_url": url, "keys": ["k"]}
-            | {"models": ["reasoner-*"]}
+            | {"models": ["reasoner*"]}
         )
         config = {"listen": "127.0.0.1:0", "client_keys": [KEY], "upstreams": upstreams}
         # A fault is tried twice, and soon: what is tested is how it is told.
