@@ -11,7 +11,7 @@ use crate::dialect::{Dialect, openai};
 use crate::error::ApiError;
 use crate::exchange::dry_run::{self, Outline};
 use crate::exchange::tries::{Refused, Tries};
-use crate::exchange::{refuse, refuse_body, timing};
+use crate::exchange::{self, refuse, refuse_body, timing};
 use crate::inbound::{self, Call};
 use crate::record::Record;
 use crate::reply::{Reply, push_header};
@@ -64,6 +64,10 @@ pub fn relay(
         Err(error) => return refuse(call, &error, record),
     };
     record.model = body.model.clone().unwrap_or_default();
+    record.keep_request(&body.held);
+    if body.rest != Rest::None {
+        record.request_goes_on();
+    }
     let parcel = Parcel {
         path: &path,
         body: &body,
@@ -126,10 +130,7 @@ pub fn send<'w>(
             dropped: &[],
         };
         match dry_run::reply(state, targets, &outline) {
-            Ok(reply) => {
-                record.status = reply.status;
-                call.reply(reply);
-            }
+            Ok(reply) => exchange::tell(call, reply, record),
             Err(error) => refuse(call, &error, record),
         }
         return None;
@@ -158,7 +159,9 @@ pub fn send<'w>(
         let stream = left.stream.map(|stream| {
             stream.interject(&last_words(&unanswered.refused.error));
             let reply = inbound::refusal(Dialect::Chat, &unanswered.refused.error);
-            (stream.abandon(unanswered.about(reply, record)), stream)
+            let reply = unanswered.about(reply, record);
+            record.keep_answer(&reply.body);
+            (stream.abandon(reply), stream)
         });
         match stream {
             Some((false, _)) => {}
@@ -202,7 +205,7 @@ impl<'w> Unanswered<'w> {
             return;
         };
         let reply = self.about(call.refusal(&self.refused.error), record);
-        call.reply(reply);
+        exchange::tell(call, reply, record);
     }
 
     /// The refusal with its header lines about the last attempt.

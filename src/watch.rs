@@ -22,11 +22,13 @@ use crate::cancel::Cause;
 use crate::clock;
 use crate::desk::{Desk, Job};
 use crate::inbound::Unread;
+use crate::pages::{self, Thrift};
 use crate::sockets::{self, Bell, Caller, Reserve, canonical};
 
 mod connections;
 
 use connections::Connections;
+pub use connections::head_wait;
 
 /// A round while requests are in the works.
 const TICK: Duration = Duration::from_millis(100);
@@ -237,6 +239,7 @@ struct Round {
     alert_until: u64,
     /// Beats given on the last look.
     beats: u32,
+    thrift: Thrift,
 }
 
 impl Round {
@@ -253,6 +256,7 @@ impl Round {
             next_pass: 0,
             alert_until: 0,
             beats: 0,
+            thrift: Thrift::default(),
         }
     }
 
@@ -267,6 +271,9 @@ impl Round {
         }
         self.close_lingerers(now);
         let queued = self.look_at_queue(now);
+        if self.thrift.is_due(jobs.len(), now) {
+            pages::give_back_heap();
+        }
         self.sleep(&jobs, queued);
     }
 

@@ -80,6 +80,7 @@ impl Relay<'_, '_> {
             let count = self.read(attempt, &mut answer, &mut piece)?;
             let piece = &piece[..count];
             tail.push(piece);
+            self.record.keep_answer(piece);
             let written = match count {
                 0 => {
                     self.settle(&tail);
@@ -150,6 +151,7 @@ impl Relay<'_, '_> {
                 false => out.extend_from_slice(&piece[..count]),
             }
             tail.push(&piece[..count]);
+            self.record.keep_answer(&piece[..count]);
             if over {
                 self.settle(&tail);
                 self.job.held.release();
