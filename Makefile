@@ -120,17 +120,18 @@ speed:
 bench: all
 	CARGO='$(CARGO)' python3 tests/bench/bench.py
 
-# Data races, by ThreadSanitizer: the unit tests, then the program under some of the others. It
+# Data races, by ThreadSanitizer: the unit tests of rooms with threads, then the program under some others. It
 # wants a standard library built the same way: rustup component add rust-src.
 TSAN := $(CURDIR)/target/tsan
 TSAN_TARGET ?= x86_64-unknown-linux-gnu
 TSAN_TESTS ?= first_mile leases:: streams:: hangup:: heartbeats:: callers::pipelining::pipelined
+TSAN_UNITS ?= pool:: watch:: stream:: crew cancel:: server:: limits:: sockets::
 TSAN_CARGO = RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=thread $(CARGO)
 TSAN_FLAGS = --locked -Z build-std --target $(TSAN_TARGET) --target-dir $(TSAN) --bin weir
 tsan:
 	rm -rf $(TSAN)/races
 	mkdir -p $(TSAN)/races
-	TSAN_OPTIONS=log_path=$(TSAN)/races/unit $(TSAN_CARGO) test $(TSAN_FLAGS)
+	TSAN_OPTIONS=log_path=$(TSAN)/races/unit $(TSAN_CARGO) test $(TSAN_FLAGS) -- $(TSAN_UNITS)
 	$(TSAN_CARGO) build $(TSAN_FLAGS)
 	printf '#!/bin/sh\nTSAN_OPTIONS=log_path=%s exec %s "$$@"\n' $(TSAN)/races/it \
 	    $(TSAN)/$(TSAN_TARGET)/debug/weir > $(TSAN)/weir
