@@ -43,10 +43,16 @@ unsafe fn replace<T: ?Sized>(object: &mut T, old: usize, new: usize) -> bool {
     let words = std::ptr::from_mut(object).cast::<MaybeUninit<usize>>();
     let mut found = None;
     for at in 0..length {
-        // SAFETY: it lies within the object, which is borrowed for as long. A word of padding holds
-        // something as well, once it has really been read.
-        let word = unsafe { words.add(at).read_volatile().assume_init() };
-        if word == old && found.replace(at).is_some() {
+        // SAFETY: it lies within the object, which is borrowed for as long. A word of padding has no
+        // value that Rust could look at, so libc does.
+        let difference = unsafe {
+            libc::memcmp(
+                words.add(at).cast(),
+                (&raw const old).cast(),
+                size_of::<usize>(),
+            )
+        };
+        if difference == 0 && found.replace(at).is_some() {
             return false;
         }
     }

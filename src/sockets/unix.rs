@@ -8,14 +8,33 @@
 use std::io;
 use std::mem;
 use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::{descriptors, set, timeval};
+use crate::clock;
+
+/// So many descriptors are looked at for every request; more of them at most once in `PAUSE_MS`,
+/// since a thousand connections would cost milliseconds a request.
+const FEW: usize = 256;
+const PAUSE_MS: u64 = 50;
+
+/// How many descriptors there were on the last look, and when that was.
+static SEEN: AtomicUsize = AtomicUsize::new(0);
+static LOOKED: AtomicU64 = AtomicU64::new(0);
 
 /// Lets no read from a caller wait for longer than `read`, and no write for longer than `write`.
 pub fn limit_callers(read: Duration, write: Duration) {
+    let now = clock::now();
+    let paused = now < LOOKED.load(Ordering::Relaxed) + PAUSE_MS;
+    if paused && SEEN.load(Ordering::Relaxed) > FEW {
+        return;
+    }
+    LOOKED.store(now, Ordering::Relaxed);
     let (read, write) = (timeval(read), timeval(write));
-    for fd in descriptors() {
+    let all = descriptors();
+    SEEN.store(all.len(), Ordering::Relaxed);
+    for fd in all {
         if is_caller(fd) {
             // Should the number have become another socket's meanwhile, it is a caller's again or an
             // upstream's, which sets its own limits before each wait.
