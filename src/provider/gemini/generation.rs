@@ -168,7 +168,7 @@ fn image_config(raw: &RawValue, config: &mut Nest<'_>) -> Result<(), ApiError> {
     let mut image = Nest::object(&mut bytes);
     for (theirs, ours) in [("aspect_ratio", "aspectRatio"), ("image_size", "imageSize")] {
         if let Some(value) = fields.get(theirs) {
-            image.raw(ours, value.get());
+            image.raw(ours, &super::compact(value.get()));
         }
     }
     let empty = image.is_empty();
