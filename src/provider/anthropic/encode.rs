@@ -246,9 +246,9 @@ mod tests {
             service_tier: Some("fast".into()),
             ..Request::default()
         };
-        let mut claude = capability::claude("claude-opus-5-5");
+        let claude = capability::claude("claude-opus-5");
         assert!(!body(&request, &claude).contains("speed"));
-        claude.fast = true;
+        let claude = capability::claude("claude-opus-5-5");
         assert!(body(&request, &claude).contains(r#","speed":"fast","#));
     }
 
