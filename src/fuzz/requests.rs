@@ -92,8 +92,19 @@ fn translate(
                 &provider.encode(&request, model, &options).unwrap(),
             );
             // What the caller merges into the body is the caller's own affair.
-            if format == Format::Anthropic && request.extra_body.is_none() {
-                let body: Value = serde_json::from_slice(&encoded.body).unwrap();
+            if request.extra_body.is_some() {
+                return;
+            }
+            let body: Value = match serde_json::from_slice(&encoded.body) {
+                Ok(body) => body,
+                // JSON all the same, in numbers and depths that no `Value` has.
+                Err(error) => {
+                    let text = error.to_string();
+                    let fine = text.contains("number out of range") || text.contains("recursion");
+                    return assert!(fine, "{error}");
+                }
+            };
+            if format == Format::Anthropic {
                 let messages = body["messages"].to_string();
                 anthropic::property_tests::check_structure(&messages);
             }
@@ -162,10 +173,12 @@ fn other_requests() {
     session("other_requests", &all, |_, input| {
         if let Ok(complete) = Complete::read(input) {
             let chat = complete.chat("p\"\u{0}");
-            let head = Head::read(&chat).expect("it is a chat request");
-            head.parse().map(drop).unwrap_or_else(|error| {
+            serde_json::from_slice::<IgnoredAny>(&chat).expect("it is JSON");
+            // The caller's own fields are judged as those of a chat request.
+            let read = Head::read(&chat).and_then(|head| head.parse().map(drop));
+            if let Err(error) = read {
                 assert!((400..500).contains(&error.status), "{error}");
-            });
+            }
         }
         if let Ok(embed) = Embed::read(input) {
             let answer = embed.answer(&[vec![0.5, f64::NAN]], "m", 1);
