@@ -24,6 +24,7 @@ impl RelayStream {
         let has_usage = usage.is_some();
         if let Some(usage) = usage {
             self.usage.merge(usage_of(usage));
+            self.told_usage = usage.as_object().cloned().map(Box::new);
         }
         if !chunk.get("choices").is_some_and(Value::is_array) {
             if is_error(&chunk) {
