@@ -183,9 +183,10 @@ fn anthropic(entry: &Value) -> Option<Model> {
 
 fn gemini(entry: &Value) -> Option<Model> {
     let methods = entry["supportedGenerationMethods"].as_array()?;
-    let speaks = methods.iter().any(|method| method == "generateContent");
+    // Chat and embeddings are what callers can ask for here.
+    let serves = |method: &Value| method == "generateContent" || method == "embedContent";
     let name = entry["name"].as_str()?;
-    speaks.then(|| Model {
+    methods.iter().any(serves).then(|| Model {
         id: name.strip_prefix("models/").unwrap_or(name).to_owned(),
         owned_by: Some("google".into()),
         context_length: entry["inputTokenLimit"].as_u64(),
@@ -271,18 +272,19 @@ mod tests {
     }
 
     #[test]
-    fn gemini_lists_what_can_chat() {
+    fn gemini_lists_what_can_chat_or_embed() {
         let (models, next) = page(
             Format::Gemini,
             &json!({"models": [
                 {"name": "models/gemini-9", "inputTokenLimit": 5, "outputTokenLimit": 6,
                  "thinking": false, "supportedGenerationMethods": ["generateContent"]},
-                {"name": "models/embed", "supportedGenerationMethods": ["embedContent"]}
+                {"name": "models/embed", "supportedGenerationMethods": ["embedContent"]},
+                {"name": "models/veo", "supportedGenerationMethods": ["predictLongRunning"]}
             ], "nextPageToken": "p/2"}),
         );
         assert_eq!(next.as_deref(), Some("p/2"));
-        assert_eq!(models.len(), 1);
-        assert_eq!(models[0].id, "gemini-9");
+        let ids: Vec<_> = models.iter().map(|model| model.id.as_str()).collect();
+        assert_eq!(ids, ["gemini-9", "embed"]);
         let row = capability::gemini("gemini-2.5-pro");
         assert_eq!(models[0].gemini(row).thinking, GeminiThinking::None);
         assert!(url(Format::Gemini, "http://a", Some("p/2")).ends_with("&pageToken=p%2F2"));
