@@ -83,6 +83,14 @@ mod tests {
                 r##"{"type":"object","properties":{"a":{"$ref":"#/$defs/x"}},"$defs":{"x":{"enum":["#/definitions/x"]}}}"##,
             ),
             (
+                r##"{"type":"object","definitions":{"x":{"$ref":"#/definitions/y"}},"$defs":{"z":{"$ref":"#/definitions/x"}}}"##,
+                r##"{"type":"object","$defs":{"z":{"$ref":"#/$defs/x"},"x":{"$ref":"#/$defs/y"}}}"##,
+            ),
+            (
+                r##"{"type":"object","definitions":{"x":{"$ref":"#/definitions/x"}},"$defs":{"x":{}}}"##,
+                r##"{"type":"object","definitions":{"x":{"$ref":"#/definitions/x"}},"$defs":{"x":{}}}"##,
+            ),
+            (
                 r#"{"anyOf":[{"properties":{"a":{"type":"string"},"c":{}},"required":["a","c"]},{"properties":{"b":{},"c":{"type":"null"}},"required":["c"]},{"type":"null"}]}"#,
                 r#"{"properties":{"a":{"type":"string"},"c":{"anyOf":[{},{"type":"null"}]},"b":{}},"required":["c"],"type":"object"}"#,
             ),
