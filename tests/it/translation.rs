@@ -19,11 +19,7 @@ fn an_image_by_address_is_refused_unless_weir_may_get_it_from_a_public_host() {
     let private = Upstream::start(|request| Format::Gemini.answer(request, &["secret"]));
     let url = private.url().replace("http://", "https://");
     for (fetches, url, why) in [
-        (
-            false,
-            url.as_str(),
-            "only if its config says `fetch_images`",
-        ),
+        (false, url.as_str(), "only if its config says fetch_images"),
         (true, &url, "has an address that is not public"),
         (true, &private.url(), "only https addresses are fetched"),
     ] {
@@ -43,6 +39,25 @@ fn an_image_by_address_is_refused_unless_weir_may_get_it_from_a_public_host() {
         assert!(message.contains(why), "{message}");
     }
     assert_eq!((upstream.count(), private.count()), (0, 0));
+}
+
+/// Gemini tells the tier that served in a header.
+#[test]
+fn the_tier_of_an_answer_is_told_to_those_who_asked_for_one() {
+    let upstream = Upstream::start(|request| {
+        Format::Gemini
+            .answer(request, &["hi"])
+            .header("x-gemini-service-tier", "standard")
+    });
+    let weir = Weir::start(&config(Format::Gemini, &upstream.url(), &["k"]));
+    for stream in [false, true] {
+        let mut body = chat("gemini-2.5-flash", stream);
+        let answer = weir.ask(&body).text();
+        assert!(!answer.contains("service_tier"), "{answer}");
+        body["service_tier"] = json!("flex");
+        let answer = weir.ask(&body).text();
+        assert!(answer.contains(r#""service_tier":"default""#), "{answer}");
+    }
 }
 
 #[test]

@@ -325,6 +325,12 @@ impl Decode {
 }
 
 impl Decoder for Decode {
+    fn on_head(&mut self, header: &dyn Fn(&str) -> Option<String>) {
+        if self.undo.wants_tier {
+            self.head.tier = header("x-gemini-service-tier").and_then(|tier| tier_name(&tier));
+        }
+    }
+
     fn on_event(
         &mut self,
         event: sse::Event<'_>,
