@@ -157,7 +157,7 @@ fn openai_request() {
     });
 }
 
-/// The other things that callers send.
+/// The other things that callers send, and what comes back for embeddings.
 #[test]
 #[ignore = "takes a minute: make fuzz"]
 fn other_requests() {
@@ -167,10 +167,13 @@ fn other_requests() {
         r#"{"model":"m","prompt":["a","b"],"stream":true,"logprobs":1,"suffix":"s"}"#,
         r#"{"model":"m","input":["a","b"],"encoding_format":"base64","dimensions":2}"#,
         r#"{"model":"m","input":[[1,2],[3]]}"#,
+        r#"{"embedding":{"values":[0.5,-1]},"usageMetadata":{"promptTokenCount":3}}"#,
+        r#"{"embeddings":[{"values":[0.5]},{"values":[1e-3]}]}"#,
+        r#"{"error":{"code":400,"message":"m","status":"INVALID_ARGUMENT"}}"#,
     ] {
         all.push(text.into());
     }
-    session("other_requests", &all, |_, input| {
+    session("other_requests", &all, |dice, input| {
         if let Ok(complete) = Complete::read(input) {
             let chat = complete.chat("p\"\u{0}");
             serde_json::from_slice::<IgnoredAny>(&chat).expect("it is JSON");
@@ -180,7 +183,12 @@ fn other_requests() {
                 assert!((400..500).contains(&error.status), "{error}");
             }
         }
+        if let Err(failure) = gemini::embed::decode(input, 1 + dice.below(2)) {
+            assert!((400..600).contains(&failure.status), "{failure:?}");
+        }
         if let Ok(embed) = Embed::read(input) {
+            let sent = gemini::embed::encode(&embed.texts, "m", &embed.wishes);
+            serde_json::from_slice::<Value>(&sent.body).expect("bodies are JSON");
             let answer = embed.answer(&[vec![0.5, f64::NAN]], "m", 1);
             serde_json::from_slice::<IgnoredAny>(&answer).expect("answers are JSON");
         }
