@@ -28,6 +28,7 @@
 //! src/pool.rs        Client, Pool, Lease; pool/health.rs: which keys rest; pool/tally.rs: counts
 //! src/upstream.rs    a leased client and a body -> the head of an answer, or a Failure
 //! src/line.rs        the connection to an upstream: names, proxies, TLS, HTTP/1.1
+//! src/pages.rs      memory that nobody needs now goes back to the kernel
 //! src/cancel.rs      how one thread ends another one's wait
 //! src/failure.rs     how an attempt failed, and the one table of what follows
 //! src/sse.rs         upstream bytes -> events
@@ -113,6 +114,7 @@ mod mask;
 mod memory;
 mod metrics;
 mod models;
+mod pages;
 mod passthrough;
 mod pool;
 mod print;
@@ -173,6 +175,7 @@ struct Args {
 }
 
 fn main() -> ExitCode {
+    pages::few_arenas();
     let args = match arguments() {
         Ok(args) => args,
         Err(code) => return code,

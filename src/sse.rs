@@ -20,8 +20,12 @@ pub struct Event<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub struct TooLong;
 
-/// First size of the buffer. Most events are a few hundred bytes, so this rarely grows.
-const FIRST_CAPACITY: usize = 4 * 1024;
+/// First size of the buffer. Most events are a few hundred bytes, and a thousand streams hold a
+/// thousand buffers.
+const FIRST_CAPACITY: usize = 1024;
+
+/// A source that fills the buffer each time gets one of this size, for fewer reads.
+const BUSY_CAPACITY: usize = 4 * 1024;
 
 /// Splits a byte stream into events.
 #[derive(Debug)]
@@ -110,6 +114,9 @@ impl Reader {
         self.make_room();
         let count = source.read(&mut self.buffer[self.filled..])?;
         self.filled += count;
+        if self.filled == self.buffer.len() && self.filled < BUSY_CAPACITY {
+            self.buffer.resize(BUSY_CAPACITY, 0);
+        }
         Ok(count)
     }
 

@@ -22,6 +22,7 @@ use crate::cancel::Cause;
 use crate::clock;
 use crate::desk::{Desk, Job};
 use crate::inbound::Unread;
+use crate::pages::{self, Thrift};
 use crate::sockets::{self, Bell, Caller, Reserve, canonical};
 
 mod connections;
@@ -237,6 +238,7 @@ struct Round {
     alert_until: u64,
     /// Beats given on the last look.
     beats: u32,
+    thrift: Thrift,
 }
 
 impl Round {
@@ -253,6 +255,7 @@ impl Round {
             next_pass: 0,
             alert_until: 0,
             beats: 0,
+            thrift: Thrift::default(),
         }
     }
 
@@ -267,6 +270,9 @@ impl Round {
         }
         self.close_lingerers(now);
         let queued = self.look_at_queue(now);
+        if self.thrift.is_due(jobs.len(), now) {
+            pages::give_back_heap();
+        }
         self.sleep(&jobs, queued);
     }
 

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::mem;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Exchange;
 use crate::chat::{Delta, DeltaSink, Usage};
@@ -11,6 +11,7 @@ use crate::dialect::{Streamed, Whole};
 use crate::failure::Failure;
 use crate::line::Answer;
 use crate::memory::Notes;
+use crate::pages;
 use crate::pool::Lease;
 use crate::provider::openai::{RelayStream, relay_body};
 use crate::provider::{Decoder, Flow};
@@ -203,6 +204,9 @@ impl DeltaSink for Noting<'_> {
 /// used again when it has.
 const CLOSING: Duration = Duration::from_millis(100);
 
+/// A stream that lasts longer gives back the stack that sending the request took.
+const SHORT: Duration = Duration::from_millis(500);
+
 impl Exchange<'_, '_> {
     /// Reads one upstream answer and writes what it says, up to its end.
     pub(super) fn relay(
@@ -233,6 +237,7 @@ impl Exchange<'_, '_> {
         let mut reader = sse::Reader::new(self.state.config.max_answer_bytes);
         let mut told = false;
         let mut events = 0u64;
+        let mut short = Some(Instant::now() + SHORT);
         'answer: loop {
             while let Some(event) = reader.next().map_err(|_| Failure::too_long())? {
                 events += 1;
@@ -245,6 +250,10 @@ impl Exchange<'_, '_> {
                     break 'answer;
                 }
                 self.pass_on(sink)?;
+            }
+            if short.is_some_and(|until| Instant::now() >= until) {
+                short = None;
+                pages::give_back_stack();
             }
             let count = reader
                 .fill(&mut answer.body)

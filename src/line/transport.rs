@@ -25,6 +25,10 @@ use crate::cancel::{self, Cancel, Wait};
 /// Also caps the head of an answer. Vendors send 1 to 4 KiB; 16 KiB is one whole TLS record.
 pub const INPUT: usize = 16 * 1024;
 
+/// What an answer is read into at first, and a stream throughout: heads of 800 bytes and events of
+/// 300 are common, and a thousand streams would hold 16 MB in whole pages.
+const SIP: usize = 2 * 1024;
+
 /// Room for the head of a request beside its body; the client needs each header to fit.
 const HEAD_ROOM: usize = 8 * 1024;
 
@@ -243,6 +247,7 @@ impl Transport for Wire {
             self.send()?;
         }
         lay_aside(std::mem::take(&mut self.pages.output));
+        self.pages.fit_input();
         attempt::note(|attempt| {
             if attempt.phase == Phase::Send {
                 attempt.phase = Phase::Head;
@@ -346,6 +351,8 @@ struct Pages {
     end: usize,
     /// The last look at the input took something from it.
     progress: bool,
+    /// What the last read brought.
+    last_read: usize,
 }
 
 impl Pages {
@@ -353,6 +360,23 @@ impl Pages {
         let pages = std::mem::take(self);
         lay_aside(pages.output);
         lay_aside(pages.input);
+    }
+
+    /// A whole page once a read has filled the room, and little again when little comes.
+    fn fit_input(&mut self) {
+        let left = self.end - self.start;
+        let small = self.input.len() == SIP;
+        let room = match (small, self.last_read) {
+            _ if self.input.is_empty() => vec![0; SIP],
+            (true, _) if left == SIP => page(INPUT),
+            (true, SIP..) => page(INPUT),
+            (false, ..SIP) if left == 0 => vec![0; SIP],
+            _ => return,
+        };
+        let old = std::mem::replace(&mut self.input, room);
+        self.input[..left].copy_from_slice(&old[self.start..self.end]);
+        (self.start, self.end) = (0, left);
+        lay_aside(old);
     }
 
     /// Turns the head into that of a request to a proxy.
@@ -388,9 +412,6 @@ impl Buffers for Pages {
     }
 
     fn input_append_buf(&mut self) -> &mut [u8] {
-        if self.input.is_empty() {
-            self.input = page(INPUT);
-        }
         if self.start > 0 {
             self.input.copy_within(self.start..self.end, 0);
             self.end -= self.start;
@@ -401,6 +422,7 @@ impl Buffers for Pages {
 
     fn input_appended(&mut self, amount: usize) {
         self.end += amount;
+        self.last_read = amount;
     }
 
     fn input_consume(&mut self, amount: usize) {
@@ -415,5 +437,47 @@ impl Buffers for Pages {
 
     fn can_use_input(&self) -> bool {
         self.start < self.end && self.progress
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One read of so many bytes, of which the last `left` are not consumed.
+    fn read(pages: &mut Pages, count: usize, left: usize) -> usize {
+        pages.fit_input();
+        let room = pages.input_append_buf();
+        let first = u8::try_from(count % 251).unwrap();
+        room[..count].fill(first);
+        let room = room.len();
+        pages.input_appended(count);
+        pages.input_consume(pages.input().len() - left);
+        room
+    }
+
+    #[test]
+    fn small_reads_take_little_room_and_large_ones_a_page() {
+        let mut pages = Pages::default();
+        assert_eq!(read(&mut pages, 900, 0), SIP);
+        assert_eq!(read(&mut pages, SIP, 0), SIP);
+        assert_eq!(read(&mut pages, INPUT, 0), INPUT);
+        assert_eq!(read(&mut pages, 300, 5), INPUT);
+        // What is not consumed stays, so the page does too.
+        assert_eq!(pages.input(), [49; 5]);
+        assert_eq!(read(&mut pages, 300, 0), INPUT - 5);
+        assert_eq!(read(&mut pages, 300, 0), SIP);
+    }
+
+    #[test]
+    fn a_head_that_fills_its_room_gets_more_up_to_the_limit() {
+        let mut pages = Pages::default();
+        assert_eq!(read(&mut pages, 2000, 2000), SIP);
+        assert_eq!(read(&mut pages, SIP - 2000, SIP), SIP - 2000);
+        assert_eq!(read(&mut pages, INPUT - SIP, INPUT), INPUT - SIP);
+        pages.fit_input();
+        assert!(pages.input_append_buf().is_empty());
+        assert_eq!(pages.input().len(), INPUT);
+        assert_eq!(pages.input()[..2000], [243; 2000]);
     }
 }

@@ -6,12 +6,18 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, Thread};
+use std::time::Duration;
 
 use parking_lot::Mutex;
+
+use crate::pages;
 
 /// Workers at the queue while nothing is to be done. One takes the request, and one is left so
 /// that nobody has to be woken for the next: a wake-up costs more than the rest of the hand-over.
 const FRONT: usize = 2;
+
+/// Who sleeps for so long is not needed soon, and gives its stack back.
+const COLD: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Default)]
 pub struct Crew {
@@ -46,8 +52,12 @@ impl Crew {
             asleep.push(thread::current());
         }
         // A wake-up for another reason only means that one more stands at the queue.
-        thread::park();
+        thread::park_timeout(COLD);
         let me = thread::current().id();
+        if self.asleep.lock().iter().any(|sleeper| sleeper.id() == me) {
+            pages::give_back_stack();
+            thread::park();
+        }
         self.asleep.lock().retain(|sleeper| sleeper.id() != me);
     }
 
