@@ -104,9 +104,13 @@ fn translate(
                     return assert!(fine, "{error}");
                 }
             };
-            if format == Format::Anthropic {
-                let messages = body["messages"].to_string();
-                anthropic::property_tests::check_structure(&messages);
+            match format {
+                Format::Anthropic => {
+                    let messages = body["messages"].to_string();
+                    anthropic::property_tests::check_structure(&messages);
+                }
+                Format::Gemini => gemini::property_tests::check_structure(&body["contents"]),
+                _ => {}
             }
         }
         Err(error) => assert!((400..500).contains(&error.status), "{error}"),

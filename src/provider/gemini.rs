@@ -27,7 +27,7 @@ mod media;
 mod merge;
 mod partial;
 #[cfg(test)]
-mod property_tests;
+pub mod property_tests;
 #[cfg(test)]
 mod replay;
 mod schema;
