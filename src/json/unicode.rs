@@ -22,7 +22,7 @@ pub struct Seam {
 impl Seam {
     /// The data of the next event, as text that every string of it can be read from.
     pub fn mend<'a>(&mut self, data: &'a [u8]) -> Cow<'a, str> {
-        let text = String::from_utf8_lossy(data);
+        let text = text_of(data);
         match rewritten(&text, Some(&mut self.high)) {
             Some(mended) => Cow::Owned(mended),
             None => text,
@@ -37,10 +37,18 @@ pub fn mended(json: &str) -> Cow<'_, str> {
 
 /// The JSON text of `bytes`, whatever they are, without halves of pairs.
 pub fn mended_bytes(bytes: &[u8]) -> Cow<'_, str> {
-    let text = String::from_utf8_lossy(bytes);
+    let text = text_of(bytes);
     match rewritten(&text, None) {
         Some(mended) => Cow::Owned(mended),
         None => text,
+    }
+}
+
+/// `String::from_utf8_lossy`, which is slow with the text that is there nearly always.
+fn text_of(bytes: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => String::from_utf8_lossy(bytes),
     }
 }
 
