@@ -100,6 +100,8 @@ pub struct Encoded {
     pub dropped: Vec<String>,
     /// What the decoder has to undo.
     pub undo: Arc<Undo>,
+    /// The limits that the request counts against, where the model has others besides its own.
+    pub lane: Option<&'static str>,
 }
 
 /// How the request was changed in ways that the answer must not show.

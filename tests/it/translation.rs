@@ -60,6 +60,24 @@ fn the_tier_of_an_answer_is_told_to_those_who_asked_for_one() {
     }
 }
 
+/// The vendor counts fast requests apart, so who is told to wait with them is not with others.
+#[test]
+fn a_limit_of_the_fast_mode_stops_no_other_request() {
+    let upstream = Upstream::start(|request| match request.json()["speed"].as_str() {
+        Some(_) => Format::Anthropic.error(429, "rate_limit_error", "too fast"),
+        None => Format::Anthropic.answer(request, &["hi"]),
+    });
+    let weir = Weir::start(&config(Format::Anthropic, &upstream.url(), &["k"]));
+    let plain = chat("claude-opus-5-5", false);
+    let mut fast = plain.clone();
+    fast["service_tier"] = json!("fast");
+    assert_eq!(weir.ask(&fast).status, 429);
+    let asked = upstream.count();
+    assert_eq!(weir.ask(&plain).status, 200);
+    assert_eq!(weir.ask(&fast).status, 429);
+    assert_eq!(upstream.count(), asked + 1, "the fast ones rest");
+}
+
 #[test]
 fn vector_28_the_wait_that_google_asks_for_is_passed_on_in_whole_seconds() {
     let limited = json!({"error": {"code": 429, "message": "q", "status": "RESOURCE_EXHAUSTED",

@@ -86,6 +86,7 @@ pub fn encode(request: &Request<'_>, model: &str, options: &Options) -> Result<E
             ..Undo::default()
         }),
         dropped: context.dropped,
+        lane: None,
     })
 }
 

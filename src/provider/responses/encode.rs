@@ -71,6 +71,7 @@ pub fn encode(request: &Request<'_>, model: &str, options: &Options) -> Result<E
             ..Undo::default()
         }),
         dropped: context.dropped,
+        lane: None,
     })
 }
 
