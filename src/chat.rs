@@ -12,11 +12,7 @@ use serde_json::value::RawValue;
 /// One chat request, whatever dialect it came in.
 #[derive(Debug, Default)]
 pub struct Request<'a> {
-    pub model: Cow<'a, str>,
     pub messages: Vec<Message<'a>>,
-    pub stream: bool,
-    /// `stream_options.include_usage`.
-    pub include_usage: bool,
     /// `max_completion_tokens`, else `max_tokens`.
     pub max_tokens: Option<u64>,
     pub temperature: Option<f64>,

@@ -46,7 +46,7 @@ pub struct Config {
     pub upstreams: Vec<Upstream>,
     /// Alias -> targets in order, each `upstream/model`.
     pub aliases: Vec<(String, Vec<String>)>,
-    /// Concurrent chat requests (streams included).
+    /// Concurrent requests to upstreams (streams included).
     pub workers: usize,
     pub retries: u32,
     pub quota_switch: bool,

@@ -146,6 +146,7 @@ impl Discovery {
 /// Asks one upstream, with one key after the other.
 fn refresh(upstream: &Upstream, line: &Line, learned: &Learned) {
     let name = &upstream.name;
+    let mut last = String::from("it has no key");
     for key in upstream.keys.iter().take(KEYS) {
         match within(PATIENCE, || fetch(upstream, key, line)) {
             Ok(models) => {
@@ -153,10 +154,13 @@ fn refresh(upstream: &Upstream, line: &Line, learned: &Learned) {
                 return learned.set(models);
             }
             // Whatever the upstream said may repeat the key, so only the status is told.
-            Err(why) => debug!("no model list from upstream {name} by {}: {why}", key.name),
+            Err(why) => {
+                debug!("no model list from upstream {name} by {}: {why}", key.name);
+                last = why;
+            }
         }
     }
-    warn!("upstream {name} gave no model list; the last one stays");
+    warn!("upstream {name} gave no model list ({last}); the last one stays");
     learned.failed();
 }
 

@@ -11,7 +11,7 @@ use crate::desk::{Job, Phase};
 use crate::dialect::embeddings::Embed;
 use crate::error::ApiError;
 use crate::exchange::tries::{Refused, Tries, Work};
-use crate::exchange::{dry_run, refuse, refuse_body, timing};
+use crate::exchange::{self, dry_run, refuse, refuse_body, timing};
 use crate::failure::{Class, Failure};
 use crate::inbound::Call;
 use crate::passthrough::{self, Body, Parcel};
@@ -76,7 +76,7 @@ pub fn embeddings(
     };
     let outcome = asking.all(targets);
     let lines = std::mem::take(&mut asking.lines);
-    finish(call, outcome, &embed, &lines, record);
+    finish(state, call, outcome, &embed, &lines, record);
 }
 
 /// The body with its model, and where it goes: to upstreams of one kind, since vectors of
@@ -120,15 +120,13 @@ fn tell(state: &State, call: Call<'_>, embed: &Embed<'_>, targets: &[Target], re
         dropped: &[],
     };
     match dry_run::reply(state, targets, &outline) {
-        Ok(reply) => {
-            record.status = reply.status;
-            call.reply(reply);
-        }
+        Ok(reply) => exchange::tell(call, reply, record),
         Err(error) => refuse(call, &error, record),
     }
 }
 
 fn finish(
+    state: &State,
     call: Call<'_>,
     outcome: Result<(Vec<Vec<f64>>, u64), Refused>,
     embed: &Embed<'_>,
@@ -153,7 +151,8 @@ fn finish(
     };
     reply.headers.push_str(lines);
     push_header(&mut reply.headers, "Server-Timing", timing(record));
-    call.reply(reply);
+    record.spend(&state.limits);
+    exchange::tell(call, reply, record);
 }
 
 /// Vectors of all texts, one batch after the other.
@@ -215,8 +214,7 @@ impl Asking<'_> {
             return Err(ended_for_good(cause));
         }
         let _entered = cancel::enter(&self.job.cancel);
-        self.record.attempts += 1;
-        lease.key_name().clone_into(&mut self.record.key);
+        self.record.attempt(&upstream.name, lease.key_name());
         self.lines.clear();
         push_header(&mut self.lines, "x-weir-upstream", &upstream.name);
         push_header(&mut self.lines, "x-weir-attempts", self.record.attempts);
@@ -237,6 +235,7 @@ impl Asking<'_> {
         self.record.upstream_ms += sent.elapsed().as_secs_f64() * 1e3;
         let vectors = embed::decode(&whole?, self.texts.len())?;
         lease.succeeded();
+        self.record.answered();
         self.served = Some(target.clone());
         Ok(vectors)
     }

@@ -83,10 +83,7 @@ fn converse(
     if dry_run::is_asked(&call) {
         record.streamed = false;
         return match outline(state, &head, &targets, &call.id) {
-            Ok(reply) => {
-                record.status = reply.status;
-                call.reply(reply);
-            }
+            Ok(reply) => tell(call, reply, record),
             Err(error) => refuse(call, &error, record),
         };
     }
@@ -373,11 +370,17 @@ pub fn targets(
     Ok(targets)
 }
 
+/// Answers with what is known whole.
+pub fn tell(call: Call<'_>, reply: Reply, record: &mut Record) {
+    record.status = reply.status;
+    record.keep_answer(&reply.body);
+    call.reply(reply);
+}
+
 pub fn refuse(call: Call<'_>, error: &ApiError, record: &mut Record) {
-    record.status = error.status;
     record.error = Some(error.message.clone());
     let reply = call.refusal(error);
-    call.reply(reply);
+    tell(call, reply, record);
 }
 
 pub fn refuse_body(config: &Config, mut call: Call<'_>, problem: &NoBody, record: &mut Record) {

@@ -205,7 +205,7 @@ fn run(case: &mut Case, provider: &dyn Provider) {
         let encoded = Head::read(&request).and_then(|head| {
             let parsed = head.parse()?;
             stamp.model = head.model.to_string();
-            stamp.include_usage = parsed.include_usage;
+            stamp.include_usage = head.include_usage;
             stamp.legacy_functions = parsed.legacy_functions;
             let model = model.as_deref().unwrap_or(&head.model);
             provider.encode(&parsed, model, &options)

@@ -193,7 +193,15 @@ impl Log for Journal {
             let line = line(record, SystemTime::now());
             let _ = std::io::stderr().write_all(line.as_bytes());
         } else {
-            self.text.log(record);
+            let message = record.args().to_string();
+            // A foreign text in it must not begin a line of its own, or tell the terminal anything.
+            let printable = message.replace(char::is_control, " ");
+            let mut one_line = Record::builder();
+            one_line
+                .metadata(record.metadata().clone())
+                .module_path(record.module_path());
+            self.text
+                .log(&one_line.args(format_args!("{printable}")).build());
         }
     }
 

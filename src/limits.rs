@@ -66,14 +66,21 @@ struct Used {
 struct Bucket {
     left: f64,
     at: Instant,
+    /// 0 while there is no limit.
+    limit: u64,
 }
 
 impl Bucket {
-    /// Fills up to now, to at most `limit`.
+    /// Fills up to now, to at most `limit`. One that had no limit before begins full: what was
+    /// used until then was free.
     fn fill(&mut self, limit: u64, now: Instant) {
         let since = now.saturating_duration_since(self.at).as_secs_f64();
-        self.left = (self.left + since * limit as f64 / 60.0).min(limit as f64);
+        self.left = match self.limit {
+            0 => limit as f64,
+            _ => (self.left + since * limit as f64 / 60.0).min(limit as f64),
+        };
         self.at = now;
+        self.limit = limit;
     }
 
     /// When there will be `wanted` in it.
@@ -166,7 +173,9 @@ impl Limits {
             return;
         }
         if let Some(used) = self.0.lock().get_mut(name) {
-            used.tokens.left -= tokens as f64;
+            if used.tokens.limit > 0 {
+                used.tokens.left -= tokens as f64;
+            }
             used.today = used.today.saturating_add(tokens);
         }
     }
@@ -223,13 +232,14 @@ fn used<'a>(
     let requests = key.allowance.requests_per_minute.unwrap_or(0);
     let tokens = key.allowance.tokens_per_minute.unwrap_or(0);
     // Names come from the config, so their number is bounded by it.
-    let full = |limit: u64| Bucket {
-        left: limit as f64,
+    let new = Bucket {
+        left: 0.0,
         at: now,
+        limit: 0,
     };
     let used = all.entry(key.name.clone()).or_insert_with(|| Used {
-        requests: full(requests),
-        tokens: full(tokens),
+        requests: new,
+        tokens: new,
         running: 0,
         day: unix / DAY,
         today: 0,

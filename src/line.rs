@@ -323,11 +323,6 @@ impl Broken {
             phase: Phase::Body,
         }
     }
-
-    /// The one inside an error that came from reading a `Body`.
-    pub fn inside(error: &io::Error) -> Option<&Broken> {
-        error.get_ref()?.downcast_ref()
-    }
 }
 
 impl fmt::Display for Broken {

@@ -73,7 +73,6 @@
 //! `exchange.rs` is the only one that knows this order. Where caller and upstream speak the same
 //! format it relays: the middle of both rows is left out. `embeddings.rs` and `passthrough.rs` go
 //! the same way through route, pool and upstream, by way of `exchange/tries.rs`.
-#![allow(dead_code)]
 
 use std::io::Write;
 use std::net::SocketAddr;

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::RwLock;
 
 use crate::config::Config;
+use crate::discovery::Learned;
 use crate::models;
 use crate::record::{End, Record};
 
@@ -36,11 +37,13 @@ const NONE: &str = "none";
 /// Names in `weir_tokens_total`, in the order of `Series::tokens`.
 const TOKEN_KINDS: [&str; 4] = ["prompt", "completion", "cached", "reasoning"];
 
-/// The models that may be labels, by the config.
+/// The models that may be labels: those of the config, and those of its upstreams' lists, which
+/// come later and may change.
 #[derive(Debug, Default)]
 pub struct Names {
     models: HashSet<String>,
     upstreams: Vec<String>,
+    lists: Vec<Arc<Learned>>,
 }
 
 impl Names {
@@ -49,7 +52,16 @@ impl Names {
         Names {
             models: models::listed(config).into_iter().collect(),
             upstreams: config.upstreams.iter().map(names).collect(),
+            lists: config
+                .upstreams
+                .iter()
+                .filter_map(|upstream| upstream.options.learned.clone())
+                .collect(),
         }
+    }
+
+    fn knows(&self, model: &str) -> bool {
+        self.models.contains(model) || self.lists.iter().any(|list| list.get(model).is_some())
     }
 
     /// The label for a model as a caller named it. `upstream/model` counts as the model.
@@ -57,12 +69,12 @@ impl Names {
         if asked.is_empty() {
             return NONE;
         }
-        if self.models.contains(asked) {
+        if self.knows(asked) {
             return asked;
         }
         let bare = asked.split_once('/').and_then(|(upstream, model)| {
             let known = self.upstreams.iter().any(|name| name == upstream);
-            (known && self.models.contains(model)).then_some(model)
+            (known && self.knows(model)).then_some(model)
         });
         bare.unwrap_or(OTHER)
     }

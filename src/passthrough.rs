@@ -10,7 +10,7 @@ use crate::desk::Job;
 use crate::error::ApiError;
 use crate::exchange::dry_run::{self, Outline};
 use crate::exchange::tries::{Refused, Tries};
-use crate::exchange::{refuse, refuse_body, timing};
+use crate::exchange::{self, refuse, refuse_body, timing};
 use crate::inbound::Call;
 use crate::record::Record;
 use crate::reply::push_header;
@@ -60,6 +60,10 @@ pub fn relay(
         Err(error) => return refuse(call, &error, record),
     };
     record.model = body.model.clone().unwrap_or_default();
+    record.keep_request(&body.held);
+    if body.rest > 0 {
+        record.request_goes_on();
+    }
     let parcel = Parcel {
         path: &path,
         body: &body,
@@ -116,10 +120,7 @@ pub fn send<'w>(
             dropped: &[],
         };
         match dry_run::reply(state, targets, &outline) {
-            Ok(reply) => {
-                record.status = reply.status;
-                call.reply(reply);
-            }
+            Ok(reply) => exchange::tell(call, reply, record),
             Err(error) => refuse(call, &error, record),
         }
         return None;
@@ -170,7 +171,7 @@ impl<'w> Unanswered<'w> {
         if refused.hopeless {
             push_header(&mut reply.headers, "x-should-retry", "false");
         }
-        call.reply(reply);
+        exchange::tell(call, reply, record);
     }
 }
 

@@ -153,6 +153,8 @@ pub struct KeyView {
     pub rests: Vec<RestView>,
     pub last_error: Option<String>,
     pub last_error_at: Option<Instant>,
+    /// Attempts in a row that got no proper answer.
+    pub misses: u32,
     /// The model and the time so far of each request that has a slot.
     pub busy: Vec<(String, Duration)>,
 }
@@ -446,6 +448,7 @@ impl Pool {
                     .collect(),
                 last_error: health.last_error.clone(),
                 last_error_at: health.last_error_at,
+                misses: health.misses,
                 busy: key
                     .clients
                     .iter()

@@ -36,6 +36,15 @@ impl End {
     }
 }
 
+/// One attempt.
+#[derive(Debug)]
+pub struct Asked {
+    pub upstream: String,
+    pub key: String,
+    /// It gave an answer, though not the last one: some requests are several to the upstream.
+    pub answered: bool,
+}
+
 /// Filled in on the way; written once, when the request has ended.
 #[derive(Debug)]
 pub struct Record {
@@ -50,8 +59,7 @@ pub struct Record {
     /// What the caller was told; 499 when it had left.
     pub status: u16,
     pub attempts: u32,
-    /// Upstream and key of each attempt.
-    pub asked: Vec<(String, String)>,
+    pub asked: Vec<Asked>,
     pub switches: u32,
     pub streamed: bool,
     /// Milliseconds until the first byte of the answer left.
@@ -99,6 +107,13 @@ impl Record {
         }
     }
 
+    /// There is more of the request than was kept.
+    pub fn request_goes_on(&mut self) {
+        if let Some(transcript) = &mut self.transcript {
+            transcript.request_goes_on();
+        }
+    }
+
     /// Keeps a part of the answer, where bodies are logged.
     pub fn keep_answer(&mut self, bytes: &[u8]) {
         if let Some(transcript) = &mut self.transcript {
@@ -120,7 +135,18 @@ impl Record {
     pub fn attempt(&mut self, upstream: &str, key: &str) {
         self.attempts += 1;
         key.clone_into(&mut self.key);
-        self.asked.push((upstream.to_owned(), key.to_owned()));
+        self.asked.push(Asked {
+            upstream: upstream.to_owned(),
+            key: key.to_owned(),
+            answered: false,
+        });
+    }
+
+    /// The last attempt gave its part of the answer.
+    pub fn answered(&mut self) {
+        if let Some(asked) = self.asked.last_mut() {
+            asked.answered = true;
+        }
     }
 
     /// Charges the key of the caller with what the answer cost, once. Before its last bytes leave,
@@ -133,7 +159,7 @@ impl Record {
     }
 
     /// Counts in what a part of the request came to.
-    pub fn absorb(&mut self, part: &Record) {
+    pub fn absorb(&mut self, part: Record) {
         fn add(sum: &mut Option<u64>, more: Option<u64>) {
             if let Some(more) = more {
                 *sum = Some(sum.unwrap_or(0).saturating_add(more));
@@ -142,6 +168,7 @@ impl Record {
         self.upstream.clone_from(&part.upstream);
         self.key.clone_from(&part.key);
         self.attempts += part.attempts;
+        self.asked.extend(part.asked);
         self.switches += part.switches;
         self.upstream_ms += part.upstream_ms;
         add(&mut self.usage.prompt, part.usage.prompt);

@@ -1,4 +1,4 @@
-//! The opt-in request log (O7): one file per chat with what was asked and what was answered.
+//! The opt-in request log (O7): one file per request with what was asked and what was answered.
 //!
 //! Files can only be read by their owner, hold no secret of the configuration, and are bounded in
 //! number and bytes: the oldest go first. Whatever goes wrong with the disk, no request suffers.
@@ -37,6 +37,8 @@ pub struct Settings {
 /// The bodies of one request on its way.
 #[derive(Debug, Default)]
 pub struct Transcript {
+    /// Method and path.
+    route: String,
     request: Kept,
     answer: Kept,
 }
@@ -71,8 +73,20 @@ impl Kept {
 }
 
 impl Transcript {
+    pub fn new(route: String) -> Transcript {
+        Transcript {
+            route,
+            ..Transcript::default()
+        }
+    }
+
     pub fn request(&mut self, body: &[u8]) {
         self.request.add(body);
+    }
+
+    /// More of the request came than is kept of it.
+    pub fn request_goes_on(&mut self) {
+        self.request.is_cut = true;
     }
 
     pub fn answer(&mut self, bytes: &[u8]) {
@@ -176,12 +190,18 @@ impl RequestLog {
     }
 
     fn complain(&self, error: &io::Error) {
-        let now = clock::unix_seconds();
-        let last = self.complained.swap(now, Ordering::Relaxed);
-        if now.saturating_sub(last) >= COMPLAIN_SECONDS {
+        if self.may_complain(clock::unix_seconds()) {
             let folder = self.settings.folder.display();
             warn!("the request log in {folder} cannot be written: {error}");
         }
+    }
+
+    /// Once in a while, counted from the last time that it was said.
+    fn may_complain(&self, now: u64) -> bool {
+        let said = |last: u64| (now.saturating_sub(last) >= COMPLAIN_SECONDS).then_some(now);
+        self.complained
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, said)
+            .is_ok()
     }
 }
 
@@ -214,8 +234,9 @@ fn text(record: &Record, transcript: &Transcript, masks: &Masks) -> String {
         }
     };
     let line = masks.text(&record.json()).into_owned();
+    let route = serde_json::Value::from(masks.text(&transcript.route));
     format!(
-        "{{\"time\":\"{time}\",\"record\":{line},\n\"request_cut\":{},\"request\":{},\n\"answer_cut\":{},\"answer\":{}}}\n",
+        "{{\"time\":\"{time}\",\"route\":{route},\"record\":{line},\n\"request_cut\":{},\"request\":{},\n\"answer_cut\":{},\"answer\":{}}}\n",
         transcript.request.is_cut,
         body(&transcript.request),
         transcript.answer.is_cut,
@@ -324,5 +345,19 @@ mod tests {
         let log = RequestLog::open(&settings);
         log.write(&record("a", b""), &Masks::default());
         assert!(log.files.lock().list.is_empty());
+    }
+
+    #[test]
+    fn what_goes_on_to_fail_is_told_each_minute() {
+        let settings = Settings {
+            folder: "/dev/null/never".into(),
+            max_files: 1,
+            max_bytes: 1,
+        };
+        let log = RequestLog::open(&settings);
+        let begin = clock::unix_seconds() + COMPLAIN_SECONDS;
+        // With every second's failure, as with a busy gateway.
+        let told: Vec<u64> = (0..150).filter(|s| log.may_complain(begin + s)).collect();
+        assert_eq!(told, [0, 60, 120]);
     }
 }

@@ -34,7 +34,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use log::{debug, error, info, warn};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tiny_http::Request;
@@ -56,7 +56,7 @@ use crate::record::Record;
 use crate::request_log::RequestLog;
 use crate::sockets;
 use crate::status::Ledger;
-use crate::watch::{Duties, Watch};
+use crate::watch::{self, Duties, Watch};
 
 mod admission;
 mod crew;
@@ -191,9 +191,26 @@ pub struct Gateway {
     chats: Arc<AtomicUsize>,
     max_chats: usize,
     begun: Instant,
+    /// The address, where other machines can reach it.
+    reachable: Option<String>,
+    /// Why the last reload changed nothing, if it failed.
+    reload_error: Mutex<Option<String>>,
     metrics: Metrics,
     ledger: Ledger,
     discovery: Arc<Discovery>,
+}
+
+/// Other machines get in with client keys, or where the config says in so many words that they
+/// may. The socket counts, which is not always the one that the config names: it may have been
+/// handed over, or be older than the config.
+fn fence(config: &Config, reachable: Option<&str>) -> Result<(), String> {
+    match reachable {
+        Some(address) if !config.open && config.client_keys.is_empty() => Err(format!(
+            "other machines can reach {address}, and there are no `client_keys`; \
+             add some to the config file, or \"open\": true"
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// A model list of the same upstream is kept over a reload.
@@ -274,15 +291,9 @@ fn start(config: Config) -> Result<Started, String> {
         (None, Listen::Unix(path)) => unix(path),
     }
     .map_err(cannot)?;
-    let closed = config.open || !config.client_keys.is_empty();
-    if !closed && !opened.is_local() {
-        return Err(format!(
-            "other machines can reach {}, which was handed over, and there are no `client_keys`; \
-             add some to the config file, or \"open\": true",
-            opened.address
-        ));
-    }
     let address = opened.address.clone();
+    let reachable = (!opened.is_local()).then(|| address.clone());
+    fence(&config, reachable.as_deref())?;
     let watch = Watch::new(opened.port).map_err(|error| format!("no descriptors: {error}"))?;
     let listener = opened.for_timer.as_ref();
     let for_timer = listener
@@ -299,6 +310,8 @@ fn start(config: Config) -> Result<Started, String> {
         chats: Arc::default(),
         max_chats,
         begun: Instant::now(),
+        reachable,
+        reload_error: Mutex::default(),
         metrics: Metrics::default(),
         ledger: Ledger::default(),
         discovery: Arc::default(),
@@ -338,7 +351,7 @@ fn start(config: Config) -> Result<Started, String> {
         listener: for_timer,
         write_timeout,
         max_connections,
-        head_wait: gateway.state().config.body_wait,
+        head_wait: watch::head_wait(gateway.state().config.body_wait),
         on_round,
         on_stuck,
     };
@@ -415,6 +428,7 @@ fn serve(
 fn reload_config(gateway: &Arc<Gateway>, reload: &dyn Fn() -> Result<Config, String>) {
     let before = gateway.state();
     let read = reload().and_then(|config| {
+        fence(&config, gateway.reachable.as_deref())?;
         let old = &before.config;
         let fixed = [
             ("listen", config.listen != old.listen),
@@ -431,16 +445,26 @@ fn reload_config(gateway: &Arc<Gateway>, reload: &dyn Fn() -> Result<Config, Str
         for (name, _) in fixed.iter().filter(|(_, changed)| *changed) {
             warn!("`{name}` changes with a restart only");
         }
+        let heads = |config: &Config| watch::head_wait(config.body_wait);
+        if heads(&config) != heads(old) {
+            warn!(
+                "`body_wait_ms` holds for bodies at once, for the heads of requests with a restart"
+            );
+        }
         State::new(config, Some(&before))
     });
     match read {
         Ok(state) => {
             journal::set(&state.config);
             *gateway.state.write() = Arc::new(state);
+            *gateway.reload_error.lock() = None;
             gateway.discover();
             info!("configuration reloaded");
         }
-        Err(message) => error!("configuration not reloaded, the old one stays: {message}"),
+        Err(message) => {
+            error!("configuration not reloaded, the old one stays: {message}");
+            *gateway.reload_error.lock() = Some(message);
+        }
     }
 }
 
@@ -552,9 +576,6 @@ pub fn take(gateway: &Arc<Gateway>, request: Request, desk: &Desk) {
     };
     let endpoint = routes::endpoint(&call);
     let mut record = Record::new(call.id.clone(), endpoint.name());
-    if state.request_log.is_some() && endpoint == routes::Endpoint::Chat {
-        record.transcript = Some(Box::default());
-    }
     // A panic drops the call or its stream, whose guards answer; the fence only keeps the worker.
     let fenced = catch_unwind(AssertUnwindSafe(|| {
         routes::answer(gateway, &state, endpoint, call, &at_work.job, &mut record);

@@ -34,6 +34,7 @@ pub struct Around {
     pub max_exchanges: usize,
     pub connections: usize,
     pub config_since: SystemTime,
+    pub reload_error: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -78,6 +79,8 @@ pub struct Source {
     pub age_seconds: u64,
     /// The file was changed since, and not read again.
     pub changed: bool,
+    /// Why the last reload changed nothing.
+    pub reload_error: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -100,7 +103,45 @@ pub struct KeyStatus {
     pub cooling: Vec<Cooling>,
     pub last_error: Option<String>,
     pub last_error_seconds: Option<u64>,
+    /// Attempts up to the last one at which the upstream was in trouble or gave no answer.
+    pub failures_in_a_row: u32,
     pub today: Sum,
+}
+
+/// So many failures in a row are more than a mishap.
+const FAILING: u32 = 2;
+
+impl KeyStatus {
+    /// It is not used for anything.
+    fn rests(&self) -> bool {
+        self.cooling.iter().any(|rest| rest.model.is_none())
+    }
+
+    /// The last attempts got no proper answer, and they are not long ago.
+    fn fails(&self) -> bool {
+        let is_new = |age: u64| age <= LOOKED_AT_SECONDS;
+        self.failures_in_a_row >= FAILING && self.last_error_seconds.is_some_and(is_new)
+    }
+
+    /// What the key is doing, in a word or two.
+    pub fn state(&self) -> &'static str {
+        let rests_somewhere = self.cooling.iter().any(|rest| !rest.harmless);
+        if self.rests() {
+            "resting"
+        } else if self.fails() {
+            "failing"
+        } else if rests_somewhere {
+            "resting for a model"
+        } else if self.free == 0 {
+            "all slots taken"
+        } else if self.free < self.slots {
+            "in use"
+        } else if self.failures_in_a_row >= FAILING {
+            "failed last"
+        } else {
+            "ready"
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -165,7 +206,7 @@ pub fn collect(config: &Config, pools: &[Arc<Pool>], ledger: &Ledger, around: &A
         version: env!("CARGO_PKG_VERSION"),
         time,
         uptime_seconds: around.uptime.as_secs(),
-        config: source(config, around.config_since),
+        config: source(config, around),
         draining: around.draining,
         exchanges: around.exchanges,
         max_exchanges: around.max_exchanges,
@@ -223,11 +264,13 @@ fn key_status(
         last_error_seconds: key
             .last_error_at
             .map(|at| now.saturating_duration_since(at).as_secs()),
+        failures_in_a_row: key.misses,
         today,
     }
 }
 
-fn source(config: &Config, since: SystemTime) -> Source {
+fn source(config: &Config, around: &Around) -> Source {
+    let since = around.config_since;
     let modified = config
         .file
         .as_ref()
@@ -236,6 +279,7 @@ fn source(config: &Config, since: SystemTime) -> Source {
         file: config.file.clone(),
         age_seconds: since.elapsed().unwrap_or_default().as_secs(),
         changed: modified.is_some_and(|modified| modified > since),
+        reload_error: around.reload_error.clone(),
     }
 }
 
@@ -253,13 +297,17 @@ fn judge(
     let keys: Vec<&KeyStatus> = upstreams.iter().flat_map(|up| &up.keys).collect();
     let is_resting = |key: &&&KeyStatus| key.cooling.iter().any(|rest| !rest.harmless);
     let resting = keys.iter().filter(is_resting).count();
-    let whole = |key: &&&KeyStatus| key.cooling.iter().any(|rest| rest.model.is_none());
-    let out = keys.iter().filter(whole).count();
-    let of_keys = match (resting, keys.len()) {
-        (1, 1) => "its only key rests".to_owned(),
-        (1, all) => format!("1 of {all} keys rests"),
-        (some, all) => format!("{some} of {all} keys rest"),
+    let out = keys.iter().filter(|key| key.rests()).count();
+    let failing = keys
+        .iter()
+        .filter(|key| !key.rests() && key.fails())
+        .count();
+    let of = |some: usize, what: &str| match (some, keys.len()) {
+        (1, 1) => format!("its only key {what}s"),
+        (1, all) => format!("1 of {all} keys {what}s"),
+        (some, all) => format!("{some} of {all} keys {what}"),
     };
+    let of_keys = of(resting, "rest");
     if draining {
         return (
             Health::Limited,
@@ -270,6 +318,16 @@ fn judge(
         return (
             Health::Down,
             format!("Serving nothing: {of_keys}, and no upstream is usable."),
+        );
+    }
+    if failing > 0 && failing + out == keys.len() {
+        let also = match out {
+            0 => String::new(),
+            some => format!(" and {}", of(some, "rest")),
+        };
+        return (
+            Health::Down,
+            format!("Nothing answers: {}{also}.", of(failing, "fail")),
         );
     }
     let dead: Vec<&str> = upstreams
@@ -292,24 +350,28 @@ fn judge(
     // A caller's own fault says nothing about how weir stands.
     let is_trouble = |request: &&&Recent| request.status >= 500 || request.status == 429;
     let failed = last.iter().filter(is_trouble).count();
-    let failing = failed >= 2 && failed * 4 >= last.len();
-    let of_requests = format!("{failed} of the last {} requests failed", last.len());
-    match (resting, failing) {
-        (0, false) if keys.len() == 1 => (Health::Fine, "Fine: the key is ready.".into()),
-        (0, false) => (
-            Health::Fine,
-            format!("Fine: all {} keys are ready.", keys.len()),
-        ),
-        (0, true) => (Health::Limited, format!("Serving, but {of_requests}.")),
-        (_, true) => (
+    let mut troubles = Vec::new();
+    match (resting, out) {
+        (0, _) => {}
+        (_, 0) => troubles.push(format!("{of_keys} for some model")),
+        _ => troubles.push(of_keys),
+    }
+    if failing > 0 {
+        troubles.push(of(failing, "fail"));
+    }
+    if failed >= 2 && failed * 4 >= last.len() {
+        troubles.push(format!(
+            "{failed} of the last {} requests failed",
+            last.len()
+        ));
+    }
+    match (troubles.is_empty(), keys.len()) {
+        (true, 1) => (Health::Fine, "Fine: the key is ready.".into()),
+        (true, all) => (Health::Fine, format!("Fine: all {all} keys are ready.")),
+        (false, _) => (
             Health::Limited,
-            format!("Serving, but {of_keys} and {of_requests}."),
+            format!("Serving, but {}.", troubles.join(" and ")),
         ),
-        (_, false) if out == 0 => (
-            Health::Limited,
-            format!("Serving, but {of_keys} for some model."),
-        ),
-        (_, false) => (Health::Limited, format!("Serving, but {of_keys}.")),
     }
 }
 
@@ -346,6 +408,14 @@ impl Status {
                 let rests = key.cooling.iter().filter(|rest| !rest.harmless);
                 rests.map(move |rest| (upstream, key, rest))
             })
+        })
+    }
+
+    /// Every key that fails, with its upstream.
+    fn failing(&self) -> impl Iterator<Item = (&UpstreamStatus, &KeyStatus)> {
+        self.upstreams.iter().flat_map(|upstream| {
+            let keys = upstream.keys.iter().filter(|key| key.fails());
+            keys.map(move |key| (upstream, key))
         })
     }
 }

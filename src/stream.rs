@@ -98,11 +98,6 @@ impl Stream {
         }
     }
 
-    /// The head is out: from here on a failure is an event.
-    pub fn has_begun(&self) -> bool {
-        self.out.lock().state != State::Fresh
-    }
-
     /// Something was written. Does not wait for a write that is going on.
     pub fn has_turn(&self) -> bool {
         self.has_turn.load(Ordering::Relaxed)
@@ -353,7 +348,7 @@ mod tests {
     fn head_and_first_event_leave_together_and_the_end_with_the_last() {
         let (stream, wire) = stream(true, Duration::from_secs(10));
         stream.announce("x-weir-attempts: 1\r\n".into());
-        assert!(!stream.has_begun());
+        assert!(!stream.has_turn());
         stream.send(b"data: 0123456789\n\n").unwrap();
         stream.announce("too late".into());
         stream.beat();
@@ -375,7 +370,7 @@ mod tests {
         let (stream, wire) = stream(false, Duration::ZERO);
         stream.last.store(0, Ordering::Relaxed);
         stream.beat();
-        assert!(stream.has_begun());
+        assert!(stream.has_turn());
         let became_plain = stream
             .fail(Reply::new(503), b"data: {\"error\":{}}\n\n")
             .unwrap();

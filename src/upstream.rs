@@ -6,6 +6,8 @@
 use std::io::{self, Read};
 use std::time::{Duration, SystemTime};
 
+use log::debug;
+
 use crate::cancel::Cause;
 use crate::config::{Key, Upstream};
 use crate::desk::{Job, Phase};
@@ -66,6 +68,17 @@ impl Attempt<'_> {
     pub fn unsent(&self, job: &Job, broken: &Broken) -> Failure {
         self.ended(job).unwrap_or_else(|| {
             let what = format!("upstream {}: {}", self.upstream.name, broken.message);
+            debug!(
+                "{}: broken in {:?}, {} connection, {}",
+                self.id,
+                broken.phase,
+                if broken.reused { "pooled" } else { "new" },
+                if broken.maybe_sent {
+                    "maybe received"
+                } else {
+                    "surely not received"
+                },
+            );
             match broken.timeout {
                 true => Failure::timeout(what),
                 false => Failure::unreachable(what),

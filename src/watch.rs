@@ -28,6 +28,7 @@ use crate::sockets::{self, Bell, Caller, Reserve, canonical};
 mod connections;
 
 use connections::Connections;
+pub use connections::head_wait;
 
 /// A round while requests are in the works.
 const TICK: Duration = Duration::from_millis(100);

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::sources::{Loaded, Origin};
+use crate::limits::Allowance;
 use crate::models;
 use crate::route::{self, Target};
 
@@ -26,7 +27,21 @@ pub fn check(loaded: &Loaded) -> String {
         } else {
             key.models.join(", ")
         };
-        let _ = writeln!(out, "client key {} ***: {models}", key.name);
+        let mut allowance = key.allowance;
+        let limits: String = Allowance::NAMES
+            .iter()
+            .filter_map(|name| Some(format!("; {name} {}", (*allowance.place(name)?)?)))
+            .collect();
+        let _ = writeln!(out, "client key {} ***: {models}{limits}", key.name);
+    }
+    if let Some(log) = &config.request_log {
+        let _ = writeln!(
+            out,
+            "request log {}: {} files and {} bytes at most",
+            log.folder.display(),
+            log.max_files,
+            log.max_bytes
+        );
     }
     for upstream in &config.upstreams {
         let keys: Vec<String> = upstream
@@ -47,6 +62,9 @@ pub fn check(loaded: &Loaded) -> String {
             upstream.slots,
             upstream.models.join(", "),
         );
+        if upstream.options.learned.is_some() {
+            out.push_str("  and what its own list of models has, once weir runs\n");
+        }
     }
     out.push_str("\nroutes:\n");
     let targets = |targets: Vec<Target>| {

@@ -25,18 +25,39 @@ pub struct Model {
 /// What Anthropic says of a model; what it does not say is left to the table.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct ClaudeFacts {
-    pub thinking: Option<Thinking>,
+    /// Whether it thinks at all.
+    pub thinks: Option<bool>,
+    pub thinking: ThinkingFacts,
     pub efforts: Option<&'static [&'static str]>,
     pub structured_outputs: Option<bool>,
     pub web_search: Option<bool>,
+}
+
+/// Kinds of thinking, each by itself: lists have told of `adaptive` and `enabled` for longer than
+/// of `disabled`, and silence about one says nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct ThinkingFacts {
+    pub adaptive: Option<bool>,
+    pub budget: Option<bool>,
+    pub disabled: Option<bool>,
+    pub between_tools: Option<bool>,
 }
 
 impl Model {
     /// The table's row with what the list knows better.
     pub fn claude(&self, row: Claude) -> Claude {
         let facts = self.claude.unwrap_or_default();
+        let kinds = facts.thinking;
         Claude {
-            thinking: facts.thinking.unwrap_or(row.thinking),
+            thinking: match facts.thinks {
+                Some(false) => Thinking::default(),
+                _ => Thinking {
+                    adaptive: kinds.adaptive.unwrap_or(row.thinking.adaptive),
+                    budget: kinds.budget.unwrap_or(row.thinking.budget),
+                    disabled: kinds.disabled.unwrap_or(row.thinking.disabled),
+                    between_tools: kinds.between_tools.unwrap_or(row.thinking.between_tools),
+                },
+            },
             efforts: facts.efforts.unwrap_or(row.efforts),
             structured_outputs: facts.structured_outputs.unwrap_or(row.structured_outputs),
             web_search: facts.web_search.unwrap_or(row.web_search),
@@ -125,9 +146,8 @@ fn openai(entry: &Value) -> Option<Model> {
             .as_str()
             .map(|owner| owner.chars().take(64).collect()),
         // Compatible servers say it under one name or another.
-        context_length: entry["context_length"]
-            .as_u64()
-            .or_else(|| entry["max_model_len"].as_u64()),
+        context_length: tokens(&entry["context_length"])
+            .or_else(|| tokens(&entry["max_model_len"])),
         ..Model::default()
     })
 }
@@ -138,19 +158,12 @@ fn anthropic(entry: &Value) -> Option<Model> {
     }
     let can = &entry["capabilities"];
     let supported = |what: &Value| what["supported"].as_bool();
-    let types = &can["thinking"]["types"];
-    let thinking = match supported(&can["thinking"]) {
-        Some(true) if types.is_object() => {
-            let has = |name: &str| supported(&types[name]).unwrap_or(false);
-            Some(Thinking {
-                adaptive: has("adaptive"),
-                budget: has("enabled"),
-                disabled: has("disabled"),
-                between_tools: has("between_tools"),
-            })
-        }
-        Some(false) => Some(Thinking::default()),
-        _ => None,
+    let kind = |name: &str| supported(&can["thinking"]["types"][name]);
+    let thinking = ThinkingFacts {
+        adaptive: kind("adaptive"),
+        budget: kind("enabled"),
+        disabled: kind("disabled"),
+        between_tools: kind("between_tools"),
     };
     let effort = &can["effort"];
     let efforts: Option<&'static [&'static str]> = match supported(effort) {
@@ -169,9 +182,10 @@ fn anthropic(entry: &Value) -> Option<Model> {
         id: entry["id"].as_str()?.to_owned(),
         created: entry["created_at"].as_str().and_then(unix).unwrap_or(0),
         owned_by: Some("anthropic".into()),
-        context_length: entry["max_input_tokens"].as_u64(),
-        max_completion_tokens: entry["max_tokens"].as_u64(),
+        context_length: tokens(&entry["max_input_tokens"]),
+        max_completion_tokens: tokens(&entry["max_tokens"]),
         claude: Some(ClaudeFacts {
+            thinks: supported(&can["thinking"]),
             thinking,
             efforts,
             structured_outputs: supported(&can["structured_outputs"]),
@@ -183,17 +197,23 @@ fn anthropic(entry: &Value) -> Option<Model> {
 
 fn gemini(entry: &Value) -> Option<Model> {
     let methods = entry["supportedGenerationMethods"].as_array()?;
-    // Chat and embeddings are what callers can ask for here.
+    // For chats and for embeddings; what makes only images or videos has routes of its own.
     let serves = |method: &Value| method == "generateContent" || method == "embedContent";
+    let speaks = methods.iter().any(serves);
     let name = entry["name"].as_str()?;
-    methods.iter().any(serves).then(|| Model {
+    speaks.then(|| Model {
         id: name.strip_prefix("models/").unwrap_or(name).to_owned(),
         owned_by: Some("google".into()),
-        context_length: entry["inputTokenLimit"].as_u64(),
-        max_completion_tokens: entry["outputTokenLimit"].as_u64(),
+        context_length: tokens(&entry["inputTokenLimit"]),
+        max_completion_tokens: tokens(&entry["outputTokenLimit"]),
         thinks: entry["thinking"].as_bool(),
         ..Model::default()
     })
+}
+
+/// A number of tokens. Nothing has none: a 0 stands for what is not known.
+fn tokens(value: &Value) -> Option<u64> {
+    value.as_u64().filter(|tokens| *tokens > 0)
 }
 
 fn unix(date: &str) -> Option<u64> {
@@ -271,6 +291,40 @@ mod tests {
         );
     }
 
+    /// The shape of the vendor's own answers: no word about turning thinking off.
+    #[test]
+    fn what_anthropic_does_not_say_of_thinking_is_left_to_the_table() {
+        let list = json!({"data": [
+            {"type": "model", "id": "claude-sonnet-4-6", "display_name": "Claude Sonnet 4.6",
+             "created_at": "2026-02-17T00:00:00Z", "max_input_tokens": 1_000_000,
+             "max_tokens": 128_000,
+             "capabilities": {
+               "batch": {"supported": true}, "citations": {"supported": true},
+               "code_execution": {"supported": true},
+               "context_management": {"clear_thinking_20251015": {"supported": true},
+                 "compact_20260112": {"supported": true}, "supported": true},
+               "effort": {"high": {"supported": true}, "low": {"supported": true},
+                 "max": {"supported": true}, "medium": {"supported": true}, "supported": true},
+               "image_input": {"supported": true}, "pdf_input": {"supported": true},
+               "structured_outputs": {"supported": true},
+               "thinking": {"supported": true, "types": {
+                 "adaptive": {"supported": true}, "enabled": {"supported": true}}}}},
+            {"type": "model", "id": "claude-haiku-4-5", "display_name": "Claude Haiku 4.5",
+             "created_at": "1970-01-01T00:00:00Z", "max_input_tokens": 0, "max_tokens": 0,
+             "capabilities": null}
+        ], "has_more": false, "first_id": "claude-sonnet-4-6", "last_id": "claude-haiku-4-5"});
+        let (models, next) = page(Format::Anthropic, &list);
+        assert_eq!(next, None);
+        let row = capability::claude("claude-sonnet-4-6");
+        assert!(row.thinking.disabled, "as the table has it");
+        let told = models[0].claude(row);
+        assert_eq!(told.thinking, row.thinking);
+        assert_eq!((told.max_output, told.efforts.len()), (128_000, 4));
+        let row = capability::claude("claude-haiku-4-5");
+        assert_eq!(models[1].claude(row), row);
+        assert_eq!(models[1].created, 0);
+    }
+
     #[test]
     fn gemini_lists_what_can_chat_or_embed() {
         let (models, next) = page(
@@ -278,13 +332,15 @@ mod tests {
             &json!({"models": [
                 {"name": "models/gemini-9", "inputTokenLimit": 5, "outputTokenLimit": 6,
                  "thinking": false, "supportedGenerationMethods": ["generateContent"]},
-                {"name": "models/embed", "supportedGenerationMethods": ["embedContent"]},
-                {"name": "models/veo", "supportedGenerationMethods": ["predictLongRunning"]}
+                {"name": "models/embed", "inputTokenLimit": 2048, "outputTokenLimit": 1,
+                 "supportedGenerationMethods": ["embedContent", "countTextTokens"]},
+                {"name": "models/imagen", "supportedGenerationMethods": ["predict"]}
             ], "nextPageToken": "p/2"}),
         );
         assert_eq!(next.as_deref(), Some("p/2"));
-        let ids: Vec<_> = models.iter().map(|model| model.id.as_str()).collect();
-        assert_eq!(ids, ["gemini-9", "embed"]);
+        assert_eq!(models.len(), 2);
+        assert_eq!(models[0].id, "gemini-9");
+        assert_eq!(models[1].id, "embed");
         let row = capability::gemini("gemini-2.5-pro");
         assert_eq!(models[0].gemini(row).thinking, GeminiThinking::None);
         assert!(url(Format::Gemini, "http://a", Some("p/2")).ends_with("&pageToken=p%2F2"));

@@ -27,13 +27,17 @@ pub fn ask(
         Ok(body) => body,
         Err(problem) => return refuse_body(config, call, &problem, record),
     };
-    record.keep_request(&body);
     match request(state, &call, key, &body) {
         Ok(request) => {
             drop(body);
+            // With what the query says.
+            record.keep_request(&request);
             converse(state, call, job, key, record, &request);
         }
-        Err(error) => refuse(call, &error, record),
+        Err(error) => {
+            record.keep_request(&body);
+            refuse(call, &error, record);
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::answer::Answered;
 use super::caller::{Caller, Unfinished};
-use super::{converse, dry_run, outline, refuse, refuse_body, run};
+use super::{converse, dry_run, outline, refuse, refuse_body, run, tell};
 use crate::config::{ClientKey, Upstream};
 use crate::desk::Job;
 use crate::dialect::Dialect;
@@ -112,10 +112,7 @@ fn several(
     };
     if dry_run::is_asked(&call) {
         return match outline(state, &heads[0], targets, &call.id) {
-            Ok(reply) => {
-                record.status = reply.status;
-                call.reply(reply);
-            }
+            Ok(reply) => tell(call, reply, record),
             Err(error) => refuse(call, &error, record),
         };
     }
@@ -148,7 +145,10 @@ fn several(
             Dialect::Completions,
             None,
         );
-        record.absorb(&part);
+        if outcome.is_ok() {
+            part.answered();
+        }
+        record.absorb(part);
         let answer = match outcome {
             Ok(Answered::Whole(body)) => serde_json::from_slice(&body).unwrap_or(Value::Null),
             Ok(Answered::Streamed) => Value::Null,
@@ -159,7 +159,9 @@ fn several(
             stream.announce(lines.clone());
             record.first_byte.get_or_insert(record.begun.millis());
             // A caller who has gone is seen by the timer thread, and ends the next attempt.
-            let _ = stream.send(&events(&answers, complete.include_usage));
+            let events = events(&answers, complete.include_usage);
+            record.keep_answer(&events);
+            let _ = stream.send(&events);
         }
         route_lines = lines;
     }
@@ -175,6 +177,7 @@ fn several(
         end = event(&usage);
     }
     end.extend_from_slice(b"data: [DONE]\n\n");
+    record.keep_answer(&end);
     let _ = stream.end(&end, "");
     caller.finish(Ok(Answered::Streamed), &route_lines, record);
 }

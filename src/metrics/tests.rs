@@ -38,6 +38,7 @@ fn gauges() -> Gauges {
         connections: 2,
         leaked: 0,
         draining: false,
+        reloaded: true,
         pools: vec![PoolGauges::new("up", &pool, Instant::now())],
     }
 }

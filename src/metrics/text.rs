@@ -22,6 +22,8 @@ pub struct Gauges {
     /// Requests whose body was over the limit and whose memory was given up.
     pub leaked: u64,
     pub draining: bool,
+    /// The last reload of the configuration worked, or there was none.
+    pub reloaded: bool,
     pub pools: Vec<PoolGauges>,
 }
 
@@ -87,14 +89,14 @@ impl Metrics {
         };
         gauge(
             &mut out,
-            "weir_chats_running",
-            "Chat requests in the works, streams included.",
+            "weir_exchanges_running",
+            "Requests to upstreams in the works, streams included.",
             gauges.chats as f64,
         );
         gauge(
             &mut out,
-            "weir_chats_max",
-            "Chat requests that may be in the works at once.",
+            "weir_exchanges_max",
+            "Requests to upstreams that may be in the works at once.",
             gauges.max_chats as f64,
         );
         gauge(
@@ -108,6 +110,12 @@ impl Metrics {
             "weir_draining",
             "1 while the gateway is shutting down.",
             f64::from(u8::from(gauges.draining)),
+        );
+        gauge(
+            &mut out,
+            "weir_config_last_reload_successful",
+            "0 while the configuration that runs is older than the last attempt to reload it.",
+            f64::from(u8::from(gauges.reloaded)),
         );
         out.family(
             "weir_requests_leaked_total",

@@ -228,6 +228,7 @@ impl<'r, 'w> Relay<'r, 'w> {
                 false => out.extend_from_slice(&piece[..count]),
             }
             tail.push(&piece[..count]);
+            self.record.keep_answer(&piece[..count]);
             if over {
                 self.record.usage = tail.usage();
                 self.record.spend(&self.state.limits);

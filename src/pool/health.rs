@@ -24,6 +24,8 @@ pub struct Health {
     avoid_until: Option<Instant>,
     pub last_error: Option<String>,
     pub last_error_at: Option<Instant>,
+    /// Attempts in a row at which the upstream was in trouble or gave no answer.
+    pub misses: u32,
 }
 
 /// Models that are remembered per key. Beyond it the one that is usable soonest is forgotten: the
@@ -81,9 +83,18 @@ impl Health {
             self.key = None;
         }
         self.avoid_until = None;
+        self.misses = 0;
     }
 
     pub fn failed(&mut self, model: &str, failure: &Failure, ceiling: Duration, now: Instant) {
+        match failure.class {
+            Class::Server | Class::Transport => self.misses = self.misses.saturating_add(1),
+            // The upstream has spoken, whatever it said.
+            Class::RequestFault | Class::ModelMissing | Class::KeyBad | Class::RateLimit => {
+                self.misses = 0;
+            }
+            Class::Ended | Class::CallerGone => {}
+        }
         let cool_down = failure.class.cool_down();
         if cool_down != CoolDown::None {
             self.last_error_at = Some(now);

@@ -72,6 +72,38 @@ pub fn allow_origin(config: &Config, call: &mut Call<'_>) {
     );
 }
 
+/// Refuses what another page sends on its own account. That it may not read the answer does not
+/// keep a browser from sending: a form or a fetch without CORS would spend the owner's quota, or
+/// end rests. A browser always tells the page's origin with what is not just looked at.
+pub fn fend_off(config: &Config, call: &Call<'_>) -> Result<(), ApiError> {
+    if !config.client_keys.is_empty() || config.open {
+        return Ok(());
+    }
+    match call.header("origin") {
+        Some(origin) if is_foreign(origin, call.header("host")) => Err(ApiError::new(
+            403,
+            "without client keys this gateway is not for pages of other machines",
+        )
+        .with_code("origin_not_allowed")),
+        _ => Ok(()),
+    }
+}
+
+/// Another machine's page, or one that hides whose it is. Programs that are built of pages have
+/// schemes of their own, and pages that came through the same proxy have weir's own host.
+fn is_foreign(origin: &str, host: Option<&str>) -> bool {
+    let of_page = origin
+        .strip_prefix("http://")
+        .or_else(|| origin.strip_prefix("https://"));
+    match of_page {
+        // Proxies may leave the port out.
+        Some(page) => {
+            !is_local_origin(origin) && Some(without_port(page)) != host.map(without_port)
+        }
+        None => origin == "null",
+    }
+}
+
 fn is_local_origin(origin: &str) -> bool {
     let Some(host) = origin
         .strip_prefix("http://")
@@ -79,12 +111,9 @@ fn is_local_origin(origin: &str) -> bool {
     else {
         return false;
     };
-    let host = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        // No port, or the colons of an IPv6 address.
-        _ => host,
-    };
-    matches!(host, "localhost" | "127.0.0.1" | "[::1]")
+    let host = without_port(host);
+    // Browsers ask nobody for names below `localhost`; some desktop programs have one.
+    matches!(host, "localhost" | "127.0.0.1" | "[::1]") || host.ends_with(".localhost")
 }
 
 /// Allows what the page asks to send: the SDKs add headers of their own, and new ones now and then.
@@ -104,9 +133,35 @@ pub fn preflight(call: &Call<'_>) -> Reply {
         .with("Access-Control-Max-Age", 600)
 }
 
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        // No port, or the colons of an IPv6 address.
+        _ => host,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pages_of_elsewhere_are_foreign() {
+        let host = Some("llm.example:8080");
+        for origin in ["https://evil.example", "null", "http://a.llm.example:8080"] {
+            assert!(is_foreign(origin, host), "{origin}");
+            assert!(is_foreign(origin, None), "{origin}");
+        }
+        for origin in [
+            "http://localhost:3000",
+            "http://llm.example:8080",
+            "https://llm.example",
+            "chrome-extension://abc",
+            "app://obsidian.md",
+        ] {
+            assert!(!is_foreign(origin, host), "{origin}");
+        }
+    }
 
     #[test]
     fn only_pages_of_this_machine_are_local() {
@@ -116,12 +171,14 @@ mod tests {
             "https://127.0.0.1:8443",
             "http://[::1]:1",
             "http://[::1]",
+            "http://tauri.localhost",
         ] {
             assert!(is_local_origin(origin), "{origin}");
         }
         for origin in [
             "null",
             "http://localhost.example",
+            "http://notlocalhost",
             "http://example:127.0.0.1",
             "http://evil.example",
             "file://",

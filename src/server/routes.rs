@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tiny_http::Method;
 
-use super::admission::{allow_origin, client_key, preflight};
+use super::admission::{allow_origin, client_key, fend_off, preflight};
 use super::{Gateway, State};
 use crate::config::Config;
 use crate::desk::Job;
@@ -21,6 +21,7 @@ use crate::passthrough;
 use crate::query::decode_percent;
 use crate::record::Record;
 use crate::reply::Reply;
+use crate::request_log::Transcript;
 use crate::status;
 
 /// What a request asks for.
@@ -185,6 +186,15 @@ pub fn answer(
     if let Some(key) = key {
         record.client.clone_from(&key.name);
     }
+    let acts = endpoint.is_exchange() || endpoint == Endpoint::Reset;
+    if acts && let Err(error) = fend_off(config, &call) {
+        return refuse(call, endpoint, &error, record);
+    }
+    // Not before: whoever has no key could push everything else out of the log.
+    if state.request_log.is_some() && endpoint.is_exchange() {
+        let route = format!("{} {}", call.method, call.path);
+        record.transcript = Some(Box::new(Transcript::new(route)));
+    }
     // Before the headers, so that they tell what is left after this request.
     let ticket = match key.filter(|_| endpoint.is_exchange()) {
         Some(key) => state.limits.admit(key),
@@ -272,7 +282,7 @@ pub fn answer(
     call.reply(reply);
 }
 
-/// A place among the chats that may run at once.
+/// A place among the exchanges that may run at once.
 struct Seat(Arc<AtomicUsize>);
 
 impl Seat {
@@ -297,6 +307,11 @@ fn note(error: &ApiError, record: &mut Record) {
 fn refuse(call: Call<'_>, endpoint: Endpoint, error: &ApiError, record: &mut Record) {
     note(error, record);
     let mut reply = call.refusal(error);
+    record.keep_answer(&reply.body);
+    if error.kind == "insufficient_quota" {
+        // The day is not over soon.
+        reply = reply.with("x-should-retry", "false");
+    }
     if error.status == 401 {
         let page = call.header("accept").is_some_and(status::wants_page);
         let way = match endpoint {
@@ -344,6 +359,7 @@ fn metrics(gateway: &Gateway, state: &State) -> Reply {
         connections: gateway.watch.connections(),
         leaked: inbound::leaked(),
         draining: gateway.draining.load(Ordering::Relaxed),
+        reloaded: gateway.reload_error.lock().is_none(),
         pools: pools
             .map(|(upstream, pool)| PoolGauges::new(&upstream.name, pool, now))
             .collect(),
@@ -362,6 +378,7 @@ fn status(gateway: &Gateway, state: &State, accept: Option<&str>) -> Reply {
         max_exchanges: gateway.max_chats,
         connections: gateway.watch.connections(),
         config_since: state.since,
+        reload_error: gateway.reload_error.lock().clone(),
     };
     let status = status::collect(&state.config, &state.pools, &gateway.ledger, &around);
     status.reply(accept)

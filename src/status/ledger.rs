@@ -1,4 +1,4 @@
-//! `Ledger`: what the chats of today and of the last hour came to. In memory, within bounds.
+//! `Ledger`: what the requests of today and of the last hour came to. In memory, within bounds.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::clock;
 use crate::metrics::Names;
-use crate::record::Record;
+use crate::record::{Asked, Record};
 
 /// Requests that are remembered one by one.
 const RECENT: usize = 100;
@@ -99,7 +99,7 @@ pub struct Reading {
 }
 
 impl Ledger {
-    /// Books a chat that has ended.
+    /// Books a request that has ended.
     pub fn note(&self, record: &Record, names: &Names) {
         self.book(record, names.label(&record.model), clock::unix_seconds());
     }
@@ -115,16 +115,17 @@ impl Ledger {
         let recent = recent(record, now);
         let mut book = self.0.lock();
         book.turn(now);
+        let place = |asked: &Asked| (asked.upstream.clone(), asked.key.clone());
         if let Some((last, before)) = record.asked.split_last() {
-            add(&mut book.keys, last.clone(), &one);
+            add(&mut book.keys, place(last), &one);
             // Keys that were asked in vain have failed, whoever answered in the end.
-            for key in before {
-                let missed = Sum {
+            for asked in before {
+                let other = Sum {
                     requests: 1,
-                    failed: 1,
+                    failed: u64::from(!asked.answered),
                     ..Sum::default()
                 };
-                add(&mut book.keys, key.clone(), &missed);
+                add(&mut book.keys, place(asked), &other);
             }
         }
         add(&mut book.models, model.to_owned(), &one);
@@ -308,7 +309,8 @@ mod tests {
         let ledger = Ledger::default();
         let mut record = record(200);
         for number in 0..COUNTED + 500 {
-            record.asked = vec![("up".into(), format!("k{number}"))];
+            record.asked.clear();
+            record.attempt("up", &format!("k{number}"));
             record.model = "long".repeat(1000);
             ledger.book(&record, &format!("m{number}"), DAY + number as u64);
         }

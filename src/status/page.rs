@@ -35,35 +35,16 @@ pub fn esc(text: &str) -> String {
 
 /// Where the configuration came from, and how long ago.
 pub fn config(status: &Status) -> String {
-    let age = words::span(status.config.age_seconds);
-    match &status.config.file {
-        Some(file) => {
-            let changed = if status.config.changed {
-                "; the file was changed since, SIGHUP reads it again"
-            } else {
-                ""
-            };
-            format!("config {} read {age} ago{changed}", file.display())
-        }
-        None => format!("config from the environment, read {age} ago"),
-    }
-}
-
-impl KeyStatus {
-    /// What the key is doing, in a word or two.
-    pub fn state(&self) -> &'static str {
-        let rests = || self.cooling.iter().filter(|rest| !rest.harmless);
-        if rests().any(|rest| rest.model.is_none()) {
-            "resting"
-        } else if rests().next().is_some() {
-            "resting for a model"
-        } else if self.free == 0 {
-            "all slots taken"
-        } else if self.free < self.slots {
-            "in use"
-        } else {
-            "ready"
-        }
+    let config = &status.config;
+    let age = words::span(config.age_seconds);
+    let since = match (&config.reload_error, config.changed) {
+        (Some(error), _) => format!("; the last reload failed: {error}"),
+        (None, true) => "; the file was changed since, SIGHUP reads it again".to_owned(),
+        (None, false) => String::new(),
+    };
+    match &config.file {
+        Some(file) => format!("config {} read {age} ago{since}", file.display()),
+        None => format!("config from the environment, read {age} ago{since}"),
     }
 }
 
@@ -110,7 +91,7 @@ fn verdict(out: &mut String, status: &Status, class: &str) {
     };
     let _ = write!(
         out,
-        "<p class=\"dim\">{} of {} chats running, {waiting}.</p>",
+        "<p class=\"dim\">{} of {} requests running, {waiting}.</p>",
         status.exchanges, status.max_exchanges
     );
     let mut any = false;
@@ -134,9 +115,27 @@ fn verdict(out: &mut String, status: &Status, class: &str) {
             esc(&rest.why)
         );
     }
+    for (upstream, key) in status.failing() {
+        if !any {
+            out.push_str("<ul>");
+            any = true;
+        }
+        let _ = write!(
+            out,
+            "<li><b>{}</b> of <b>{}</b> fails: <b>{}</b> attempts in a row, the last {} ago<p>{}</p></li>",
+            esc(&key.name),
+            esc(&upstream.name),
+            key.failures_in_a_row,
+            words::span(key.last_error_seconds.unwrap_or(0)),
+            esc(key.last_error.as_deref().unwrap_or_default())
+        );
+    }
     if any {
+        out.push_str("</ul>");
+    }
+    if status.rests().next().is_some() {
         out.push_str(
-            "</ul><p class=\"dim\">Rests end by themselves; <code>POST /status/reset</code> ends all of them now.</p>",
+            "<p class=\"dim\">Rests end by themselves; <code>POST /status/reset</code> ends all of them now.</p>",
         );
     }
     out.push_str("</section>\n");
@@ -247,7 +246,7 @@ fn keys(out: &mut String, status: &Status) {
             let state = key.state();
             let tone = match state {
                 "ready" | "in use" => "good",
-                "resting" => "bad",
+                "resting" | "failing" => "bad",
                 _ => "warn",
             };
             table.raw(&format!("<span class=\"tag {tone}\">{state}</span>"));

@@ -52,6 +52,7 @@ fn around() -> Around {
         max_exchanges: 64,
         connections: 3,
         config_since: SystemTime::now(),
+        reload_error: None,
     }
 }
 
@@ -143,6 +144,64 @@ fn a_model_that_a_key_does_not_serve_is_no_trouble() {
     let status = collect(&config, &pools, &Ledger::default(), &around());
     assert_eq!(status.health, Health::Fine);
     assert_eq!(status.upstreams[1].keys[0].cooling.len(), 1);
+}
+
+#[test]
+fn an_upstream_that_does_not_answer_is_seen_at_one_look() {
+    let config = config();
+    let pools = pools(&config);
+    let now = |status: &Status| text::text(status);
+    fail(&pools[1], "gpt-5", 503, "once");
+    let status = collect(&config, &pools, &Ledger::default(), &around());
+    assert_eq!(status.health, Health::Fine, "one is a mishap");
+    assert_eq!(status.upstreams[1].keys[0].state(), "ready");
+    for _ in 0..3 {
+        fail(&pools[1], "gpt-5", 502, "connection refused <b>");
+    }
+    let mut status = collect(&config, &pools, &Ledger::default(), &around());
+    assert_eq!(status.health, Health::Limited);
+    assert_eq!(status.summary, "Serving, but 1 of 3 keys fails.");
+    assert_eq!(status.upstreams[1].keys[0].state(), "failing");
+    let line = "  key none of box fails: 4 attempts in a row, the last 0 s ago: 502 connection refused <b>";
+    assert!(now(&status).contains(line), "{}", now(&status));
+    let page = page::page(&status);
+    assert!(page.contains("<b>none</b> of <b>box</b> fails: <b>4</b> attempts in a row"));
+    assert!(page.contains("<span class=\"tag bad\">failing</span>"));
+    assert!(!page.contains("Rests end by themselves"));
+    let json = serde_json::to_value(&status).unwrap();
+    assert_eq!(json["upstreams"][1]["keys"][0]["failures_in_a_row"], 4);
+
+    // Long ago it is no trouble of today, but nothing to rely on either.
+    status.upstreams[1].keys[0].last_error_seconds = Some(LOOKED_AT_SECONDS + 1);
+    assert_eq!(status.upstreams[1].keys[0].state(), "failed last");
+    assert!(
+        judge(&status.upstreams, &[], false, 0)
+            .1
+            .starts_with("Fine")
+    );
+
+    // That a request is at fault is an answer as well.
+    fail(&pools[1], "gpt-5", 400, "no such field");
+    let status = collect(&config, &pools, &Ledger::default(), &around());
+    assert_eq!(status.upstreams[1].keys[0].state(), "ready");
+    assert_eq!(status.health, Health::Fine);
+}
+
+#[test]
+fn where_nothing_answers_it_is_down() {
+    let config = config();
+    let pools = pools(&config);
+    for _ in 0..2 {
+        fail(&pools[1], "gpt-5", 502, "connection refused");
+    }
+    fail(&pools[0], "gemini-2.5-pro", 401, "wrong key");
+    fail(&pools[0], "gemini-2.5-pro", 401, "wrong key");
+    let status = collect(&config, &pools, &Ledger::default(), &around());
+    assert_eq!(status.health, Health::Down);
+    assert_eq!(
+        status.summary,
+        "Nothing answers: 1 of 3 keys fails and 2 of 3 keys rest."
+    );
 }
 
 #[test]

@@ -27,12 +27,23 @@ pub fn text(status: &Status) -> String {
             printable(&rest.why)
         );
     }
+    for (upstream, key) in status.failing() {
+        let _ = writeln!(
+            out,
+            "  key {} of {} fails: {} attempts in a row, the last {} ago: {}",
+            key.name,
+            upstream.name,
+            key.failures_in_a_row,
+            words::span(key.last_error_seconds.unwrap_or(0)),
+            printable(key.last_error.as_deref().unwrap_or_default())
+        );
+    }
     let _ = writeln!(
         out,
-        "\nweir {}, up {}; {}\nchats {} of {}, {} waiting for a key; {} connections; now {} UTC\n",
+        "\nweir {}, up {}; {}\n{} of {} requests running, {} waiting for a key; {} connections; now {} UTC\n",
         status.version,
         words::span(status.uptime_seconds),
-        super::page::config(status),
+        printable(&super::page::config(status)),
         status.exchanges,
         status.max_exchanges,
         status.waiting,
@@ -56,7 +67,7 @@ pub fn text(status: &Status) -> String {
         for key in &upstream.keys {
             let error = key.last_error.as_deref().map(|error| {
                 let ago = key.last_error_seconds.unwrap_or(0);
-                let error: String = printable(error).chars().take(60).collect();
+                let error: String = printable(error).chars().take(160).collect();
                 format!("{} ago: {error}", words::span(ago))
             });
             let mut row = vec![

@@ -59,6 +59,11 @@ struct Connection {
     looked: u64,
 }
 
+/// How long a head may take where a body may take `body_wait`.
+pub fn head_wait(body_wait: Duration) -> Duration {
+    body_wait.min(Duration::from_millis(HEAD_MS))
+}
+
 #[derive(Debug)]
 pub struct Connections {
     known: HashMap<SocketAddr, Connection>,
@@ -80,7 +85,7 @@ impl Connections {
         Connections {
             known: HashMap::new(),
             limit,
-            head_ms: clock::millis(head_wait).min(HEAD_MS),
+            head_ms: clock::millis(head_wait),
         }
     }
 

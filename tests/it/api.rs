@@ -118,6 +118,10 @@ fn several_prompts_are_several_chats() {
     assert_eq!(body_of["usage"]["total_tokens"], 3 * 18);
     let log = weir.wait_log("endpoint=completions", LIMIT);
     assert!(log.contains("attempts=4"), "{log}");
+    let status = weir.idle(LIMIT);
+    let today = &status["upstreams"][0]["keys"][0]["today"];
+    let counts = (&today["requests"], &today["failed"]);
+    assert_eq!(counts, (&json!(4), &json!(1)), "each is one to the key");
 
     let mut body = body;
     body["stream"] = json!(true);

@@ -67,6 +67,7 @@ fn a_key_is_held_to_its_requests_and_told_what_is_left() {
     let answer = with(&weir, "key-day");
     assert_eq!(answer.status, 429);
     assert_eq!(error_of(&answer)["code"], "insufficient_quota");
+    assert_eq!(answer.header("x-should-retry"), Some("false"));
     assert!(number(&answer, "retry-after") <= 86_400);
     assert_eq!(upstream.count(), 4);
 }

@@ -88,7 +88,126 @@ fn a_list_that_is_none_is_told_once_and_changes_nothing() {
         _ => Format::OpenAi.answer(request, &["hi"]),
     });
     let weir = Weir::start(&settings(&upstream.url(), &["k"]));
-    weir.wait_log("gave no model list", LIMIT);
+    weir.wait_log("gave no model list (the list is no JSON)", LIMIT);
     assert_eq!(ids(&weir), ["gpt-5"]);
     assert_eq!(weir.ask(&chat("gpt-4o-mini", false)).status, 200);
+}
+
+/// Both vendors that have pages, in the shape of their own lists.
+#[test]
+fn lists_in_pages_are_read_to_their_end() {
+    let claude = Upstream::start(|request| {
+        assert_eq!(request.header("anthropic-version"), Some("2023-06-01"));
+        let model = |id: &str| {
+            json!({"type": "model", "id": id, "display_name": id, "max_tokens": 64_000,
+                "created_at": "2026-02-17T00:00:00Z", "max_input_tokens": 200_000})
+        };
+        let page = match request.path.as_str() {
+            "/v1/models?limit=1000" => json!({"data": [model("claude-a"), model("claude-b")],
+                "has_more": true, "first_id": "claude-a", "last_id": "claude-b"}),
+            "/v1/models?limit=1000&after_id=claude-b" => json!({"data": [model("claude-c")],
+                "has_more": false, "first_id": "claude-c", "last_id": "claude-c"}),
+            other => panic!("{other}"),
+        };
+        Reply::json(200, &page)
+    });
+    let gemini = Upstream::start(|request| {
+        let model = |id: &str, method: &str| {
+            json!({"name": format!("models/{id}"), "version": "001", "displayName": id,
+                "inputTokenLimit": 1_048_576, "outputTokenLimit": 65_536,
+                "supportedGenerationMethods": [method, "countTokens"], "temperature": 1,
+                "maxTemperature": 2, "topP": 0.95, "topK": 64, "thinking": true})
+        };
+        let page = match request.path.as_str() {
+            "/v1beta/models?pageSize=1000" => json!({"models":
+                [model("gemini-a", "generateContent"), model("veo", "predictLongRunning")],
+                "nextPageToken": "Ch=/x"}),
+            "/v1beta/models?pageSize=1000&pageToken=Ch%3D%2Fx" => json!({"models":
+                [model("text-embedding-004", "embedContent")]}),
+            other => panic!("{other}"),
+        };
+        Reply::json(200, &page)
+    });
+    let upstream = |name, format, url: &str| {
+        let mut upstream = crate::weir::upstream(name, format, url, &["k"]);
+        upstream["discover"] = json!(true);
+        upstream
+    };
+    let weir = Weir::start(&json!({"upstreams": [
+        upstream("claude", Format::Anthropic, &claude.url()),
+        upstream("gemini", Format::Gemini, &gemini.url()),
+    ]}));
+    let all = until(LIMIT, "both lists", || {
+        let all = ids(&weir);
+        let both = ["claude-c", "text-embedding-004"];
+        both.iter()
+            .all(|id| all.contains(&(*id).to_owned()))
+            .then_some(all)
+    });
+    for (id, listed) in [
+        ("claude-a", true),
+        ("claude-b", true),
+        ("gemini-a", true),
+        ("veo", false),
+    ] {
+        assert_eq!(all.contains(&id.to_owned()), listed, "{id} in {all:?}");
+    }
+    assert_eq!((claude.count(), gemini.count()), (2, 2));
+    let model = get(weir.addr, "/v1/models/claude-c").json();
+    assert_eq!(model["created"], 1_771_286_400);
+    assert_eq!(model["owned_by"], "anthropic");
+    // Google tells no date.
+    let model = get(weir.addr, "/v1/models/gemini-a").json();
+    assert_eq!(
+        model,
+        json!({"id": "gemini-a", "object": "model", "created": 0, "owned_by": "google",
+            "context_length": 1_048_576, "max_completion_tokens": 65_536})
+    );
+}
+
+/// An upstream that hands out pages for ever, and long ones.
+#[test]
+fn a_list_without_end_is_cut() {
+    let upstream = Upstream::start(|request| {
+        let cursor = request.path.rsplit('=').next().unwrap_or_default();
+        let number: u64 = cursor.parse().unwrap_or(0);
+        let models: Vec<Value> = (0..150)
+            .map(|model| {
+                json!({"name": format!("models/m{number}-{model}"),
+                    "supportedGenerationMethods": ["generateContent"]})
+            })
+            .collect();
+        let next = if number >= 1_000 { 1 } else { number + 1 };
+        Reply::json(
+            200,
+            &json!({"models": models, "nextPageToken": next.to_string()}),
+        )
+    });
+    let mut entry = crate::weir::upstream("gemini", Format::Gemini, &upstream.url(), &["k"]);
+    entry["discover"] = json!(true);
+    let weir = Weir::start(&json!({"upstreams": [entry]}));
+    weir.wait_log("upstream gemini lists 1500 models", LIMIT);
+    assert_eq!(upstream.count(), 10);
+}
+
+#[test]
+fn a_model_of_a_list_has_a_label_of_its_own() {
+    let upstream = Upstream::start(|request| match request.method.as_str() {
+        "GET" => list(),
+        _ => Format::OpenAi.answer(request, &["hi"]),
+    });
+    let weir = Weir::start(&settings(&upstream.url(), &["k"]));
+    until(LIMIT, "the upstream's list", || {
+        ids(&weir).contains(&"house-blend".to_owned()).then_some(())
+    });
+    assert_eq!(weir.ask(&chat("house-blend", false)).status, 200);
+    assert_eq!(weir.ask(&chat("up/house-blend", false)).status, 200);
+    weir.idle(LIMIT);
+    let line = "weir_requests_total{endpoint=\"chat\",model=\"house-blend\",upstream=\"up\",status=\"2xx\"} 2";
+    let metrics = until(LIMIT, "both requests", || {
+        let text = get(weir.addr, "/metrics").text();
+        text.contains("status=\"2xx\"} 2").then_some(text)
+    });
+    assert!(metrics.contains(line), "{metrics}");
+    assert_eq!(weir.status()["models"][0]["name"], "house-blend");
 }

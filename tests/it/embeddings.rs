@@ -76,7 +76,12 @@ fn gemini_embeds_one_text_and_many() {
         up.requests()[2].json()["requests"][0]["model"],
         "models/gemini-embedding-001"
     );
-    weir.idle(LIMIT);
+    let status = weir.idle(LIMIT);
+    let today = &status["upstreams"][0]["keys"][0]["today"];
+    assert_eq!(
+        (&today["requests"], &today["failed"]),
+        (&json!(5), &json!(0))
+    );
 }
 
 #[test]

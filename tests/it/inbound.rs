@@ -116,6 +116,55 @@ fn what_is_not_there_and_what_is_not_allowed() {
     assert_eq!(upstream.count(), 0);
 }
 
+/// A browser sends it, whether the page may read the answer or not.
+#[test]
+fn a_page_of_elsewhere_spends_nothing_where_no_key_is_needed() {
+    let upstream = Upstream::start(|request| Format::OpenAi.answer(request, &["hi"]));
+    let settings = config(Format::OpenAi, &upstream.url(), &["k"]);
+    let weir = Weir::start(&settings);
+    let body = chat("up/gpt-4o-mini", false).to_string();
+    let send = |weir: &Weir, path: &str, origin: &str| {
+        // As a form can send it, without asking beforehand.
+        let headers = [("Origin", origin), ("Content-Type", "text/plain")];
+        ask(weir.addr, "POST", path, &headers, body.as_bytes())
+    };
+    let chats = "/v1/chat/completions";
+    for path in [
+        chats,
+        "/ask?model=up/gpt-4o-mini",
+        "/v1/images/generations",
+        "/status/reset",
+    ] {
+        for origin in ["https://evil.example", "null"] {
+            let answer = send(&weir, path, origin);
+            assert_eq!(answer.status, 403, "{path} of {origin}");
+        }
+    }
+    assert_eq!(
+        error_of(&send(&weir, chats, "null"))["code"],
+        "origin_not_allowed"
+    );
+    assert_eq!(upstream.count(), 0);
+    assert_eq!(send(&weir, chats, "http://localhost:3000").status, 200);
+    assert_eq!(send(&weir, "/status/reset", "http://127.0.0.1").status, 200);
+    let looked = ask(
+        weir.addr,
+        "GET",
+        "/v1/models",
+        &[("Origin", "https://a.example")],
+        b"",
+    );
+    assert_eq!(looked.status, 200);
+
+    // Who has client keys, or says that everybody may, has said who may.
+    let mut open = settings.clone();
+    open["open"] = json!(true);
+    assert_eq!(
+        send(&Weir::start(&open), chats, "https://a.example").status,
+        200
+    );
+}
+
 #[test]
 fn health_is_answered_while_every_worker_streams() {
     let begun = Reply::stream().event(&Format::OpenAi.events(&["x"])[0]);

@@ -95,6 +95,28 @@ fn check_config_tells_everything_at_once_and_leaves() {
 }
 
 #[test]
+fn check_config_shows_what_callers_may_use_and_what_is_kept() {
+    let mut settings = config(Format::OpenAi, "http://127.0.0.1:9", &["k"]);
+    settings["client_keys"] = json!([{"name": "ci", "key": "caller-key-1", "models": ["gpt-*"],
+        "requests_per_minute": 60, "tokens_per_day": 5000}]);
+    settings["request_log"] = json!({"folder": "/var/log/weir", "max_files": 10});
+    settings["upstreams"][0]["discover"] = json!(true);
+    let ended = run(Some(&settings.to_string()), &["--check-config"], &[]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    for line in [
+        "client key ci ***: gpt-*; requests_per_minute 60; tokens_per_day 5000",
+        "request log /var/log/weir: 10 files and 104857600 bytes at most",
+        "  and what its own list of models has, once weir runs",
+    ] {
+        assert!(
+            ended.stdout.lines().any(|told| told == line),
+            "{line} in {}",
+            ended.stdout
+        );
+    }
+}
+
+#[test]
 fn version_and_help_end_with_0() {
     let ended = run(None, &["--version"], &[]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
@@ -123,6 +145,27 @@ fn without_client_keys_only_this_machine_can_connect() {
     let ended = run(Some(&text), &["--listen", "0.0.0.0:0"], &[]);
     assert_eq!(ended.code, Some(2), "{ended:?}");
     assert!(ended.stderr.contains("client_keys"), "{ended:?}");
+}
+
+/// Else an upstream, or a caller, could write lines that look like weir's own.
+#[test]
+fn whatever_an_upstream_says_a_line_of_the_log_is_one_line() {
+    let forged = "oh\n2026-01-01T00:00:00.000Z INFO  [weir::request] id=forged\r\u{1b}[2K";
+    let scripted = Upstream::always(Format::OpenAi.error(400, "bad", forged));
+    let settings = config(Format::OpenAi, &scripted.url(), &["k"]);
+    let weir = Weir::start_with(&settings, &["--verbose"], &[]);
+    assert_eq!(weir.ask(&chat(MODEL, false)).status, 400);
+    let path = "/v1/models/a%0Ab%1b";
+    assert_eq!(get(weir.addr, path).status, 404);
+    let log = weir.wait_log("endpoint=model", LIMIT);
+    assert!(log.contains("DEBUG") && log.contains("id=forged"), "{log}");
+    for line in log.lines() {
+        assert!(
+            line.starts_with("20") && !line.contains(['\r', '\u{1b}']),
+            "{line:?}"
+        );
+        assert!(!line.starts_with("2026-01-01"), "{line:?}");
+    }
 }
 
 #[test]

@@ -276,7 +276,7 @@ fn tool(words: &[&str]) -> Option<Command> {
     match probe.status() {
         Ok(_) => Some(command),
         Err(_) => {
-            println!("skipped: {} is not installed", words[0]);
+            crate::observe::say_skipped(&format!("{} is not installed", words[0]));
             None
         }
     }

@@ -73,7 +73,9 @@ impl Weir {
         let mut command = Command::new(binary());
         command.arg("--config").arg(&file);
         let key = config["client_keys"][0].as_str().map(str::to_string);
-        Weir::spawn(command, arguments, environment, dir, key)
+        // Where the file says where to listen, no argument does.
+        let by_file = config["listen"].is_string();
+        Weir::spawn(command, arguments, environment, dir, key, by_file)
     }
 
     /// With so few file descriptors, soft and hard.
@@ -90,13 +92,13 @@ impl Weir {
         let script = format!("{limit}; exec \"$0\" \"$@\"");
         command.args(["-c", &script]).arg(binary());
         command.arg("--config").arg(&file);
-        Weir::spawn(command, &[], &[], dir, None)
+        Weir::spawn(command, &[], &[], dir, None, false)
     }
 
     /// Without a config file, in an empty folder.
     pub fn start_bare(arguments: &[&str], environment: &[(&str, &str)]) -> Weir {
         let command = Command::new(binary());
-        Weir::spawn(command, arguments, environment, Folder::new(), None)
+        Weir::spawn(command, arguments, environment, Folder::new(), None, false)
     }
 
     fn spawn(
@@ -105,8 +107,9 @@ impl Weir {
         environment: &[(&str, &str)],
         dir: Folder,
         key: Option<String>,
+        by_file: bool,
     ) -> Weir {
-        if !arguments.contains(&"--listen") {
+        if !by_file && !arguments.contains(&"--listen") {
             command.args(["--listen", "127.0.0.1:0"]);
         }
         command
@@ -363,6 +366,8 @@ fn is_idle(status: &Value) -> bool {
 
 /// The address in the line that the process prints, however it is dressed up.
 fn address(line: &str) -> SocketAddr {
+    // This machine is one of all addresses.
+    let line = &line.replace("//0.0.0.0:", "//127.0.0.1:");
     let start = line.find("127.").unwrap_or_default();
     let end = line[start..]
         .find(|sign: char| !sign.is_ascii_digit() && sign != '.' && sign != ':')

@@ -131,10 +131,7 @@ impl<'a> Head<'a> {
         let max_tokens = root.count("max_tokens")?;
         let tools = tools::read_tools(&root)?;
         Ok(Request {
-            model: self.model.clone(),
             messages: messages::read(&root)?,
-            stream: self.stream,
-            include_usage: self.include_usage,
             max_tokens: root.count("max_completion_tokens")?.or(max_tokens),
             temperature: root.number("temperature")?,
             top_p: root.number("top_p")?,

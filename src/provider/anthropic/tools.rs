@@ -155,10 +155,6 @@ impl<'r> Tools<'r> {
         matches!(self.choice, Some(Choice::Any | Choice::Tool(_)))
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.defs.is_empty()
-    }
-
     pub fn marks(&self) -> usize {
         self.defs.iter().filter(|def| def.mark().is_some()).count()
     }

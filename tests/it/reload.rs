@@ -1,0 +1,148 @@
+//! What SIGHUP changes, and what it must not.
+
+use std::fs;
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+
+use crate::client::{ask, chat, get};
+use crate::upstream::{Format, Upstream};
+use crate::wait::{LIMIT, until};
+use crate::weir::{Weir, config};
+
+const MODEL: &str = "up/gpt-4o-mini";
+
+fn answering() -> Upstream {
+    Upstream::start(|request| Format::OpenAi.answer(request, &["hi"]))
+}
+
+/// Writes the file anew and has it read.
+fn reload(weir: &Weir, settings: &Value) {
+    fs::write(weir.config_file(), settings.to_string()).unwrap();
+    weir.signal(libc::SIGHUP);
+}
+
+fn with(addr: SocketAddr, key: &str) -> u16 {
+    let bearer = format!("Bearer {key}");
+    let body = chat(MODEL, false).to_string();
+    let headers = [("Authorization", bearer.as_str())];
+    let path = "/v1/chat/completions";
+    ask(addr, "POST", path, &headers, body.as_bytes()).status
+}
+
+#[test]
+fn an_address_that_others_can_reach_is_never_opened_by_a_reload() {
+    let upstream = answering();
+    let mut settings = config(Format::OpenAi, &upstream.url(), &["k"]);
+    settings["listen"] = json!("0.0.0.0:0");
+    settings["client_keys"] = json!(["caller-key-1"]);
+    let weir = Weir::start(&settings);
+    let addr = weir.addr;
+    assert_eq!(with(addr, "wrong"), 401);
+
+    // Fine for a start, but the socket that is open stays the one that it is.
+    settings["listen"] = json!("127.0.0.1:8080");
+    settings.as_object_mut().unwrap().remove("client_keys");
+    reload(&weir, &settings);
+    let log = weir.wait_log("configuration not reloaded", LIMIT);
+    assert!(
+        log.contains("other machines can reach http://0.0.0.0:"),
+        "{log}"
+    );
+    assert_eq!(with(addr, "wrong"), 401);
+    assert_eq!(with(addr, "caller-key-1"), 200);
+
+    settings["open"] = json!(true);
+    reload(&weir, &settings);
+    weir.wait_log("configuration reloaded", LIMIT);
+    assert_eq!(with(addr, "wrong"), 200, "it was asked for");
+}
+
+#[test]
+fn what_only_a_restart_changes_is_told() {
+    let upstream = answering();
+    let mut settings = config(Format::OpenAi, &upstream.url(), &["k"]);
+    settings["body_wait_ms"] = json!(20_000);
+    let weir = Weir::start(&settings);
+    // The time for heads stays at its own 10 s, so nothing is left for a restart.
+    settings["body_wait_ms"] = json!(30_000);
+    reload(&weir, &settings);
+    let log = weir.wait_log("configuration reloaded", LIMIT);
+    assert!(!log.contains("with a restart only"), "{log}");
+
+    settings["body_wait_ms"] = json!(2_000);
+    settings["workers"] = json!(65);
+    settings["max_connections"] = json!(1023);
+    settings["write_timeout_ms"] = json!(29_999);
+    reload(&weir, &settings);
+    let log = until(LIMIT, "the second reload", || {
+        let log = weir.log();
+        (log.matches("configuration reloaded").count() == 2).then_some(log)
+    });
+    for name in ["workers", "max_connections", "write_timeout_ms"] {
+        let told = format!("`{name}` changes with a restart only");
+        assert!(log.contains(&told), "{name}: {log}");
+    }
+    let told = "`body_wait_ms` holds for bodies at once, for the heads of requests with a restart";
+    assert!(log.contains(told), "{log}");
+}
+
+#[test]
+fn a_limit_that_a_reload_brings_begins_full() {
+    let upstream = answering();
+    let mut settings = config(Format::OpenAi, &upstream.url(), &["k"]);
+    settings["client_keys"] = json!([{"name": "ci", "key": "caller-key-1", "concurrent": 100}]);
+    let weir = Weir::start(&settings);
+    // What was used while nothing limited it is not held against it.
+    for _ in 0..5 {
+        assert_eq!(with(weir.addr, "caller-key-1"), 200);
+    }
+    settings["client_keys"][0]["requests_per_minute"] = json!(2);
+    settings["client_keys"][0]["tokens_per_minute"] = json!(1000);
+    reload(&weir, &settings);
+    weir.wait_log("configuration reloaded", LIMIT);
+    assert_eq!(with(weir.addr, "caller-key-1"), 200);
+    assert_eq!(with(weir.addr, "caller-key-1"), 200);
+    assert_eq!(with(weir.addr, "caller-key-1"), 429);
+
+    // A higher one is what there is to use from then on.
+    settings["client_keys"][0]["requests_per_minute"] = json!(600);
+    reload(&weir, &settings);
+    until(LIMIT, "the higher limit", || {
+        (with(weir.addr, "caller-key-1") == 200).then_some(())
+    });
+}
+
+#[test]
+fn a_reload_that_failed_is_seen_until_one_works() {
+    let upstream = answering();
+    let settings = config(Format::OpenAi, &upstream.url(), &["k"]);
+    let weir = Weir::start(&settings);
+    let metric = |value: &str| {
+        let line = format!("\nweir_config_last_reload_successful {value}\n");
+        get(weir.addr, "/metrics").text().contains(&line)
+    };
+    assert!(metric("1"));
+    assert_eq!(weir.status()["config"]["reload_error"], Value::Null);
+
+    let mut broken = settings.clone();
+    broken["colour"] = json!("red");
+    reload(&weir, &broken);
+    weir.wait_log("configuration not reloaded", LIMIT);
+    let told = until(LIMIT, "the status to tell", || {
+        let told = weir.status()["config"]["reload_error"].clone();
+        told.is_string().then_some(told)
+    });
+    assert!(
+        told.as_str().unwrap().contains("colour: unknown key"),
+        "{told}"
+    );
+    assert!(metric("0"));
+    let text = get(weir.addr, "/status").text();
+    assert!(text.contains("the last reload failed: "), "{text}");
+    assert!(!text.contains("SIGHUP reads it again"), "{text}");
+
+    reload(&weir, &settings);
+    until(LIMIT, "a reload that works", || metric("1").then_some(()));
+    assert_eq!(weir.status()["config"]["reload_error"], Value::Null);
+}
