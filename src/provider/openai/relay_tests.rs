@@ -195,6 +195,36 @@ fn a_usage_of_our_own_chunk_tells_all_that_the_server_told() {
 }
 
 #[test]
+fn of_doubled_members_the_last_counts_as_for_callers() {
+    let whole = [&chunk(ROLE, "null"), &chunk("{}", "\"stop\""), DONE].concat();
+    for (member, doubled) in [
+        ("\"choices\":[{", "\"choices\":[],\"choices\":[{"),
+        (
+            "\"finish_reason\":\"stop\"",
+            "\"finish_reason\":null,\"finish_reason\":\"stop\"",
+        ),
+        (
+            "\"delta\":",
+            "\"delta\":{\"role\":\"assistant\"},\"delta\":",
+        ),
+        ("\"index\":0", "\"index\":7,\"index\":0"),
+        (
+            "\"role\":\"assistant\"",
+            "\"role\":null,\"role\":\"assistant\"",
+        ),
+    ] {
+        let stream = whole.replace(member, doubled);
+        assert_ne!(stream, whole);
+        assert_eq!(mended(&stream, false), whole, "{member}");
+    }
+    // The answer that would have ended here goes on for every parser.
+    let end = chunk("{}", "\"stop\"").replace("}]}", "}],\"choices\":[]}");
+    let out = mended(&[&chunk(ROLE, "null"), &end, DONE].concat(), false);
+    let ended = [&chunk("{}", "\"stop\""), DONE].concat();
+    assert!(out.ends_with(&ended), "{out}");
+}
+
+#[test]
 fn an_emoji_in_two_chunks_is_one_again() {
     let text = |text: &str| chunk(&format!("{{\"content\":\"{text}\"}}"), "null");
     let stream = |first: &str, second: &str| {
