@@ -155,6 +155,8 @@ pub struct Upstream {
     pub slots: usize,
     /// Patterns of the models it serves.
     pub models: Vec<String>,
+    /// Nothing but its name leads to it: it does not count where the only one of a kind is meant.
+    pub by_name_only: bool,
     pub headers: Vec<(String, String)>,
     pub connect: Duration,
     pub first_byte: Duration,
@@ -183,6 +185,7 @@ impl Upstream {
             }],
             slots: table::count_of(Here, "slots"),
             models: owned(format.default_models()),
+            by_name_only: false,
             headers: Vec::new(),
             connect: table::duration(Top, "connect_ms"),
             first_byte: table::duration(Top, "first_byte_ms"),
@@ -269,17 +272,24 @@ impl Config {
             .into_iter()
             .map(|format| demo_upstream(&format!("demo-{}", format.name()), format, addr))
             .collect();
-        Config {
+        let mut config = Config {
             upstreams,
             ..Config::default()
+        };
+        // Its models have names of their own here, which `demo/gpt-5` would only repeat.
+        config.add_demo(addr);
+        if let Some(demo) = config.upstreams.last_mut() {
+            demo.models.clear();
         }
+        config
     }
 
-    /// Puts the demo at `addr` beside the real upstreams, as `demo/gpt-5` and so on.
+    /// Puts the demo at `addr` beside the other upstreams, as `demo/gpt-5`, `demo/cut` and so on.
     pub fn add_demo(&mut self, addr: SocketAddr) {
         let mut upstream = demo_upstream("demo", Format::OpenAi, addr);
         // Exact names, so that they are listed and no pattern leads a real model here.
         upstream.models = models::ids().map(|id| format!("demo/{id}")).collect();
+        upstream.by_name_only = true;
         self.upstreams.push(upstream);
     }
 }

@@ -146,7 +146,7 @@ fn run(
     (outcome, exchange.route_lines)
 }
 
-/// What the first target would be sent.
+/// What would be sent: to the first target whose format has words for the request.
 fn outline(
     state: &State,
     head: &Head<'_>,
@@ -155,26 +155,37 @@ fn outline(
 ) -> Result<Reply, ApiError> {
     let recalled = OnceCell::new();
     let mut encoder = Encoder::new(head, &state.memory, &recalled);
-    let first = targets.first().map(|target| {
+    let mut refused = ApiError::new(503, "no upstream can serve this model now");
+    let mut said = false;
+    for (at, target) in targets.iter().enumerate() {
         let upstream = &state.config.upstreams[target.upstream];
-        encoder.encode(upstream, &target.model)
-    });
-    let Some(encoded) = first.transpose()? else {
-        return Err(ApiError::new(503, "no upstream can serve this model now"));
-    };
-    let accept = upstream::accept(head.stream || encoder.translates());
-    let outline = dry_run::Outline {
-        method: "POST",
-        path: &encoded.path,
-        headers: vec![
-            ("content-type", "application/json"),
-            ("accept", accept),
-            ("x-request-id", id),
-        ],
-        body: Some(&encoded.body),
-        dropped: &encoded.dropped,
-    };
-    dry_run::reply(state, targets, &outline)
+        let encoded = match encoder.encode(upstream, &target.model) {
+            Ok(encoded) => encoded,
+            Err(error) => {
+                // As of the answers of targets that are asked, the first one says most.
+                if !std::mem::replace(&mut said, true) {
+                    refused = error;
+                }
+                continue;
+            }
+        };
+        let outline = dry_run::Outline {
+            method: "POST",
+            path: &encoded.path,
+            headers: vec![
+                ("content-type", "application/json"),
+                (
+                    "accept",
+                    upstream::accept(head.stream || encoder.translates()),
+                ),
+                ("x-request-id", id),
+            ],
+            body: Some(&encoded.body),
+            dropped: &encoded.dropped,
+        };
+        return dry_run::reply(state, &targets[at..], &outline);
+    }
+    Err(refused)
 }
 
 /// One exchange on its way.
@@ -385,14 +396,7 @@ pub fn refuse(call: Call<'_>, error: &ApiError, record: &mut Record) {
 
 pub fn refuse_body(config: &Config, mut call: Call<'_>, problem: &NoBody, record: &mut Record) {
     let error = match problem {
-        NoBody::TooLong => ApiError::new(
-            413,
-            format!(
-                "the request body is longer than {} bytes",
-                config.max_body_bytes
-            ),
-        )
-        .with_code("request_too_large"),
+        NoBody::TooLong => inbound::too_long(config.max_body_bytes),
         NoBody::Late => ApiError::new(
             408,
             format!(

@@ -184,22 +184,23 @@ impl<'w> Call<'w> {
         Ok(body)
     }
 
-    /// Reads the beginning of a body, and all of one that is not longer than `most`. Of a chunked
-    /// one no end is known, so it is read as a whole, up to `max`. Gives what is left to read.
+    /// Reads the beginning of a body, and all of one that is not longer than `most`. What is left
+    /// of it then is the call's `length`.
     pub fn read_start(
         &mut self,
         most: usize,
-        max: usize,
         job: &Job,
         wait: Duration,
-    ) -> Result<(Vec<u8>, u64), NoBody> {
-        let Length::Known(length) = self.length else {
-            return Ok((self.read_body(max, job, wait)?, 0));
+    ) -> Result<Vec<u8>, NoBody> {
+        let room = match self.length {
+            Length::None => 0,
+            Length::Known(length) => usize::try_from(length).unwrap_or(usize::MAX).min(most),
+            Length::Chunked => most,
         };
-        let mut start = vec![0; usize::try_from(length).unwrap_or(usize::MAX).min(most)];
+        let mut start = vec![0; room];
         let mut filled = 0;
         job.enter(Phase::Body, wait);
-        while filled < start.len() {
+        while filled < start.len() && self.length != Length::None {
             match self.read_piece(&mut start[filled..], job) {
                 Ok(count) => filled += count,
                 Err(problem) => {
@@ -209,29 +210,34 @@ impl<'w> Call<'w> {
             }
         }
         job.leave();
-        Ok((start, length - filled as u64))
+        start.truncate(filled);
+        Ok(start)
     }
 
-    /// Reads once from a body of a known length, within the time that the job is given for it.
-    /// Nothing read is an error: there is more to come.
+    /// Reads once, within the time that the job is given for it. Nothing is read at the end of a
+    /// chunked body only.
     pub fn read_piece(&mut self, into: &mut [u8], job: &Job) -> Result<usize, NoBody> {
-        let (Some(request), Length::Known(left)) = (self.request.as_mut(), self.length) else {
-            return Err(NoBody::Cut);
+        let Some(request) = self
+            .request
+            .as_mut()
+            .filter(|_| self.length != Length::None)
+        else {
+            return Ok(0);
         };
-        let read = match read_some(&mut request.as_reader(), into, job) {
-            Ok(0) if job.body_late.load(Ordering::Relaxed) => Err(NoBody::Late),
-            Ok(0) => Err(NoBody::Cut),
-            read => read,
+        let read = match (read_some(&mut request.as_reader(), into, job), self.length) {
+            (Ok(0), _) if job.body_late.load(Ordering::Relaxed) => Err(NoBody::Late),
+            (Ok(0), Length::Known(_)) => Err(NoBody::Cut),
+            (read, _) => read,
         };
-        match &read {
-            Ok(count) => {
-                self.length = match left.saturating_sub(*count as u64) {
-                    0 => Length::None,
-                    left => Length::Known(left),
-                }
+        self.length = match (&read, self.length) {
+            (Ok(count), Length::Known(left)) if left > *count as u64 => {
+                Length::Known(left - *count as u64)
             }
-            Err(_) => self.close = true,
-        }
+            (Ok(1..), Length::Chunked) => Length::Chunked,
+            (Ok(_), _) => Length::None,
+            (Err(_), length) => length,
+        };
+        self.close |= read.is_err();
         read
     }
 
@@ -475,7 +481,7 @@ fn swallow(mut request: Request, reply: &Reply, length: usize) {
     let _ = reply.write(&mut writer);
 }
 
-fn too_long(max_body: usize) -> ApiError {
+pub fn too_long(max_body: usize) -> ApiError {
     let message = format!("the request body is longer than {max_body} bytes");
     ApiError::new(413, message).with_code("request_too_large")
 }

@@ -173,10 +173,14 @@ impl Line {
         let result = match body {
             Sent::Bytes(body) => request.body(body).map(|request| self.agent.run(request)),
             Sent::Nothing => request.body(()).map(|request| self.agent.run(request)),
-            Sent::Stream(body, length) => request
-                .header("content-length", length)
-                .body(SendBody::from_reader(body))
-                .map(|request| self.agent.run(request)),
+            Sent::Stream(body, length) => {
+                // Without a length the client sends chunks.
+                if let Some(length) = length {
+                    request = request.header("content-length", length);
+                }
+                let request = request.body(SendBody::from_reader(body));
+                request.map(|request| self.agent.run(request))
+            }
         };
         match result {
             Ok(Ok(response)) => Ok(Answer::new(response)),
@@ -193,8 +197,8 @@ impl Line {
 pub enum Sent<'b> {
     Nothing,
     Bytes(&'b [u8]),
-    /// Bytes that are read while they are sent, and how many there will be.
-    Stream(&'b mut dyn Read, u64),
+    /// Bytes that are read while they are sent, and how many there will be, if that is known.
+    Stream(&'b mut dyn Read, Option<u64>),
 }
 
 impl Sent<'_> {
@@ -202,7 +206,9 @@ impl Sent<'_> {
         match self {
             Sent::Nothing => 0,
             Sent::Bytes(bytes) => bytes.len(),
-            Sent::Stream(_, length) => usize::try_from(*length).unwrap_or(usize::MAX),
+            Sent::Stream(_, length) => length
+                .and_then(|length| usize::try_from(length).ok())
+                .unwrap_or(attempt::UNKNOWN),
         }
     }
 }

@@ -7,22 +7,26 @@ use std::sync::Arc;
 
 use crate::config::ClientKey;
 use crate::desk::Job;
+use crate::dialect::{Dialect, openai};
 use crate::error::ApiError;
 use crate::exchange::dry_run::{self, Outline};
 use crate::exchange::tries::{Refused, Tries};
 use crate::exchange::{self, refuse, refuse_body, timing};
-use crate::inbound::Call;
+use crate::inbound::{self, Call};
 use crate::record::Record;
-use crate::reply::push_header;
+use crate::reply::{Reply, push_header};
 use crate::route::Target;
 use crate::server::State;
 
+mod back;
 mod body;
 mod counted;
+mod events;
 mod place;
 mod work;
 
 pub use body::Body;
+use body::Rest;
 pub use place::{is_openai, is_relayed, of_any_shape};
 use work::Relay;
 
@@ -61,7 +65,7 @@ pub fn relay(
     };
     record.model = body.model.clone().unwrap_or_default();
     record.keep_request(&body.held);
-    if body.rest > 0 {
+    if body.rest != Rest::None {
         record.request_goes_on();
     }
     let parcel = Parcel {
@@ -109,6 +113,12 @@ pub fn send<'w>(
         .filter_map(|name| Some(((*name).to_owned(), call.header(name)?.to_owned())))
         .collect();
     headers.push(("x-request-id".into(), id.clone()));
+    let says_json =
+        |(name, value): &(String, String)| name == "content-type" && value.contains("json");
+    if parcel.body.is_json && !headers.iter().any(says_json) {
+        headers.retain(|(name, _)| name != "content-type");
+        headers.push(("content-type".into(), "application/json".into()));
+    }
     if dry_run::is_asked(&call) {
         let model = targets.first().map_or("", |target| target.model.as_str());
         let held = parcel.body.named(model);
@@ -116,7 +126,7 @@ pub fn send<'w>(
             method: &method,
             path: parcel.path,
             headers: headers.iter().map(|(n, v)| (&**n, &**v)).collect(),
-            body: (parcel.body.rest == 0).then_some(&*held),
+            body: (parcel.body.rest == Rest::None).then_some(&*held),
             dropped: &[],
         };
         match dry_run::reply(state, targets, &outline) {
@@ -128,23 +138,52 @@ pub fn send<'w>(
     let scissors = call.scissors();
     let mut relay = Relay::new(state, job, record, call, &method, headers, parcel);
     let outcome = Tries::new(state, job, &id).run(&mut relay, targets);
-    let (call, lines) = relay.left();
-    match outcome {
+    let left = relay.left();
+    if let Some(stream) = &left.stream {
+        record.heartbeats = stream.heartbeats();
+    }
+    let refused = match outcome {
         Ok(status) => {
             record.status = status;
-            None
+            return None;
         }
-        Err(refused) => {
-            if call.is_none() && !refused.caller_gone {
+        Err(refused) => refused,
+    };
+    let unanswered = Unanswered {
+        call: left.call,
+        refused,
+        lines: left.lines,
+    };
+    if unanswered.call.is_none() && !unanswered.refused.caller_gone {
+        // A stream of which nothing is out can still be a refusal.
+        let stream = left.stream.map(|stream| {
+            stream.interject(&last_words(&unanswered.refused.error));
+            let reply = inbound::refusal(Dialect::Chat, &unanswered.refused.error);
+            let reply = unanswered.about(reply, record);
+            record.keep_answer(&reply.body);
+            (stream.abandon(reply), stream)
+        });
+        match stream {
+            Some((false, _)) => {}
+            Some((true, stream)) => {
+                if !scissors.cut() {
+                    stream.spoil();
+                }
+            }
+            None => {
                 scissors.cut();
             }
-            Some(Unanswered {
-                call,
-                refused,
-                lines,
-            })
         }
     }
+    Some(unanswered)
+}
+
+/// What a broken stream of events says at its end. The vendor's libraries look for the name of the
+/// event and for the object in it; for all others the connection is cut.
+fn last_words(error: &ApiError) -> Vec<u8> {
+    let mut event = b"event: error\n".to_vec();
+    event.extend_from_slice(&openai::error_event(error));
+    event
 }
 
 impl<'w> Unanswered<'w> {
@@ -155,23 +194,28 @@ impl<'w> Unanswered<'w> {
     }
 
     /// Tells the caller why there is no answer.
-    pub fn finish(self, record: &mut Record) {
+    pub fn finish(mut self, record: &mut Record) {
         let refused = &self.refused;
         record.error = Some(refused.error.message.clone());
         record.status = match refused.caller_gone {
             true => 499,
             false => refused.error.status,
         };
-        let Some(call) = self.call.filter(|_| !refused.caller_gone) else {
+        let Some(call) = self.call.take().filter(|_| !self.refused.caller_gone) else {
             return;
         };
-        let mut reply = call.refusal(&refused.error);
+        let reply = self.about(call.refusal(&self.refused.error), record);
+        exchange::tell(call, reply, record);
+    }
+
+    /// The refusal with its header lines about the last attempt.
+    fn about(&self, mut reply: Reply, record: &Record) -> Reply {
         reply.headers.push_str(&self.lines);
         push_header(&mut reply.headers, "Server-Timing", timing(record));
-        if refused.hopeless {
+        if self.refused.hopeless {
             push_header(&mut reply.headers, "x-should-retry", "false");
         }
-        exchange::tell(call, reply, record);
+        reply
     }
 }
 

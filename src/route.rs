@@ -86,7 +86,7 @@ fn by_format(config: &Config, model: &str) -> Option<Target> {
         .upstreams
         .iter()
         .enumerate()
-        .filter(|(_, upstream)| upstream.format == format);
+        .filter(|(_, upstream)| upstream.format == format && !upstream.by_name_only);
     match (speaking.next(), speaking.next()) {
         (Some((upstream, _)), None) => Some(Target {
             upstream,

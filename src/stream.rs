@@ -42,6 +42,8 @@ struct Out {
     state: State,
     /// Chunked framing; without it (HTTP/1.0) the end of the connection ends the stream.
     chunked: bool,
+    /// What was written last ends in the middle of an event.
+    inside: bool,
     head: Head,
     /// Lines that follow the last chunk.
     trailers: String,
@@ -85,6 +87,7 @@ impl Stream {
                 writer,
                 state: State::Fresh,
                 chunked,
+                inside: false,
                 head,
                 trailers: String::new(),
                 frame: Vec::new(),
@@ -118,6 +121,24 @@ impl Stream {
     /// Sends whole events.
     pub fn send(&self, events: &[u8]) -> Result<(), Gone> {
         self.write(&mut self.out.lock(), events, false)
+    }
+
+    /// Sends a piece of a stream that is passed on as it comes. Unless an event ends with it, no
+    /// heartbeat may follow.
+    pub fn pass(&self, piece: &[u8], ends_event: bool) -> Result<(), Gone> {
+        let mut out = self.out.lock();
+        out.inside = !ends_event;
+        self.write(&mut out, piece, false)
+    }
+
+    /// Sends an event into a stream that is passed on and has begun, unless it would stand in the
+    /// middle of another one.
+    pub fn interject(&self, event: &[u8]) {
+        let mut out = self.out.lock();
+        if out.state == State::Open && !out.inside {
+            // Whoever calls this ends the stream in any case.
+            let _ = self.write(&mut out, event, false);
+        }
     }
 
     /// Sends the last events, possibly none, and ends the stream. `trailers` are header lines
@@ -181,6 +202,7 @@ impl Stream {
         // A stream that is being written is not quiet.
         if let Some(mut out) = self.out.try_lock()
             && self.is_quiet()
+            && !out.inside
             && self.write(&mut out, HEARTBEAT, false).is_ok()
         {
             out.heartbeats += 1;
@@ -385,6 +407,20 @@ mod tests {
             ]
         );
         assert_eq!(stream.heartbeats(), 1);
+    }
+
+    #[test]
+    fn a_stream_that_is_passed_on_beats_between_its_events_only() {
+        let (stream, wire) = stream(false, Duration::ZERO);
+        let beats = |piece: &[u8], ends_event: bool| {
+            stream.pass(piece, ends_event).unwrap();
+            stream.last.store(0, Ordering::Relaxed);
+            stream.beat();
+            wire.0.lock().1.len()
+        };
+        assert_eq!(beats(b"data: ", false), 1);
+        assert_eq!(beats(b"1\n\n", true), 3);
+        assert_eq!(wire.0.lock().1[2], ": keep-alive\n\n");
     }
 
     #[test]

@@ -19,9 +19,10 @@ pub const MOST_PROMPTS: usize = 32;
 /// The vendor's documented default of `max_tokens` on this route.
 const MAX_TOKENS: u64 = 16;
 
-/// Fields that have no place in a chat request.
+/// Fields that have no place in the chat request, or another one there.
 const OWN: &[&str] = &[
     "prompt",
+    "messages",
     "suffix",
     "echo",
     "best_of",
@@ -347,7 +348,7 @@ mod tests {
     #[test]
     fn a_prompt_becomes_a_chat() {
         let body =
-            br#"{"model":"m","prompt":["a"],"temperature":0.50,"logprobs":2,"stream":true,"n":2}"#;
+            br#"{"model":"m","prompt":["a"],"temperature":0.50,"logprobs":2,"stream":true,"n":2,"messages":[]}"#;
         let complete = Complete::read(body).unwrap();
         assert_eq!(complete.dropped, ["logprobs"]);
         assert_eq!(

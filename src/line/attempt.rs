@@ -44,6 +44,9 @@ pub struct Attempt {
     pub fresh: bool,
 }
 
+/// The length of a body that goes out in chunks.
+pub const UNKNOWN: usize = usize::MAX;
+
 thread_local! {
     static CURRENT: Cell<Option<Attempt>> = const { Cell::new(None) };
 }

@@ -430,9 +430,17 @@ impl Buffers for Pages {
         self.start = (self.start + amount).min(self.end);
     }
 
-    /// The scratch space is for chunked bodies; ours have a length.
+    /// The scratch space is for bodies that go out in chunks. Nothing comes in meanwhile, so the
+    /// room for that is free.
     fn tmp_and_output(&mut self) -> (&mut [u8], &mut [u8]) {
-        (&mut [], self.output())
+        if attempt::current().is_none_or(|attempt| attempt.body != attempt::UNKNOWN) {
+            return (&mut [], self.output());
+        }
+        self.output();
+        if self.input.len() < INPUT {
+            lay_aside(std::mem::replace(&mut self.input, page(INPUT)));
+        }
+        (&mut self.input[self.end..], &mut self.output[self.held..])
     }
 
     fn can_use_input(&self) -> bool {

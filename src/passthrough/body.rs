@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use crate::config::Config;
 use crate::desk::Job;
 use crate::error::ApiError;
-use crate::inbound::{Call, NoBody};
+use crate::inbound::{Call, Length, NoBody};
 use crate::json::{Fields, push_string};
 
 /// How much of a form or of binary data is read before it is known where it goes. Forms that are
@@ -18,17 +18,29 @@ const START: usize = 128 * 1024;
 /// A model's name is not longer.
 const LONGEST_NAME: usize = 512;
 
+/// What there is of a body beyond its beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Rest {
+    #[default]
+    None,
+    /// So many bytes.
+    Known(u64),
+    /// Chunks, of which no end is known. So many bytes they may be.
+    AtMost(u64),
+}
+
 #[derive(Debug, Default)]
 pub struct Body {
     /// The whole of it, or its beginning.
     pub held: Vec<u8>,
-    /// Bytes that are still with the caller.
-    pub rest: u64,
+    /// What is still with the caller.
+    pub rest: Rest,
     /// The `model` that it names, if that is in memory.
     pub model: Option<String>,
     /// Where the name stands in `held`, as it is written there.
     place: Range<usize>,
-    is_json: bool,
+    /// It is JSON, whatever the caller said of it.
+    pub is_json: bool,
 }
 
 impl Body {
@@ -41,17 +53,31 @@ impl Body {
         let (most, wait) = (config.max_body_bytes, config.body_wait);
         let kind = call.header("content-type").unwrap_or_default().to_owned();
         let bare = kind.split(';').next().unwrap_or_default().trim();
-        let is_json = bare.is_empty()
-            || bare.eq_ignore_ascii_case("application/json")
-            || bare.to_ascii_lowercase().ends_with("+json");
-        if is_json {
+        let bare = bare.to_ascii_lowercase();
+        // What curl says of everything that `-d` sends.
+        let may_be = bare == "application/x-www-form-urlencoded";
+        let is_json = matches!(&*bare, "" | "application/json") || bare.ends_with("+json");
+        if is_json || may_be {
             let held = call.read_body(most, job, wait)?;
-            return Ok(match held.is_empty() {
-                true => Ok(Body::default()),
-                false => Body::of_json(held),
+            return Ok(match held.trim_ascii_start().first() {
+                None => Ok(Body::default()),
+                Some(b'{') => Body::of_json(held),
+                Some(_) if is_json => Body::of_json(held),
+                Some(_) => Ok(Body {
+                    held,
+                    ..Body::default()
+                }),
             });
         }
-        let (held, rest) = call.read_start(START, most, job, wait)?;
+        let held = call.read_start(START, job, wait)?;
+        let rest = match call.length {
+            Length::None => Rest::None,
+            Length::Known(left) => Rest::Known(left),
+            Length::Chunked => Rest::AtMost(most.saturating_sub(held.len()) as u64),
+        };
+        if held.len() > most {
+            return Err(NoBody::TooLong);
+        }
         let mut body = Body {
             held,
             rest,
@@ -85,7 +111,7 @@ impl Body {
             place,
             is_json: true,
             held,
-            rest: 0,
+            rest: Rest::None,
         })
     }
 

@@ -142,7 +142,11 @@ pub fn targets(
             None => missing(model, "is served by no upstream of this gateway"),
         });
     }
-    let mut shaped = (0..config.upstreams.len()).filter(|at| is_openai(&config.upstreams[*at]));
+    let shaped = |at: &usize| {
+        let upstream = &config.upstreams[*at];
+        is_openai(upstream) && !upstream.by_name_only
+    };
+    let mut shaped = (0..config.upstreams.len()).filter(shaped);
     match (shaped.next(), shaped.next()) {
         (Some(upstream), None) => Ok(vec![Target {
             upstream,

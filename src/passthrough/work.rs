@@ -1,49 +1,36 @@
-//! One attempt to pass a request on: its body out in pieces, the answer back in pieces.
+//! One attempt to pass a request on: its body out in pieces, and an answer or a failure.
 
-use std::fmt::Write as _;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Instant;
 
-use log::debug;
 use ureq::http::Method;
 
 use super::Parcel;
-use super::counted::Tail;
+use super::body::Rest;
 use crate::cancel;
 use crate::desk::{Job, Phase};
 use crate::error::ApiError;
-use crate::exchange::timing;
 use crate::exchange::tries::Work;
 use crate::failure::{Class, Failure};
-use crate::inbound::{Call, NoBody};
+use crate::inbound::{Call, NoBody, too_long};
 use crate::line::{Answer, Sent};
 use crate::pool::Lease;
 use crate::record::Record;
-use crate::reply::{push_header, reason};
+use crate::reply::push_header;
 use crate::route::Target;
 use crate::server::State;
+use crate::stream::Stream;
 use crate::upstream::{Attempt, bearer, ended_for_good, standing_headers};
 
-/// Headers of an answer that are the caller's to see, besides the vendor's own `openai-*`.
-const PASSED_BACK: &[&str] = &[
-    "content-type",
-    "content-disposition",
-    "content-range",
-    "accept-ranges",
-    "etag",
-    "last-modified",
-];
-
-/// A piece on its way, in either direction.
-const PIECE: usize = 16 * 1024;
-
 pub struct Relay<'r, 'w> {
-    state: &'r State,
-    job: &'r Arc<Job>,
-    record: &'r mut Record,
+    pub(super) state: &'r State,
+    pub(super) job: &'r Arc<Job>,
+    pub(super) record: &'r mut Record,
     /// Taken when the answer begins.
-    call: Option<Call<'w>>,
+    pub(super) call: Option<Call<'w>>,
+    /// An answer that is a stream of events.
+    pub(super) stream: Option<Arc<Stream>>,
     method: &'r str,
     headers: Vec<(String, String)>,
     parcel: &'r Parcel<'r>,
@@ -51,7 +38,17 @@ pub struct Relay<'r, 'w> {
     consumed: bool,
     /// The last attempt broke on its connection.
     broken: bool,
-    lines: String,
+    pub(super) lines: String,
+}
+
+/// What is left of it at its end.
+pub struct Left<'w> {
+    /// The caller, if no answer has begun.
+    pub call: Option<Call<'w>>,
+    /// The answer, if it is a stream of events.
+    pub stream: Option<Arc<Stream>>,
+    /// What is to be told about the last attempt.
+    pub lines: String,
 }
 
 impl<'r, 'w> Relay<'r, 'w> {
@@ -69,6 +66,7 @@ impl<'r, 'w> Relay<'r, 'w> {
             job,
             record,
             call: Some(call),
+            stream: None,
             method,
             headers,
             parcel,
@@ -78,9 +76,12 @@ impl<'r, 'w> Relay<'r, 'w> {
         }
     }
 
-    /// The caller, if no answer has begun, and what is to be told about the last attempt.
-    pub fn left(self) -> (Option<Call<'w>>, String) {
-        (self.call, self.lines)
+    pub fn left(self) -> Left<'w> {
+        Left {
+            call: self.call,
+            stream: self.stream,
+            lines: self.lines,
+        }
     }
 
     fn exchange(&mut self, target: &Target, lease: &Lease) -> Result<u16, Failure> {
@@ -142,18 +143,23 @@ impl<'r, 'w> Relay<'r, 'w> {
             _ => Method::POST,
         };
         let held = self.parcel.body.named(model);
-        let length = held.len() as u64 + self.parcel.body.rest;
+        let (rest, length) = match self.parcel.body.rest {
+            Rest::None => (None, Some(held.len() as u64)),
+            Rest::Known(rest) => (Some(rest), Some(held.len() as u64 + rest)),
+            Rest::AtMost(rest) => (Some(rest), None),
+        };
         let mut fault = None;
         self.job.enter(Phase::FirstByte, attempt.first_byte);
         let line = match attempt.fresh {
             true => attempt.line.fresh(),
             false => attempt.line.clone(),
         };
-        let sent = match (self.parcel.body.rest, self.call.as_mut()) {
-            (1.., Some(call)) => {
+        let sent = match (rest, self.call.as_mut()) {
+            (Some(rest), Some(call)) => {
                 let mut upload = Upload {
                     held: &held,
-                    rest: self.parcel.body.rest,
+                    rest,
+                    ends_there: length.is_some(),
                     call,
                     job: self.job,
                     wait: self.state.config.body_wait,
@@ -163,7 +169,7 @@ impl<'r, 'w> Relay<'r, 'w> {
                 };
                 line.request(method, &url, &headers, Sent::Stream(&mut upload, length))
             }
-            _ if method == Method::POST || length > 0 => {
+            _ if method == Method::POST || !held.is_empty() => {
                 line.request(method, &url, &headers, Sent::Bytes(&held))
             }
             _ => line.request(method, &url, &headers, Sent::Nothing),
@@ -173,83 +179,13 @@ impl<'r, 'w> Relay<'r, 'w> {
             Some(NoBody::Late) => {
                 Failure::refused(ApiError::new(408, "the request body did not come in time"))
             }
+            Some(NoBody::TooLong) => Failure::refused(too_long(self.state.config.max_body_bytes)),
             Some(_) => Failure::refused(ApiError::new(
                 400,
-                "the request body ended before its declared length",
+                "the request body ended too early or is not properly framed",
             )),
             None => attempt.unsent(self.job, &broken),
         })
-    }
-
-    /// Writes the answer to the caller as it comes.
-    fn pass_back(&mut self, attempt: &Attempt<'_>, mut answer: Answer) -> Result<u16, Failure> {
-        let Some(call) = self.call.take() else {
-            return Err(Failure::caller_gone());
-        };
-        let (old, scissors) = (call.old, call.scissors());
-        let Some((mut writer, common)) = call.into_writer() else {
-            return Err(Failure::caller_gone());
-        };
-        let length = answer
-            .header("content-length")
-            .and_then(|length| length.parse::<u64>().ok());
-        let empty = answer.status == 204;
-        let chunked = length.is_none() && !old && !empty;
-        let mut head = head_of(&answer, &common);
-        head.push_str(&self.lines);
-        push_header(&mut head, "Server-Timing", timing(self.record));
-        head.push_str(&match length {
-            _ if empty => "\r\n".to_owned(),
-            Some(length) => format!("Content-Length: {length}\r\n\r\n"),
-            None if chunked => "Transfer-Encoding: chunked\r\n\r\n".to_owned(),
-            None => "Connection: close\r\n\r\n".to_owned(),
-        });
-        self.record.first_byte = Some(self.record.begun.millis());
-        let mut tail = Tail::default();
-        let mut out = head.into_bytes();
-        let mut piece = vec![0; PIECE];
-        let mut left = length;
-        loop {
-            self.job.enter(Phase::Between, attempt.upstream.idle);
-            let count = match answer.body.read(&mut piece) {
-                Ok(count) => count,
-                Err(error) => return Err(attempt.broken(self.job, &error)),
-            };
-            self.job.leave();
-            left = left.map(|left| left.saturating_sub(count as u64));
-            let over = count == 0 || left == Some(0);
-            match chunked {
-                true if count > 0 => {
-                    let _ = write!(Text(&mut out), "{count:x}\r\n");
-                    out.extend_from_slice(&piece[..count]);
-                    out.extend_from_slice(b"\r\n");
-                }
-                true => out.extend_from_slice(b"0\r\n\r\n"),
-                false => out.extend_from_slice(&piece[..count]),
-            }
-            tail.push(&piece[..count]);
-            self.record.keep_answer(&piece[..count]);
-            if over {
-                self.record.usage = tail.usage();
-                self.record.spend(&self.state.limits);
-                self.job.held.release();
-            }
-            let written = writer.write_all(&out).and_then(|()| writer.flush());
-            if let Err(error) = &written {
-                debug!("{}: cannot write to the caller: {error}", self.record.id);
-                // One who did not read in time would take the next answer for the rest of this.
-                scissors.cut();
-                return Err(Failure::caller_gone());
-            }
-            out.clear();
-            if over {
-                if count > 0 {
-                    // Read to its end, the connection can be used again.
-                    let _ = answer.body.read(&mut piece[..1]);
-                }
-                return Ok(answer.status);
-            }
-        }
     }
 }
 
@@ -288,40 +224,13 @@ impl Work for Relay<'_, '_> {
     }
 }
 
-/// Status line and headers, without what says where the body ends.
-fn head_of(answer: &Answer, common: &str) -> String {
-    let status = answer.status;
-    let mut head = format!("HTTP/1.1 {status} {}\r\n{common}", reason(status));
-    for (name, value) in &answer.headers {
-        let name = name.as_str();
-        if let Ok(value) = value.to_str()
-            && (PASSED_BACK.contains(&name) || name.starts_with("openai-"))
-        {
-            push_header(&mut head, name, value);
-        }
-        if name == "x-request-id"
-            && let Ok(value) = value.to_str()
-        {
-            push_header(&mut head, "x-upstream-request-id", value);
-        }
-    }
-    head
-}
-
-/// Text into bytes.
-struct Text<'t>(&'t mut Vec<u8>);
-
-impl std::fmt::Write for Text<'_> {
-    fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        self.0.extend_from_slice(text.as_bytes());
-        Ok(())
-    }
-}
-
 /// A request's body, of which only the beginning is in memory.
 struct Upload<'u, 'w> {
     held: &'u [u8],
+    /// So many more bytes may come.
     rest: u64,
+    /// And so many have to.
+    ends_there: bool,
     call: &'u mut Call<'w>,
     job: &'u Job,
     wait: std::time::Duration,
@@ -335,8 +244,9 @@ impl Read for Upload<'_, '_> {
         if !self.held.is_empty() {
             return self.held.read(into);
         }
-        let most = usize::try_from(self.rest).unwrap_or(usize::MAX);
-        let most = most.min(into.len());
+        // Of a body without a length, a byte more shows that it is too long.
+        let room = self.rest + u64::from(!self.ends_there);
+        let most = usize::try_from(room).unwrap_or(usize::MAX).min(into.len());
         if most == 0 {
             return Ok(0);
         }
@@ -344,15 +254,15 @@ impl Read for Upload<'_, '_> {
         self.job.enter(Phase::Body, self.wait.min(self.job.left()));
         let read = self.call.read_piece(&mut into[..most], self.job);
         self.job.enter(Phase::FirstByte, self.attempt.first_byte);
-        match read {
+        let fault = match read {
+            Ok(count) if count as u64 > self.rest => NoBody::TooLong,
             Ok(count) => {
                 self.rest -= count as u64;
-                Ok(count)
+                return Ok(count);
             }
-            Err(fault) => {
-                *self.fault = Some(fault);
-                Err(io::Error::other("the caller's body broke off"))
-            }
-        }
+            Err(fault) => fault,
+        };
+        *self.fault = Some(fault);
+        Err(io::Error::other("the caller's body broke off"))
     }
 }

@@ -27,6 +27,10 @@ async function* contents(chunks) {
   for await (const chunk of chunks) yield chunk.choices[0]?.delta.content;
 }
 
+async function* deltas(events) {
+  for await (const event of events) yield event.delta;
+}
+
 const tool = (calls) => ({
   type: "function",
   function: {
@@ -54,10 +58,20 @@ await h.run(VERSION, {
     same(done.choices[0].finish_reason, "stop");
     checkUsage(done.usage);
     same((await test.seen())[0].system, ["Be brief."]);
+    if (test.format === "responses") {
+      // The SDK's other API, which weir passes on.
+      const body = { model: test.model, input: test.prompt("plain") };
+      const done = await client.responses.create(body);
+      same([done.output_text, done.usage.output_tokens], [h.PLAIN, h.USAGE.completion]);
+    }
   },
   async stream(test) {
     const body = { model: test.model, messages: user(test.prompt("stream")), stream: true };
     await test.streamed(contents(await client.chat.completions.create(body)));
+    if (test.format === "responses") {
+      const body = { model: test.model, input: test.prompt("stream"), stream: true };
+      await test.streamed(deltas(await client.responses.create(body)));
+    }
   },
   async usage(test) {
     await test.release();

@@ -21,6 +21,10 @@ def plain(case):
     same(done.model, case.model)
     check_usage(done.usage)
     same(case.seen()[0]["system"], ["Be brief."])
+    if case.format == "responses":
+        # The SDK's other API, which weir passes on.
+        done = client.responses.create(model=case.model, input=case.prompt("plain"))
+        same((done.output_text, done.usage.output_tokens), (PLAIN, COMPLETION_TOKENS))
 
 
 def check_usage(usage):
@@ -35,6 +39,11 @@ def stream(case):
         model=case.model, messages=user(case.prompt("stream")), stream=True
     )
     case.streamed(chunk.choices[0].delta.content for chunk in chunks)
+    if case.format == "responses":
+        events = client.responses.create(
+            model=case.model, input=case.prompt("stream"), stream=True
+        )
+        case.streamed(getattr(event, "delta", None) for event in events)
 
 
 def usage(case):

@@ -3,6 +3,7 @@
     run.py                     installs what is missing, runs every client and `validate.py`
     run.py NAME...             only these (a client's name, or `validate`)
     run.py --lock              writes the lock files anew from the newest versions
+    run.py --readme            only tells which blocks of the README it would run
 
 Each Python client has an environment of its own under target/clients/, made from its lock file in
 locks/; the Node clients share one, made from node/package-lock.json. Packages are named, never
@@ -30,8 +31,9 @@ WEIR = Path(os.environ.get("WEIR", ROOT / "target" / "debug" / "weir")).resolve(
 sys.path.insert(0, str(HERE))
 sys.dont_write_bytecode = True
 
+import readme  # noqa: E402
 from harness import CHECKS, MODELS  # noqa: E402
-from upstream import Upstream  # noqa: E402
+from upstream import KEEPALIVE_MS, Upstream  # noqa: E402
 
 KEY = "sk-the-callers-key"
 # The longest that one client may take.
@@ -72,6 +74,10 @@ CLIENTS = {
 def main(arguments):
     if arguments == ["--lock"]:
         return lock()
+    if arguments == ["--readme"]:
+        for block in readme.blocks():
+            print(block.line, block.language, block.client)
+        return 0
     wanted = arguments or [*CLIENTS, "validate"]
     unknown = [name for name in wanted if name not in CLIENTS and name != "validate"]
     if unknown:
@@ -95,6 +101,9 @@ def main(arguments):
         done = dict(zip(order, pool.map(lambda name: run(name, bodies), order)))
         results = {name: done[name] for name in clients}
     passed, failed, skipped = table(results)
+    if not os.environ.get("ONLY"):
+        counts = try_readme(clients)
+        passed, failed = passed + counts[0], failed + counts[1]
     (TARGET / "bodies.json").write_text(json.dumps(bodies))
     if "validate" in wanted:
         environment = os.environ | {"WEIR": str(WEIR)}
@@ -189,9 +198,14 @@ class Weir:
             {"name": name, "format": name, "base_url": url, "keys": ["k"], "models": [pattern]}
             for name, pattern in formats.items()
         ]
+        # Models that have to be asked at /responses, which weir is told when it asks.
+        upstreams.append(
+            {"name": "responses", "format": "openai", "base_url": url, "keys": ["k"]}
+            | {"models": ["reasoner*"]}
+        )
         config = {"listen": "127.0.0.1:0", "client_keys": [KEY], "upstreams": upstreams}
         # A fault is tried twice, and soon: what is tested is how it is told.
-        config |= {"retries": 1, "backoff_ms": 10} | more
+        config |= {"retries": 1, "backoff_ms": 10, "keepalive_ms": KEEPALIVE_MS} | more
         path = Path(folder, "weir.json")
         path.write_text(json.dumps(config))
         self.log = open(Path(folder, "weir.log"), "w")
@@ -274,6 +288,29 @@ def run(name, bodies):
     seconds = time.time() - begun
     print(f"{name} {version}: {seconds:.0f} s", flush=True)
     return {"version": version, "results": results, "seconds": seconds, "folder": folder}
+
+
+def try_readme(clients):
+    """Runs what the README tells the users of these clients, and counts."""
+    wrong = []
+    blocks = [block for block in readme.blocks() if block.client in clients]
+    demo = readme.Demo(WEIR)
+
+    def attempt(block):
+        environment = CLIENTS[block.client][0]
+        own = python(environment) if environment not in (None, "node") else None
+        return readme.attempt(block, demo.address, own_environment(), own, TARGET / "node")
+
+    with ThreadPoolExecutor(int(os.environ.get("JOBS", 3))) as pool:
+        for block, problem in zip(blocks, pool.map(attempt, blocks)):
+            if problem:
+                wrong.append(f"FAILED README line {block.line}, {block.client}: {problem}")
+    demo.stop()
+    for name in clients:
+        if not any(block.client == name for block in blocks):
+            wrong.append(f"FAILED {name} has no block in the README")
+    print("\n".join([f"README: {len(blocks)} blocks for clients run", *wrong]), end="\n\n")
+    return len(blocks) - len(wrong), len(wrong)
 
 
 def table(results):

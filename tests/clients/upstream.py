@@ -1,4 +1,4 @@
-"""A scripted upstream that speaks Chat Completions, Anthropic Messages and Gemini.
+"""A scripted upstream that speaks Chat Completions, Responses, Anthropic Messages and Gemini.
 
 What it answers is decided by a tag in the prompt, `#scenario:unique`, so that every client can
 ask for it through whatever it does to a request. It keeps all that it received under `unique`,
@@ -7,8 +7,6 @@ and tells it under /control/, together with the moment at which a caller hung up
 Standard library only. Run by itself it listens on the port given and prints its address.
 """
 
-import base64
-import hashlib
 import json
 import re
 import select
@@ -19,305 +17,28 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
-TAG = re.compile(r"#([a-z0-9]+):([A-Za-z0-9_-]+)")
+from wires import WIRES, Answer, Asked, OpenAi
 
 PLAIN = "Hello from the upstream."
 # Letters of two, three and four bytes, so that a cut inside one would show.
 PIECES = ["Grüße", " – one,", " two,", " three", " 🎉."]
 CITY = {"city": "Oslo", "population": 709000}
 CALLS = [("get_weather", {"city": "Oslo"}), ("get_weather", {"city": "Lima"})]
-PROMPT_TOKENS, CACHED_TOKENS, COMPLETION_TOKENS = 11, 3, 7
 # What a coding agent takes for the new text of a file.
 EDIT = "hello.py\n```\nprint('hello from the upstream')\n```\n"
-# Signed like Gemini signs: base64.
-SIGNATURE = base64.b64encode(b"signature of the first call").decode()
 HOLD_LIMIT = 5.0
+# Three intervals of heartbeats.
+KEEPALIVE_MS, SILENCE = 50, 0.15
 SLOW_PIECES, SLOW_PAUSE = 200, 0.1
-
-
-def compact(value):
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-class Asked:
-    """What one request asks for, whatever its format."""
-
-    def __init__(self, format, model, stream, body):
-        self.format, self.model, self.stream, self.body = format, model, stream, body
-        self.texts, self.system, self.images, self.results = [], [], [], []
-        self.tools, self.schema, self.signatures = [], None, []
-        getattr(self, "read_" + format)(body)
-        found = [match for text in self.system + self.texts for match in TAG.findall(text)]
-        self.scenario, self.unique = found[-1] if found else ("plain", "untagged")
-
-    def image(self, mime, data):
-        raw = base64.b64decode(data)
-        self.images.append(f"{mime} {len(raw)} {hashlib.sha256(raw).hexdigest()[:8]}")
-
-    def read_openai(self, body):
-        for message in body.get("messages", []):
-            content = message.get("content") or ""
-            parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-            for part in parts:
-                if part["type"] == "text":
-                    {
-                        "user": self.texts,
-                        "tool": self.results,
-                        "system": self.system,
-                        "developer": self.system,
-                    }.get(message["role"], []).append(part["text"])
-                elif part["type"] == "image_url":
-                    head, data = part["image_url"]["url"].split(",", 1)
-                    self.image(head.removeprefix("data:").split(";")[0], data)
-        self.tools = [tool["function"]["name"] for tool in body.get("tools", [])]
-        form = body.get("response_format") or {}
-        self.schema = form.get("json_schema", {}).get("schema")
-        if form.get("type") == "json_object":
-            self.schema = {}
-
-    def read_anthropic(self, body):
-        system = body.get("system", [])
-        parts = [{"text": system}] if isinstance(system, str) else system
-        self.system = [part["text"] for part in parts]
-        for message in body["messages"]:
-            content = message["content"]
-            parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-            for part in parts:
-                if part["type"] == "text" and message["role"] == "user":
-                    self.texts.append(part["text"])
-                elif part["type"] == "image":
-                    self.image(part["source"]["media_type"], part["source"]["data"])
-                elif part["type"] == "tool_result":
-                    inner = part.get("content", "")
-                    if not isinstance(inner, str):
-                        inner = "".join(piece["text"] for piece in inner)
-                    self.results.append(inner)
-        self.tools = [tool["name"] for tool in body.get("tools", [])]
-        self.schema = (body.get("output_config") or {}).get("format", {}).get("schema")
-
-    def read_gemini(self, body):
-        instruction = body.get("systemInstruction") or {}
-        self.system = [part["text"] for part in instruction.get("parts", [])]
-        for content in body["contents"]:
-            for part in content["parts"]:
-                if "text" in part and content["role"] == "user":
-                    self.texts.append(part["text"])
-                elif "inlineData" in part:
-                    self.image(part["inlineData"]["mimeType"], part["inlineData"]["data"])
-                elif "functionResponse" in part:
-                    response = part["functionResponse"]["response"]
-                    known = response.get("result", response.get("output"))
-                    self.results.append(known if isinstance(known, str) else json.dumps(response))
-                if "thoughtSignature" in part:
-                    self.signatures.append(part["thoughtSignature"])
-        for tool in body.get("tools", []):
-            self.tools += [call["name"] for call in tool.get("functionDeclarations", [])]
-        config = body.get("generationConfig") or {}
-        self.schema = config.get("responseJsonSchema", config.get("responseSchema"))
-        if self.schema is None and config.get("responseMimeType") == "application/json":
-            self.schema = {}
-
-
-class Answer:
-    """Texts in pieces and tool calls. A piece may be a function to wait in."""
-
-    def __init__(self, pieces=(), calls=()):
-        self.pieces, self.calls = list(pieces), list(calls)
-
-
-class Wire:
-    """The shapes of one format; `event` frames what goes into a stream."""
-
-    usage_of_chat = {
-        "prompt_tokens": PROMPT_TOKENS,
-        "completion_tokens": COMPLETION_TOKENS,
-        "total_tokens": PROMPT_TOKENS + COMPLETION_TOKENS,
-        "prompt_tokens_details": {"cached_tokens": CACHED_TOKENS},
-    }
-
-    def __init__(self, asked):
-        self.asked, self.count = asked, 0
-
-    def named(self, kind):
-        self.count += 1
-        return f"{kind}_{self.asked.unique}_{len(self.asked.results)}_{self.count}"
-
-
-class OpenAi(Wire):
-    def whole(self, answer):
-        calls = [
-            {
-                "id": self.named("call"),
-                "type": "function",
-                "function": {"name": name, "arguments": json.dumps(arguments)},
-            }
-            for name, arguments in answer.calls
-        ]
-        message = {"role": "assistant", "content": "".join(answer.pieces) or None, "refusal": None}
-        if calls:
-            message["tool_calls"] = calls
-        reason = "tool_calls" if calls else "stop"
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
-        return self.base("chat.completion", [choice]) | {"usage": self.usage_of_chat}
-
-    def base(self, kind, choices):
-        head = {"id": "chatcmpl-1", "object": kind, "created": 1, "model": self.asked.model}
-        return head | {"choices": choices}
-
-    def chunk(self, delta, reason=None):
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
-        chunk = self.base("chat.completion.chunk", [choice])
-        return b"data: " + compact(chunk) + b"\n\n"
-
-    def start(self):
-        return self.chunk({"role": "assistant", "content": ""})
-
-    def text(self, piece):
-        return self.chunk({"content": piece})
-
-    def calls(self, calls):
-        for index, (name, arguments) in enumerate(calls):
-            text = json.dumps(arguments)
-            function = {"name": name, "arguments": ""}
-            call = {"index": index, "id": self.named("call"), "type": "function"}
-            yield self.chunk({"tool_calls": [call | {"function": function}]})
-            for part in (text[:5], text[5:]):
-                call = {"index": index, "function": {"arguments": part}}
-                yield self.chunk({"tool_calls": [call]})
-
-    def end(self, answer):
-        yield self.chunk({}, "tool_calls" if answer.calls else "stop")
-        if (self.asked.body.get("stream_options") or {}).get("include_usage"):
-            chunk = self.base("chat.completion.chunk", []) | {"usage": self.usage_of_chat}
-            yield b"data: " + compact(chunk) + b"\n\n"
-        yield b"data: [DONE]\n\n"
-
-    @staticmethod
-    def error(status, message):
-        kind = {429: "rate_limit_error", 500: "server_error"}.get(status, "invalid_request_error")
-        code = {429: "rate_limit_exceeded"}.get(status)
-        return {"error": {"message": message, "type": kind, "param": None, "code": code}}
-
-
-class Anthropic(Wire):
-    usage = {
-        "input_tokens": PROMPT_TOKENS - CACHED_TOKENS,
-        "cache_read_input_tokens": CACHED_TOKENS,
-        "cache_creation_input_tokens": 0,
-        "output_tokens": COMPLETION_TOKENS,
-    }
-
-    def whole(self, answer):
-        blocks = [{"type": "text", "text": "".join(answer.pieces)}] if answer.pieces else []
-        for name, arguments in answer.calls:
-            call = {"type": "tool_use", "id": self.named("toolu"), "name": name}
-            blocks.append(call | {"input": arguments})
-        return self.message(blocks, self.reason(answer), self.usage)
-
-    def reason(self, answer):
-        return "tool_use" if answer.calls else "end_turn"
-
-    def message(self, blocks, reason, usage):
-        head = {"id": "msg_1", "type": "message", "role": "assistant", "model": self.asked.model}
-        tail = {"stop_reason": reason, "stop_sequence": None, "usage": usage}
-        return head | {"content": blocks} | tail
-
-    def event(self, kind, **fields):
-        data = compact({"type": kind} | fields)
-        return f"event: {kind}\ndata: ".encode() + data + b"\n\n"
-
-    def block(self, index, block, deltas):
-        yield self.event("content_block_start", index=index, content_block=block)
-        for delta in deltas:
-            yield self.event("content_block_delta", index=index, delta=delta)
-        yield self.event("content_block_stop", index=index)
-
-    def start(self):
-        begun = self.message([], None, self.usage | {"output_tokens": 1})
-        opening = {"type": "text", "text": ""}
-        return (
-            self.event("message_start", message=begun)
-            + self.event("ping")
-            + self.event("content_block_start", index=0, content_block=opening)
-        )
-
-    def text(self, piece):
-        delta = {"type": "text_delta", "text": piece}
-        return self.event("content_block_delta", index=0, delta=delta)
-
-    def calls(self, calls):
-        for index, (name, arguments) in enumerate(calls, start=1):
-            text = json.dumps(arguments)
-            deltas = [
-                {"type": "input_json_delta", "partial_json": part}
-                for part in ("", text[:5], text[5:])
-            ]
-            block = {"type": "tool_use", "id": self.named("toolu"), "name": name, "input": {}}
-            yield from self.block(index, block, deltas)
-
-    def end(self, answer):
-        yield self.event("content_block_stop", index=0)
-        delta = {"stop_reason": self.reason(answer), "stop_sequence": None}
-        usage = {"output_tokens": COMPLETION_TOKENS}
-        yield self.event("message_delta", delta=delta, usage=usage)
-        yield self.event("message_stop")
-
-    @staticmethod
-    def error(status, message):
-        kind = {429: "rate_limit_error", 500: "api_error"}.get(status, "invalid_request_error")
-        return {"type": "error", "error": {"type": kind, "message": message}}
-
-
-class Gemini(Wire):
-    usage = {
-        "promptTokenCount": PROMPT_TOKENS,
-        "cachedContentTokenCount": CACHED_TOKENS,
-        "candidatesTokenCount": COMPLETION_TOKENS - 2,
-        "thoughtsTokenCount": 2,
-        "totalTokenCount": PROMPT_TOKENS + COMPLETION_TOKENS,
-    }
-
-    def reply(self, parts, end):
-        candidate = {"content": {"role": "model", "parts": parts}, "index": 0}
-        if end:
-            candidate["finishReason"] = "STOP"
-        head = {"candidates": [candidate], "usageMetadata": self.usage}
-        return head | {"modelVersion": self.asked.model, "responseId": "r1"}
-
-    def call_parts(self, calls):
-        parts = [{"functionCall": {"name": name, "args": args}} for name, args in calls]
-        # Only the first of parallel calls is signed.
-        if parts:
-            parts[0]["thoughtSignature"] = SIGNATURE
-        return parts
-
-    def whole(self, answer):
-        parts = [{"text": "".join(answer.pieces)}] if answer.pieces else []
-        return self.reply(parts + self.call_parts(answer.calls), True)
-
-    def event(self, reply):
-        return b"data: " + compact(reply) + b"\r\n\r\n"
-
-    def start(self):
-        return b""
-
-    def text(self, piece):
-        return self.event(self.reply([{"text": piece}], False))
-
-    def calls(self, calls):
-        for part in self.call_parts(calls):
-            yield self.event(self.reply([part], False))
-
-    def end(self, answer):
-        yield self.event(self.reply([{"text": ""}], True))
-
-    @staticmethod
-    def error(status, message):
-        word = {429: "RESOURCE_EXHAUSTED", 500: "INTERNAL"}.get(status, "INVALID_ARGUMENT")
-        return {"error": {"code": status, "message": message, "status": word}}
-
-
-WIRES = {"openai": OpenAi, "anthropic": Anthropic, "gemini": Gemini}
+# Models that are not to be had at /chat/completions, and what is said there.
+RESPONSES_ONLY = "reasoner"
+ELSEWHERE = "This model is only supported in v1/responses and not in v1/chat/completions."
+# What a request to /responses may hold; the vendor refuses everything else.
+RESPONSES_FIELDS = set(
+    "include input instructions max_output_tokens metadata model parallel_tool_calls prompt_cache_key "
+    "reasoning safety_identifier service_tier store stream stream_options temperature text "
+    "tool_choice tools top_logprobs top_p user".split()
+)
 
 
 class Gone(Exception):
@@ -398,7 +119,14 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         url = urlsplit(self.path)
-        if url.path == "/v1/chat/completions":
+        if url.path == "/v1/chat/completions" and body["model"].startswith(RESPONSES_ONLY):
+            return self.send_json(404, OpenAi.error(404, ELSEWHERE))
+        elif url.path == "/v1/responses":
+            if unknown := body.keys() - RESPONSES_FIELDS:
+                message = f"Unknown parameter: {', '.join(sorted(unknown))}."
+                return self.send_json(400, OpenAi.error(400, message))
+            asked = Asked("responses", body["model"], bool(body.get("stream")), body)
+        elif url.path == "/v1/chat/completions":
             asked = Asked("openai", body["model"], bool(body.get("stream")), body)
         elif url.path == "/v1/messages":
             asked = Asked("anthropic", body["model"], bool(body.get("stream")), body)
@@ -456,8 +184,10 @@ class Handler(BaseHTTPRequestHandler):
                 return Answer([], [(asked.tools[0], CITY)])
             return Answer([json.dumps(CITY)])
         if asked.scenario == "stream":
-            # Nothing more until the test has seen the first piece.
-            return Answer([PIECES[0], lambda: self.wait_free(asked.unique), *PIECES[1:]])
+            # Nothing more until the test has seen the first piece, and then long enough nothing for
+            # the client to see heartbeats.
+            waits = [lambda: self.wait_free(asked.unique), lambda: time.sleep(SILENCE)]
+            return Answer([PIECES[0], *waits, *PIECES[1:]])
         if asked.scenario in ("edit", "limit") and "hello.py" in str(asked.body):
             return Answer(EDIT.splitlines(keepends=True))
         if asked.scenario == "slow":

@@ -38,7 +38,7 @@ from google.genai import models as genai_models
 from google.genai import types as genai_types
 from run import KEY, ROOT, TARGET, Weir
 from typing_extensions import is_typeddict
-from upstream import WIRES, Answer, Asked, Upstream
+from wires import WIRES, Answer, Asked
 
 CLAUDE = "claude-opus-5-5 claude-sonnet-4-5 claude-haiku-4-5 claude-opus-4-1-20250805".split()
 GEMINI = "gemini-2.5-pro gemini-2.5-flash gemini-3-pro-preview gemini-4-argon".split()

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::client::{Answer, Client, Item, ask, chat, request};
+use crate::client::{Answer, Client, Item, ask, chat, get, request};
 use crate::first_mile::{error_of, pair};
 use crate::upstream::{Format, Received, Reply, Upstream};
 use crate::wait::LIMIT;
@@ -229,4 +229,25 @@ fn the_demo_misbehaves_beside_real_upstreams() {
     let completed = complete(&weir, &json!({"model": "demo/gpt-5", "prompt": "hi"}));
     assert_eq!(completed.json()["object"], "text_completion");
     assert_eq!(up.count(), 1);
+    // Nor does it count where the only upstream of a format is meant.
+    assert_eq!(weir.ask(&chat("openai/some", false)).status, 200);
+    assert_eq!(get(weir.addr, "/v1/files").status, 200);
+    assert_eq!(up.count(), 3);
+}
+
+#[test]
+fn the_demo_alone_misbehaves_by_the_same_names() {
+    for arguments in [&[][..], &["--demo"]] {
+        let weir = Weir::start_bare(arguments, &[]);
+        for (model, status) in [("demo/429", 429), ("demo/gpt-5-418", 418), ("demo/x", 200)] {
+            let answer = weir.ask(&chat(model, false));
+            assert_eq!(answer.status, status, "{model}: {}", answer.text());
+        }
+        let cut = weir.stream(&chat("demo/cut", true));
+        assert!(cut.error.is_some() && !cut.done);
+        let plain = weir.ask(&chat("openai/gpt-5", false));
+        assert_eq!(plain.header("x-weir-upstream"), Some("demo-openai"));
+        let list = get(weir.addr, "/v1/models").text();
+        assert!(list.contains("gpt-5") && !list.contains("demo/"), "{list}");
+    }
 }

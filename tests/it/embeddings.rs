@@ -99,6 +99,13 @@ fn gemini_is_asked_again_with_another_key() {
     assert_eq!(answer.header("x-weir-attempts"), Some("2"));
     assert_eq!(up.requests()[1].json()["outputDimensionality"], 2);
     assert_ne!(up.keys()[0], up.keys()[1]);
+    let status = weir.idle(LIMIT);
+    let keys = status["upstreams"][0]["keys"].as_array().unwrap();
+    let count = |name: &str| -> u64 {
+        let counts = keys.iter().map(|key| key["today"][name].as_u64().unwrap());
+        counts.sum()
+    };
+    assert_eq!((count("requests"), count("failed")), (2, 1), "{status}");
     let too_few = embed(&weir, &body);
     assert_eq!(too_few.status, 502, "{}", too_few.text());
     error_of(&too_few);

@@ -12,6 +12,7 @@
 
 mod client;
 mod completion;
+mod uploads;
 mod upstream;
 mod wait;
 mod weir;
@@ -21,6 +22,7 @@ mod api;
 mod callers;
 mod client_limits;
 mod discovery;
+mod dry_run;
 mod embeddings;
 mod exhaustion;
 mod faults;
@@ -37,6 +39,7 @@ mod observe;
 mod operation;
 mod passthrough;
 mod recordings;
+mod relayed_streams;
 mod reload;
 mod request_log;
 mod responses;

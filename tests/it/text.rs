@@ -368,6 +368,9 @@ fn busybox_wget_asks_the_demo() {
     // With -S the status would be shown; the exit code alone tells that it failed.
     let refused = wget("/ask?model=demo-openai/429", "x").unwrap();
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    let cut = wget("/ask?model=demo/cut", "x").unwrap();
+    assert_eq!(cut.status.code(), Some(1), "{cut:?}");
+    assert!(!cut.stdout.is_empty(), "{cut:?}");
 }
 
 #[test]

@@ -243,6 +243,11 @@ impl Weir {
         self.proc_status("VmRSS:")
     }
 
+    /// The most that it ever was.
+    pub fn peak_rss_kib(&self) -> usize {
+        self.proc_status("VmHWM:")
+    }
+
     pub fn threads(&self) -> usize {
         self.proc_status("Threads:")
     }

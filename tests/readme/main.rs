@@ -5,7 +5,9 @@
 //! that ask `localhost:8080` are led to it, and everywhere else to the demo that `make run`
 //! starts. `make` only says what it would do. A `text` or `json` block right behind a `sh` block
 //! is its output, with `…` for anything. A `json` block with upstreams is a config file; it must
-//! pass `--check-config`, and a `sh` block right behind it finds it as `./weir.json`.
+//! pass `--check-config`, and a `sh` block right behind it finds it as `./weir.json`. What clients
+//! are told is run by `make test-clients` in their own environments; here it is only made sure of
+//! that it runs all of that.
 //!
 //! Needs curl. `UPDATE=1` writes the table of all config keys into the README anew. `WEIR_BIN`
 //! names another program to try than the one just built.
@@ -23,6 +25,9 @@ mod shell;
 const README: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
 const BEGIN: &str = "<!-- config reference -->";
 const END: &str = "<!-- end -->";
+
+/// The languages in which clients are told something.
+const OF_CLIENTS: &[&str] = &["bash", "js", "python"];
 
 fn readme() -> String {
     fs::read_to_string(README).expect("there is a README")
@@ -155,11 +160,26 @@ fn every_block_is_of_a_kind_that_is_tried() {
     let readme = readme();
     let all = blocks(&readme);
     for (at, block) in all.iter().enumerate() {
-        let known = ["sh", "text", "json"].contains(&&*block.language);
+        let known = match block.client {
+            None => &["sh", "text", "json"],
+            Some(_) => OF_CLIENTS,
+        };
         assert!(
-            known,
-            "line {}: a block of {:?}",
-            block.line, block.language
+            known.contains(&&*block.language),
+            "line {}: a block of {:?} for {:?}",
+            block.line,
+            block.language,
+            block.client
+        );
+        // Nobody would run it there.
+        let of_client = ["base_url", "api_base", "baseURL", "_API_KEY=any"]
+            .iter()
+            .any(|word| block.text.contains(word));
+        let elsewhere = block.client.is_none() && !block.is_config();
+        assert!(
+            !(of_client && elsewhere),
+            "line {}: what a client is told, not marked as such",
+            block.line
         );
         // Without --fail, curl ends well whatever it is told.
         if block.language == "sh" && block.text.contains("curl") {
@@ -167,6 +187,42 @@ fn every_block_is_of_a_kind_that_is_tried() {
             assert!(checked, "line {}: the answer goes unchecked", block.line);
         }
     }
+}
+
+#[test]
+fn what_each_client_is_told_is_run_by_the_clients_own_tests() {
+    let readme = readme();
+    let all = blocks(&readme);
+    let mut told: Vec<String> = Vec::new();
+    for block in &all {
+        if let Some(client) = &block.client {
+            told.push(format!("{} {} {client}", block.line, block.language));
+        }
+    }
+    assert!(!told.is_empty());
+    assert_eq!(readme.matches("<!-- client: ").count(), told.len());
+    let run = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/run.py");
+    let table = fs::read_to_string(run).expect("there are tests of clients");
+    let table = between(&table, "CLIENTS = {", "}").expect("the table of clients");
+    let names = table
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix('"')?.split_once('"'));
+    let mut names: Vec<&str> = names.map(|(name, _)| name).collect();
+    let mut clients: Vec<&str> = all
+        .iter()
+        .filter_map(|block| block.client.as_deref())
+        .collect();
+    names.sort_unstable();
+    clients.sort_unstable();
+    clients.dedup();
+    assert_eq!(clients, names, "clients told, and clients tested");
+    let Ok(list) = Command::new("python3").args([run, "--readme"]).output() else {
+        println!("not held against tests/clients: python3 is not installed");
+        return;
+    };
+    assert!(list.status.success(), "{list:?}");
+    let list = String::from_utf8_lossy(&list.stdout).into_owned();
+    assert_eq!(list.lines().collect::<Vec<_>>(), told);
 }
 
 #[test]

@@ -19,6 +19,8 @@ pub struct Block {
     pub section: String,
     /// Nothing but blank lines stands between it and the block before.
     pub follows: bool,
+    /// It is a program for this client: `<!-- client: NAME -->` stands in the line before.
+    pub client: Option<String>,
 }
 
 impl Block {
@@ -38,6 +40,7 @@ pub fn blocks(readme: &str) -> Vec<Block> {
     let mut open: Option<Block> = None;
     let mut section = String::new();
     let mut follows = false;
+    let mut client = None;
     for (at, line) in readme.lines().enumerate() {
         match (&mut open, line.strip_prefix("```")) {
             (Some(_), Some(_)) => {
@@ -55,9 +58,14 @@ pub fn blocks(readme: &str) -> Vec<Block> {
                     line: at + 2,
                     section: section.clone(),
                     follows,
+                    client: client.take(),
                 });
             }
             (None, None) => {
+                let mark = line.strip_prefix("<!-- client: ");
+                client = mark
+                    .and_then(|mark| mark.strip_suffix(" -->"))
+                    .map(str::to_owned);
                 if let Some(heading) = line.strip_prefix("## ") {
                     heading.clone_into(&mut section);
                 }
@@ -126,7 +134,8 @@ fn value_fits(pattern: &Value, value: &Value) -> bool {
 
 #[test]
 fn blocks_know_their_place() {
-    let page = "## A\n```sh\na\nb\n```\n\n```text\nx\n```\nword\n\n```json\n{}\n```\n";
+    let page = "## A\n```sh\na\nb\n```\n\n```text\nx\n```\nword\n\n```json\n{}\n```\n\
+                <!-- client: a -->\n```js\n```\n";
     let found = blocks(page);
     let told: Vec<_> = found
         .iter()
@@ -136,9 +145,14 @@ fn blocks_know_their_place() {
         ("sh", "a\nb\n", 3, false),
         ("text", "x\n", 8, true),
         ("json", "{}\n", 13, false),
+        ("js", "", 17, false),
     ];
     assert_eq!(told, wanted);
     assert_eq!(found[0].section, "A");
+    assert_eq!(
+        (&found[2].client, &found[3].client),
+        (&None, &Some("a".into()))
+    );
 }
 
 #[test]

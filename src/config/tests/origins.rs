@@ -77,7 +77,8 @@ fn a_named_file_wins_then_the_usual_one_then_the_environment_then_the_demo() {
         [
             ("demo-gemini", "http://127.0.0.1:9"),
             ("demo-openai", "http://127.0.0.1:9/v1"),
-            ("demo-anthropic", "http://127.0.0.1:9")
+            ("demo-anthropic", "http://127.0.0.1:9"),
+            ("demo", "http://127.0.0.1:9/v1")
         ]
     );
 
@@ -168,9 +169,9 @@ fn the_demo_stands_beside_real_upstreams() {
     assert_eq!(config.upstreams[routed[0].upstream].name, "demo");
     assert_eq!(routed[0].model, "claude-opus-4-1-20250805");
     assert_eq!(route::route(&config, "gpt-5").len(), 1);
-    // Alone it is the demo as ever.
+    // Alone it is the demo as ever, and has that name too.
     let (loaded, asked) = load(&sources, Path::new(NOWHERE), &[]);
-    assert_eq!((loaded.unwrap().config.upstreams.len(), asked), (3, 1));
+    assert_eq!((loaded.unwrap().config.upstreams.len(), asked), (4, 1));
 }
 
 #[test]

@@ -1,0 +1,227 @@
+//! The answer to a request that was passed on, back to the caller in pieces as they come.
+
+use std::fmt::Write as _;
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+use log::debug;
+
+use super::counted::Tail;
+use super::events::Boundary;
+use super::work::Relay;
+use crate::desk::Phase;
+use crate::exchange::timing;
+use crate::failure::Failure;
+use crate::line::Answer;
+use crate::reply::{push_header, reason};
+use crate::stream::{self, Stream};
+use crate::upstream::Attempt;
+
+/// Headers of an answer that are the caller's to see, besides the vendor's own `openai-*`.
+const PASSED_BACK: &[&str] = &[
+    "content-type",
+    "content-disposition",
+    "content-range",
+    "accept-ranges",
+    "etag",
+    "last-modified",
+];
+
+/// A piece on its way, in either direction.
+const PIECE: usize = 16 * 1024;
+
+impl Relay<'_, '_> {
+    /// Writes the answer to the caller as it comes.
+    pub(super) fn pass_back(
+        &mut self,
+        attempt: &Attempt<'_>,
+        answer: Answer,
+    ) -> Result<u16, Failure> {
+        let length = answer
+            .header("content-length")
+            .and_then(|length| length.parse::<u64>().ok());
+        let is_events = answer
+            .header("content-type")
+            .is_some_and(|kind| kind.starts_with("text/event-stream"));
+        match is_events && length.is_none() {
+            true => self.pass_events(attempt, answer),
+            false => self.pass_whole(attempt, answer, length),
+        }
+    }
+
+    /// A stream of events: what is between them can be filled with heartbeats, from its head on.
+    fn pass_events(&mut self, attempt: &Attempt<'_>, mut answer: Answer) -> Result<u16, Failure> {
+        let Some(call) = self.call.take() else {
+            return Err(Failure::caller_gone());
+        };
+        let (old, id) = (call.old, call.id.clone());
+        let Some((writer, fixed)) = call.into_writer() else {
+            return Err(Failure::caller_gone());
+        };
+        let mut lines = lines_of(&answer, false);
+        lines.push_str(&self.lines);
+        push_header(&mut lines, "Server-Timing", timing(self.record));
+        let head = stream::Head {
+            content_type: "text/event-stream",
+            fixed,
+            trailers: None,
+            attempt: lines,
+        };
+        let keepalive = self.state.config.keepalive;
+        let held = Arc::clone(&self.job.held);
+        let stream = Arc::new(Stream::new(writer, !old, head, keepalive, held));
+        self.record.streamed = true;
+        self.job.set_stream(&stream);
+        self.stream = Some(Arc::clone(&stream));
+        let mut tail = Tail::default();
+        let mut boundary = Boundary::default();
+        let mut piece = vec![0; PIECE];
+        loop {
+            let count = self.read(attempt, &mut answer, &mut piece)?;
+            let piece = &piece[..count];
+            tail.push(piece);
+            self.record.keep_answer(piece);
+            let written = match count {
+                0 => {
+                    self.settle(&tail);
+                    stream.end(b"", "")
+                }
+                _ => stream.pass(piece, boundary.take(piece)),
+            };
+            self.record
+                .first_byte
+                .get_or_insert_with(|| self.record.begun.millis());
+            if written.is_err() {
+                debug!("{id}: cannot write to the caller");
+                return Err(Failure::caller_gone());
+            }
+            if count == 0 {
+                return Ok(answer.status);
+            }
+        }
+    }
+
+    /// Anything else, as the bytes that it is.
+    fn pass_whole(
+        &mut self,
+        attempt: &Attempt<'_>,
+        mut answer: Answer,
+        length: Option<u64>,
+    ) -> Result<u16, Failure> {
+        let mut piece = vec![0; PIECE];
+        // With the first bytes there, the answer has begun: until then it can be asked for again.
+        let mut count = self.read(attempt, &mut answer, &mut piece)?;
+        let Some(call) = self.call.take() else {
+            return Err(Failure::caller_gone());
+        };
+        let (old, scissors) = (call.old, call.scissors());
+        let Some((mut writer, common)) = call.into_writer() else {
+            return Err(Failure::caller_gone());
+        };
+        let empty = answer.status == 204;
+        let chunked = length.is_none() && !old && !empty;
+        let mut head = format!(
+            "HTTP/1.1 {} {}\r\n{common}{}",
+            answer.status,
+            reason(answer.status),
+            lines_of(&answer, true)
+        );
+        head.push_str(&self.lines);
+        push_header(&mut head, "Server-Timing", timing(self.record));
+        head.push_str(&match length {
+            _ if empty => "\r\n".to_owned(),
+            Some(length) => format!("Content-Length: {length}\r\n\r\n"),
+            None if chunked => "Transfer-Encoding: chunked\r\n\r\n".to_owned(),
+            None => "Connection: close\r\n\r\n".to_owned(),
+        });
+        self.record.first_byte = Some(self.record.begun.millis());
+        let mut tail = Tail::default();
+        let mut out = head.into_bytes();
+        let mut left = length;
+        loop {
+            left = left.map(|left| left.saturating_sub(count as u64));
+            let over = count == 0 || left == Some(0);
+            match chunked {
+                true if count > 0 => {
+                    let _ = write!(Text(&mut out), "{count:x}\r\n");
+                    out.extend_from_slice(&piece[..count]);
+                    out.extend_from_slice(b"\r\n");
+                }
+                true => out.extend_from_slice(b"0\r\n\r\n"),
+                false => out.extend_from_slice(&piece[..count]),
+            }
+            tail.push(&piece[..count]);
+            self.record.keep_answer(&piece[..count]);
+            if over {
+                self.settle(&tail);
+                self.job.held.release();
+            }
+            let written = writer.write_all(&out).and_then(|()| writer.flush());
+            if let Err(error) = &written {
+                debug!("{}: cannot write to the caller: {error}", self.record.id);
+                // One who did not read in time would take the next answer for the rest of this.
+                scissors.cut();
+                return Err(Failure::caller_gone());
+            }
+            out.clear();
+            if over {
+                if count > 0 {
+                    // Read to its end, the connection can be used again.
+                    let _ = answer.body.read(&mut piece[..1]);
+                }
+                return Ok(answer.status);
+            }
+            count = self.read(attempt, &mut answer, &mut piece)?;
+        }
+    }
+
+    /// Reads the next piece of the answer.
+    fn read(
+        &mut self,
+        attempt: &Attempt<'_>,
+        answer: &mut Answer,
+        piece: &mut [u8],
+    ) -> Result<usize, Failure> {
+        self.job.enter(Phase::Between, attempt.upstream.idle);
+        let read = answer.body.read(piece);
+        if read.is_ok() {
+            self.job.leave();
+        }
+        read.map_err(|error| attempt.broken(self.job, &error))
+    }
+
+    /// Counts what the answer cost. Before its last bytes leave: whoever has them may ask again.
+    fn settle(&mut self, tail: &Tail) {
+        self.record.usage = tail.usage();
+        self.record.spend(&self.state.limits);
+    }
+}
+
+/// The header lines of an answer that are the caller's to see. A stream says itself what it is.
+fn lines_of(answer: &Answer, with_type: bool) -> String {
+    let mut lines = String::new();
+    for (name, value) in &answer.headers {
+        let name = name.as_str();
+        let Ok(value) = value.to_str() else {
+            continue;
+        };
+        let passed = PASSED_BACK.contains(&name) || name.starts_with("openai-");
+        if passed && (with_type || name != "content-type") {
+            push_header(&mut lines, name, value);
+        }
+        if name == "x-request-id" {
+            push_header(&mut lines, "x-upstream-request-id", value);
+        }
+    }
+    lines
+}
+
+/// Text into bytes.
+struct Text<'t>(&'t mut Vec<u8>);
+
+impl std::fmt::Write for Text<'_> {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
+}
