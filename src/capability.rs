@@ -38,7 +38,7 @@ pub struct Claude {
     /// `output_config.format` and strict tools.
     pub structured_outputs: bool,
     pub web_search: bool,
-    /// `speed:"fast"`.
+    /// `speed:"fast"`, without a beta header.
     pub fast: bool,
     pub max_output: u64,
 }
@@ -108,9 +108,17 @@ const CLASSIC: Claude = Claude {
     max_output: 32_000,
 };
 
+/// Opus 5 and 4.8 are this fast only for those who send a beta header.
+const FAST: Claude = Claude {
+    fast: true,
+    ..NEWEST
+};
+
 const CLAUDE: &[(&str, Claude)] = &[
     ("claude-fable-5", NEWEST),
+    ("claude-fable-5-2", FAST),
     ("claude-mythos-5", NEWEST),
+    ("claude-mythos-5-2", FAST),
     (
         "claude-mythos-preview",
         Claude {
@@ -118,7 +126,7 @@ const CLAUDE: &[(&str, Claude)] = &[
             ..NEWEST
         },
     ),
-    ("claude-opus-5-5", NEWEST),
+    ("claude-opus-5-5", FAST),
     (
         "claude-sonnet-5-5",
         Claude {

@@ -18,6 +18,8 @@ pub struct ApiError {
     pub code: Option<Cow<'static, str>>,
     /// The request field at fault, as a path: `messages[2].content`.
     pub param: Option<String>,
+    /// Fields stand in it bare, values in double quotes as in JSON, models and upstreams in
+    /// backticks as the vendor writes them.
     pub message: String,
     /// When asking again may help; sent as `Retry-After`, whole seconds, rounded up.
     pub retry_after: Option<Duration>,

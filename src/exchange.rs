@@ -228,6 +228,13 @@ impl Work for Exchange<'_, '_> {
         Ok(self.encoder.preferred_key(&upstream.name))
     }
 
+    fn name(&self, target: &Target) -> String {
+        match self.encoded.lane {
+            Some(lane) => format!("{} ({lane})", target.model),
+            None => target.model.clone(),
+        }
+    }
+
     fn attempt(&mut self, target: &Target, lease: &Lease) -> Result<Answered, Failure> {
         let upstream = &self.state.config.upstreams[target.upstream];
         let mask = |failure| self.state.masks.failure(failure);

@@ -49,6 +49,28 @@ impl Signed {
             + raw(&self.reasoning_items)
     }
 
+    /// Leaves of the message what did not come from here: its next upstream may refuse the rest.
+    fn take_back(&self, message: &mut Message<'_>, call: usize) {
+        let is_ours = |now: Option<&RawValue>, ours: &Option<Box<RawValue>>| {
+            let pair = now.zip(ours.as_deref());
+            pair.is_some_and(|(now, ours)| std::ptr::eq(now.get(), ours.get()))
+        };
+        if let Some(call) = message.tool_calls.get_mut(call) {
+            let pair = call.google_signature.as_deref();
+            let pair = pair.zip(self.google_signature.as_deref());
+            if pair.is_some_and(|(now, ours)| std::ptr::eq(now, ours)) {
+                call.google_signature = None;
+            }
+        }
+        if is_ours(message.thinking_blocks, &self.thinking_blocks) {
+            message.thinking_blocks = None;
+            message.thinking_layout = None;
+        }
+        if is_ours(message.reasoning_items, &self.reasoning_items) {
+            message.reasoning_items = None;
+        }
+    }
+
     fn is_empty(&self) -> bool {
         self.google_signature.is_none()
             && self.thinking_blocks.is_none()
@@ -121,14 +143,15 @@ impl Memory {
 pub struct Recalled(Vec<(usize, usize, Arc<Signed>)>);
 
 impl Recalled {
-    /// Fills in what the caller left out and `upstream` made itself. What the caller sent counts
-    /// for more.
+    /// Fills in what the caller left out and `upstream` made itself, and takes back what was
+    /// filled in for another one, which made it. What the caller sent counts for more.
     pub fn fill<'r>(&'r self, messages: &mut [Message<'r>], upstream: &str) {
         for (index, call, signed) in &self.0 {
             let Some(message) = messages.get_mut(*index) else {
                 continue;
             };
             if signed.upstream != upstream {
+                signed.take_back(message, *call);
                 continue;
             }
             if let Some(tool_call) = message.tool_calls.get_mut(*call)
@@ -298,6 +321,10 @@ mod tests {
         assert_eq!(calls[1].google_signature, None);
         let blocks = messages[1].thinking_blocks.map(RawValue::get);
         assert_eq!(blocks, Some(r#"[{"type":"thinking"}]"#));
+        // The first upstream failed, and the next one can make nothing of it.
+        recalled.fill(&mut messages, "other");
+        assert!(messages[1].thinking_blocks.is_none());
+        assert_eq!(messages[1].tool_calls[0].google_signature, None);
     }
 
     #[test]
@@ -310,6 +337,9 @@ mod tests {
         messages[1].tool_calls[0].google_signature = Some("own".into());
         let recalled = memory.recall_all(&messages);
         recalled.fill(&mut messages, "up");
+        let call = &messages[1].tool_calls[0];
+        assert_eq!(call.google_signature.as_deref(), Some("own"));
+        recalled.fill(&mut messages, "other");
         let call = &messages[1].tool_calls[0];
         assert_eq!(call.google_signature.as_deref(), Some("own"));
     }

@@ -100,6 +100,8 @@ pub struct Encoded {
     pub dropped: Vec<String>,
     /// What the decoder has to undo.
     pub undo: Arc<Undo>,
+    /// The limits that the request counts against, where the model has others besides its own.
+    pub lane: Option<&'static str>,
 }
 
 /// How the request was changed in ways that the answer must not show.
@@ -139,6 +141,10 @@ pub enum Flow {
 
 /// The memory of one upstream answer between two of its events.
 pub trait Decoder: Send {
+    /// Looks into the headers of the answer, before anything else of it. `header` gives one by its
+    /// name.
+    fn on_head(&mut self, _header: &dyn Fn(&str) -> Option<String>) {}
+
     /// Takes one event and puts out what it means, possibly nothing.
     fn on_event(&mut self, event: sse::Event<'_>, out: &mut dyn DeltaSink)
     -> Result<Flow, Failure>;

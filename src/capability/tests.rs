@@ -41,16 +41,20 @@ fn claude_rows_are_those_of_the_table() {
             (row.prefill, 'p'),
             (row.forced_tools, 'f'),
             (row.mid_system, 'm'),
+            (row.fast, 'q'),
         ];
         let letters = kinds.iter().filter(|(has, _)| *has);
         let letters: String = letters.map(|(_, letter)| letter).collect();
         format!("{letters} {} {}", row.efforts.len(), row.max_output / 1000)
     };
     for (model, expected) in [
-        ("claude-fable-5-2", "A!m 5 128"),
+        ("claude-fable-5", "A!m 5 128"),
+        ("claude-fable-5-1", "A!m 5 128"),
+        ("claude-fable-5-2", "A!mq 5 128"),
         ("claude-mythos-5", "A!m 5 128"),
+        ("claude-mythos-5-2", "A!mq 5 128"),
         ("claude-mythos-preview", "A! 5 128"),
-        ("claude-opus-5-5", "A!m 5 128"),
+        ("claude-opus-5-5", "A!mq 5 128"),
         ("claude-sonnet-5-5", "AB!m 5 128"),
         ("claude-haiku-5-5", "AD!fm 5 128"),
         ("claude-opus-5", "AD!fm 5 128"),

@@ -60,6 +60,12 @@ impl Sink {
         }
     }
 
+    fn on_head(&mut self, answer: &Answer) {
+        if let Speaker::Chunks(decoder, _) | Speaker::Fold(decoder, _) = &mut self.speaker {
+            decoder.on_head(&|name| answer.header(name).map(str::to_owned));
+        }
+    }
+
     fn on_event(&mut self, event: sse::Event<'_>) -> Result<Flow, Failure> {
         #[cfg(debug_assertions)]
         panic_on_demand(event.data);
@@ -211,6 +217,7 @@ impl Exchange<'_, '_> {
         lease: &Lease,
     ) -> Result<Answered, Failure> {
         let idle = attempt.upstream.idle;
+        sink.on_head(answer);
         let streamed = answer
             .header("content-type")
             .is_some_and(|kind| kind.starts_with("text/event-stream"));

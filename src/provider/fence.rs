@@ -9,13 +9,13 @@ const OPENING_LIMIT: usize = 64;
 /// So much white space and so many backticks at a possible end are held back.
 const ENDING_LIMIT: usize = 4096;
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Fence {
     state: State,
     held: String,
 }
 
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 enum State {
     /// Nothing was let through yet.
     #[default]

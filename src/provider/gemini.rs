@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::{Decoder, Encoded, Options, Provider, Undo};
 use crate::chat::Request;
 use crate::error::ApiError;
+use crate::json::unicode::mended;
 use crate::json::{push_key, push_string};
 
 mod audio;
@@ -26,7 +27,7 @@ mod media;
 mod merge;
 mod partial;
 #[cfg(test)]
-mod property_tests;
+pub mod property_tests;
 #[cfg(test)]
 mod replay;
 mod schema;
@@ -100,8 +101,16 @@ impl Provider for GenerateContent {
     }
 }
 
-/// Valid JSON without the white space between its tokens.
+/// Valid JSON without the white space between its tokens, and without halves of characters, for
+/// which a provider may refuse the whole request.
 pub(super) fn compact(json: &str) -> Cow<'_, str> {
+    match mended(json) {
+        Cow::Borrowed(json) => without_blanks(json),
+        Cow::Owned(json) => Cow::Owned(without_blanks(&json).into_owned()),
+    }
+}
+
+fn without_blanks(json: &str) -> Cow<'_, str> {
     let mut inside = false;
     let mut escaped = false;
     let mut is_blank = |byte: u8| {

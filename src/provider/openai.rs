@@ -63,6 +63,7 @@ pub fn encode(head: &Head<'_>, model: &str, options: &Options) -> Result<Encoded
         body: draft.into_bytes(),
         dropped: warnings.dropped,
         undo: Default::default(),
+        lane: None,
     })
 }
 

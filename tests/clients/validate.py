@@ -46,9 +46,8 @@ GEMINI = "gemini-2.5-pro gemini-2.5-flash gemini-3-pro-preview gemini-4-argon".s
 # What may be refused rather than translated: the message, and why that is honest.
 REFUSALS = [
     (r'"file_url" is not a part', "a part of Perplexity's own; the API has `file`"),
-    (r'"thinking" is not a part', "a part of Mistral's own; the API has none for reasoning"),
     (r"audio input is not supported", "Claude hears nothing"),
-    (r"audio output is not supported|does not answer with `audio`", "the model speaks no audio"),
+    (r"audio output is not supported|does not answer with \"audio\"", "the model speaks no audio"),
     (r"gives one answer at a time", "no `n` there, and fewer answers than asked for are a loss"),
     (r"openrouter:web_search", "a tool that only OpenRouter runs"),
 ]

@@ -108,25 +108,20 @@ fn replay(provider: &'static str, format: Format) {
     settings["retries"] = json!(0);
     let weir = Weir::start(&settings);
 
-    let (mut passed, mut left_out, mut failures) = (0, 0, Vec::new());
+    let mut failures = Vec::new();
     for recording in &recordings {
-        match read(provider, &recording.json) {
-            Err(_) => left_out += 1,
-            Ok(expected) => {
-                let run = AssertUnwindSafe(|| replay_one(&weir, format, recording, &expected));
-                match catch_unwind(run) {
-                    Ok(()) => passed += 1,
-                    Err(_) => failures.push(recording.file.as_str()),
-                }
-            }
+        let expected = read(provider, &recording.json);
+        let run = AssertUnwindSafe(|| replay_one(&weir, format, recording, &expected));
+        if catch_unwind(run).is_err() {
+            failures.push(recording.file.as_str());
         }
     }
+    let passed = recordings.len() - failures.len();
     println!(
-        "{provider}: {passed} of {} recordings came through, {left_out} left out",
+        "{provider}: {passed} of {} recordings came through",
         recordings.len()
     );
     assert!(failures.is_empty(), "{provider}: {failures:#?}");
-    assert!(passed > left_out * 10);
     weir.idle(LIMIT);
 }
 
@@ -142,6 +137,8 @@ fn replay_one(weir: &Weir, format: Format, recording: &Recording, expected: &Rea
         let told = answer.json();
         if expected.status >= 400 {
             let message = told["error"]["message"].as_str().unwrap();
+            let shape: Vec<&String> = told["error"].as_object().unwrap().keys().collect();
+            assert_eq!(shape, ["message", "type", "param", "code"], "{file}");
             if let Some(words) = &expected.words {
                 assert!(message.contains(words), "{file}: {message}");
             }
@@ -216,15 +213,8 @@ fn compare(file: &str, told: &Completion, expected: &Completion) {
             Err(_) => assert_eq!(told.arguments, expected.arguments, "{file}"),
         }
     }
-    let Some(expected) = &expected.usage else {
-        return;
-    };
-    let usage = told
-        .usage
-        .as_ref()
-        .unwrap_or_else(|| panic!("{file}: no usage"));
-    for name in ["prompt_tokens", "completion_tokens", "total_tokens"] {
-        assert_eq!(usage.get(name), expected.get(name), "{file}: {usage}");
+    if let Some(usage) = &expected.usage {
+        assert_eq!(told.usage.as_ref(), Some(usage), "{file}");
     }
 }
 
@@ -255,9 +245,7 @@ fn every_recording_can_be_read() {
         let mut said = 0;
         let recordings = load(provider).unwrap_or_default();
         for recording in &recordings {
-            let Ok(reading) = read(provider, &recording.json) else {
-                continue;
-            };
+            let reading = read(provider, &recording.json);
             let completion = &reading.completion;
             assert!(
                 reading.status >= 400 || reading.broken || completion.finish.is_some(),

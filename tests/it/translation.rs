@@ -19,11 +19,7 @@ fn an_image_by_address_is_refused_unless_weir_may_get_it_from_a_public_host() {
     let private = Upstream::start(|request| Format::Gemini.answer(request, &["secret"]));
     let url = private.url().replace("http://", "https://");
     for (fetches, url, why) in [
-        (
-            false,
-            url.as_str(),
-            "only if its config says `fetch_images`",
-        ),
+        (false, url.as_str(), "only if its config says fetch_images"),
         (true, &url, "has an address that is not public"),
         (true, &private.url(), "only https addresses are fetched"),
     ] {
@@ -43,6 +39,43 @@ fn an_image_by_address_is_refused_unless_weir_may_get_it_from_a_public_host() {
         assert!(message.contains(why), "{message}");
     }
     assert_eq!((upstream.count(), private.count()), (0, 0));
+}
+
+/// Gemini tells the tier that served in a header.
+#[test]
+fn the_tier_of_an_answer_is_told_to_those_who_asked_for_one() {
+    let upstream = Upstream::start(|request| {
+        Format::Gemini
+            .answer(request, &["hi"])
+            .header("x-gemini-service-tier", "standard")
+    });
+    let weir = Weir::start(&config(Format::Gemini, &upstream.url(), &["k"]));
+    for stream in [false, true] {
+        let mut body = chat("gemini-2.5-flash", stream);
+        let answer = weir.ask(&body).text();
+        assert!(!answer.contains("service_tier"), "{answer}");
+        body["service_tier"] = json!("flex");
+        let answer = weir.ask(&body).text();
+        assert!(answer.contains(r#""service_tier":"default""#), "{answer}");
+    }
+}
+
+/// The vendor counts fast requests apart, so who is told to wait with them is not with others.
+#[test]
+fn a_limit_of_the_fast_mode_stops_no_other_request() {
+    let upstream = Upstream::start(|request| match request.json()["speed"].as_str() {
+        Some(_) => Format::Anthropic.error(429, "rate_limit_error", "too fast"),
+        None => Format::Anthropic.answer(request, &["hi"]),
+    });
+    let weir = Weir::start(&config(Format::Anthropic, &upstream.url(), &["k"]));
+    let plain = chat("claude-opus-5-5", false);
+    let mut fast = plain.clone();
+    fast["service_tier"] = json!("fast");
+    assert_eq!(weir.ask(&fast).status, 429);
+    let asked = upstream.count();
+    assert_eq!(weir.ask(&plain).status, 200);
+    assert_eq!(weir.ask(&fast).status, 429);
+    assert_eq!(upstream.count(), asked + 1, "the fast ones rest");
 }
 
 #[test]

@@ -88,24 +88,62 @@ fn content<'a>(
     }
     message.content_is_array = true;
     if is_object(raw) {
-        message.content.push(part(raw, &path, is_assistant)?);
-        return Ok(());
+        return take_part(raw, &path, is_assistant, message);
     }
     if !is_array(raw) {
         return Err(wrong(raw, &path, "a string or an array of parts"));
     }
     for (i, raw) in array(raw, &path)?.into_iter().enumerate() {
-        message
-            .content
-            .push(part(raw, &path.index(i), is_assistant)?);
+        take_part(raw, &path.index(i), is_assistant, message)?;
     }
     Ok(())
 }
 
-fn part<'a>(raw: &'a RawValue, path: &Path<'_>, is_assistant: bool) -> Result<Part<'a>, ApiError> {
+/// Adds a part to the message. What Mistral's models thought stands among the parts, and is
+/// reasoning like that of others.
+fn take_part<'a>(
+    raw: &'a RawValue,
+    path: &Path<'_>,
+    is_assistant: bool,
+    message: &mut Message<'a>,
+) -> Result<(), ApiError> {
     let object = Object::read(raw, path)?;
     let word = object.required_string("type")?;
-    let kind = match &*word {
+    if is_assistant && word == "thinking" {
+        let thought = thought(&object)?;
+        message.reasoning = match message.reasoning.take() {
+            Some(before) => Some(Cow::Owned(before.into_owned() + &thought)),
+            None => Some(thought),
+        };
+        return Ok(());
+    }
+    message.content.push(part(&object, &word, is_assistant)?);
+    Ok(())
+}
+
+/// The text of a `thinking` part: a string, or parts of text.
+fn thought<'a>(object: &Object<'a, '_>) -> Result<Cow<'a, str>, ApiError> {
+    let path = object.path.key("thinking");
+    match object.get("thinking") {
+        None => Ok(Cow::Borrowed("")),
+        Some(raw) if is_string(raw) => string(raw, &path),
+        Some(raw) if !is_array(raw) => Err(wrong(raw, &path, "a string or an array of parts")),
+        Some(raw) => {
+            let mut text = String::new();
+            for (i, raw) in array(raw, &path)?.into_iter().enumerate() {
+                let path = path.index(i);
+                text += &Object::read(raw, &path)?
+                    .string("text")?
+                    .unwrap_or_default();
+            }
+            Ok(Cow::Owned(text))
+        }
+    }
+}
+
+fn part<'a>(object: &Object<'a, '_>, word: &str, is_assistant: bool) -> Result<Part<'a>, ApiError> {
+    let path = object.path;
+    let kind = match word {
         "text" => PartKind::Text(object.required_string("text")?),
         "refusal" if is_assistant => PartKind::Refusal(object.required_string("refusal")?),
         "image_url" => {
@@ -127,7 +165,7 @@ fn part<'a>(raw: &'a RawValue, path: &Path<'_>, is_assistant: bool) -> Result<Pa
         }
         "input_audio" => {
             let path = path.key("input_audio");
-            let audio = required(&object, "input_audio", &path)?;
+            let audio = required(object, "input_audio", &path)?;
             PartKind::Audio {
                 data: audio.required_string("data")?,
                 format: audio.required_string("format")?,
@@ -135,7 +173,7 @@ fn part<'a>(raw: &'a RawValue, path: &Path<'_>, is_assistant: bool) -> Result<Pa
         }
         "file" => {
             let path = path.key("file");
-            let file = required(&object, "file", &path)?;
+            let file = required(object, "file", &path)?;
             let data = file.string("file_data")?;
             let id = file.string("file_id")?;
             if data.is_none() && id.is_none() {
@@ -194,14 +232,14 @@ fn assistant<'a>(
         });
     }
     message.refusal = object.string("refusal")?;
-    message.reasoning = match object.string("reasoning_content")? {
-        Some(text) => Some(text),
+    match object.string("reasoning_content")? {
+        Some(text) => message.reasoning = Some(text),
         // Some servers put an object here, which says nothing that weir can use.
         None => match object.get("reasoning") {
-            Some(raw) if is_string(raw) => object.string("reasoning")?,
-            _ => None,
+            Some(raw) if is_string(raw) => message.reasoning = object.string("reasoning")?,
+            _ => {}
         },
-    };
+    }
     message.has_audio = object.get("audio").is_some();
     if let Some(raw) = object.get("extra_content") {
         let path = object.path.key("extra_content");

@@ -6,7 +6,7 @@ use std::fmt;
 use serde_json::value::RawValue;
 
 use crate::error::ApiError;
-use crate::json::{Fields, Text};
+use crate::json::{Fields, Text, unicode};
 
 /// Where a value stands in the request. A list through the stack, turned into text only when
 /// something is wrong.
@@ -164,10 +164,14 @@ pub fn string<'a>(raw: &'a RawValue, path: &Path<'_>) -> Result<Cow<'a, str>, Ap
     if !is_string(raw) {
         return Err(wrong(raw, path, "a string"));
     }
-    // Raw values are only known to be well-formed: half of a surrogate pair is found out here.
     match serde_json::from_str::<Text<'a>>(raw.get()) {
         Ok(text) => Ok(text.0),
-        Err(_) => Err(path.invalid("is not valid Unicode")),
+        // Programs cut a tool's output in the middle of an emoji, and send it in every request
+        // from then on.
+        Err(_) => match unicode::parse::<String>(raw.get()) {
+            Ok(text) => Ok(Cow::Owned(text)),
+            Err(error) => Err(path.invalid(error)),
+        },
     }
 }
 

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
+use crate::json::unicode::mended;
 use crate::json::{Fields, push_string};
 
 /// One content block with its cache mark.
@@ -300,8 +301,11 @@ impl Body {
     }
 }
 
-/// Appends a valid JSON value without the white space between its tokens.
+/// Appends a valid JSON value without the white space between its tokens, and without halves of
+/// characters, for which the provider refuses the whole request: a model's cut arguments would
+/// spoil the conversation for good.
 pub fn push_compact(out: &mut Vec<u8>, json: &str) {
+    let json = mended(json);
     let bytes = json.as_bytes();
     out.reserve(bytes.len());
     // Start of the bytes that were looked at and not yet copied.

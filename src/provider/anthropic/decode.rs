@@ -6,6 +6,7 @@ use super::kept::{self, Kept};
 use super::wire;
 use crate::chat::{Delta, DeltaSink, FinishReason};
 use crate::failure::Failure;
+use crate::json::unicode::{Seam, mended_bytes};
 use crate::provider::fence::Fence;
 use crate::provider::{Decoder, Flow, Undo};
 use crate::sse;
@@ -51,6 +52,9 @@ pub struct Messages {
     scalars: u64,
     fence: Option<Fence>,
     kept: Option<Kept>,
+    /// Carrier and fence as they were when the message in progress began, if it is not the first.
+    before: Option<(Carrier, Option<Fence>)>,
+    seam: Seam,
 }
 
 impl Messages {
@@ -75,6 +79,8 @@ impl Messages {
             scalars: 0,
             fence,
             kept,
+            before: None,
+            seam: Seam::default(),
         }
     }
 
@@ -104,6 +110,15 @@ impl Messages {
             }
             self.open.clear();
             self.counters.restart();
+            self.stop_reason = None;
+            // Nothing was seen, and yet thoughts without words and half a fence were taken in.
+            (self.carrier, self.fence) = match &self.before {
+                Some(before) => before.clone(),
+                None => (
+                    Carrier::default(),
+                    self.undo.strip_fence.then(Fence::default),
+                ),
+            };
             if let Some(kept) = &mut self.kept {
                 *kept = Kept::default();
             }
@@ -202,7 +217,8 @@ impl Decoder for Messages {
         event: sse::Event<'_>,
         out: &mut dyn DeltaSink,
     ) -> Result<Flow, Failure> {
-        let data = event.data.trim_ascii();
+        let text = self.seam.mend(event.data);
+        let data = text.as_bytes().trim_ascii();
         match data.first() {
             Some(b'{') => {}
             Some(b'[') if data != b"[DONE]" => return Err(Failure::from_event(data)),
@@ -279,7 +295,8 @@ impl Decoder for Messages {
         if body.trim_ascii().is_empty() {
             return Err(Failure::empty());
         }
-        let message: wire::Message<'_> = serde_json::from_slice(body).map_err(|error| {
+        let text = mended_bytes(body);
+        let message: wire::Message<'_> = serde_json::from_str(&text).map_err(|error| {
             Failure::malformed(format!("the upstream's answer is no message: {error}"))
         })?;
         if message.error.is_some() || &*message.r#type == "error" {
@@ -307,6 +324,7 @@ impl Decoder for Messages {
         self.ended = false;
         self.said = false;
         self.continuations += 1;
+        self.before = Some((self.carrier.clone(), self.fence.clone()));
         self.counters.next_answer();
         Some(body)
     }

@@ -122,6 +122,7 @@ pub fn encode(
         path: "/v1/messages".into(),
         body: bytes,
         dropped: dropped.names,
+        lane: fields::is_fast(request, claude).then_some("fast"),
         undo: Arc::new(Undo {
             names: tools.names.changed(),
             custom: tools.custom,
@@ -246,9 +247,9 @@ mod tests {
             service_tier: Some("fast".into()),
             ..Request::default()
         };
-        let mut claude = capability::claude("claude-opus-5-5");
+        let claude = capability::claude("claude-opus-5");
         assert!(!body(&request, &claude).contains("speed"));
-        claude.fast = true;
+        let claude = capability::claude("claude-opus-5-5");
         assert!(body(&request, &claude).contains(r#","speed":"fast","#));
     }
 

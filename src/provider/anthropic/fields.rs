@@ -128,10 +128,15 @@ pub fn write_small(
         None => {}
         Some("auto" | "priority" | "scale") => body.member("service_tier", "auto"),
         Some("default") => body.member("service_tier", "standard_only"),
-        Some("fast") if claude.fast => body.member("speed", "fast"),
+        Some(_) if is_fast(request, claude) => body.member("speed", "fast"),
         Some(_) => dropped.warn("service_tier")?,
     }
     Ok(())
+}
+
+/// The request goes out as a fast one, for which the provider has limits of its own.
+pub fn is_fast(request: &Request<'_>, claude: &Claude) -> bool {
+    claude.fast && request.service_tier.as_deref() == Some("fast")
 }
 
 /// An id that the provider takes: no mail address, no telephone number, not too long.

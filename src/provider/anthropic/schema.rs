@@ -4,6 +4,8 @@
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use crate::json::unicode::parse;
+
 type Object = Map<String, Value>;
 
 mod close;
@@ -20,7 +22,7 @@ const STEPS: usize = 1000;
 
 /// The schema of a tool that is not strict: an object at its root, and `$defs`.
 pub fn anthropic_tool(raw: &RawValue) -> String {
-    match serde_json::from_str(raw.get()) {
+    match parse(raw.get()) {
         Ok(Value::Object(mut root)) => {
             rename_definitions(&mut root, DEPTH);
             let defs = root.get("$defs").cloned();
@@ -38,7 +40,7 @@ pub fn anthropic_tool(raw: &RawValue) -> String {
 /// The schema in the form that a grammar is made of, or `None` where that would change what it
 /// means: open objects, recursion, references to elsewhere.
 pub fn anthropic_strict(raw: &RawValue) -> Option<String> {
-    let Ok(Value::Object(mut root)) = serde_json::from_str(raw.get()) else {
+    let Ok(Value::Object(mut root)) = parse(raw.get()) else {
         return None;
     };
     rename_definitions(&mut root, DEPTH);
@@ -79,6 +81,14 @@ mod tests {
             (
                 r##"{"type":"object","properties":{"a":{"$ref":"#/definitions/x"}},"definitions":{"x":{"enum":["#/definitions/x"]}}}"##,
                 r##"{"type":"object","properties":{"a":{"$ref":"#/$defs/x"}},"$defs":{"x":{"enum":["#/definitions/x"]}}}"##,
+            ),
+            (
+                r##"{"type":"object","definitions":{"x":{"$ref":"#/definitions/y"}},"$defs":{"z":{"$ref":"#/definitions/x"}}}"##,
+                r##"{"type":"object","$defs":{"z":{"$ref":"#/$defs/x"},"x":{"$ref":"#/$defs/y"}}}"##,
+            ),
+            (
+                r##"{"type":"object","definitions":{"x":{"$ref":"#/definitions/x"}},"$defs":{"x":{}}}"##,
+                r##"{"type":"object","definitions":{"x":{"$ref":"#/definitions/x"}},"$defs":{"x":{}}}"##,
             ),
             (
                 r#"{"anyOf":[{"properties":{"a":{"type":"string"},"c":{}},"required":["a","c"]},{"properties":{"b":{},"c":{"type":"null"}},"required":["c"]},{"type":"null"}]}"#,

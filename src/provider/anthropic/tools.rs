@@ -196,7 +196,7 @@ impl<'r> Tools<'r> {
 }
 
 fn unknown_tool(name: &str) -> ApiError {
-    ApiError::unsupported_value("tool_choice", format!("{name} is not among the tools"))
+    ApiError::unsupported_value("tool_choice", format!("{name:?} is not among the tools"))
 }
 
 fn name<'r>(tool: &'r Tool<'r>) -> Option<&'r str> {

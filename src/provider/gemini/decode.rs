@@ -10,6 +10,7 @@ use super::usage::{Counters, tier_name};
 use super::wire::{self, Response};
 use crate::chat::{Delta, DeltaSink, FinishReason};
 use crate::failure::Failure;
+use crate::json::unicode::{Seam, mended_bytes};
 use crate::provider::{Decoder, Flow, Undo};
 use crate::sse;
 
@@ -32,6 +33,7 @@ pub struct Decode {
     answered: bool,
     waiting: usize,
     continuing: Continuing,
+    seam: Seam,
 }
 
 /// What a `finishReason` means.
@@ -97,14 +99,13 @@ impl Decode {
             answered: false,
             waiting: 0,
             continuing: Continuing::default(),
+            seam: Seam::default(),
         }
     }
 
     /// Takes one answer object or, as some endpoints send them, an array of such objects.
-    fn take(&mut self, data: &[u8], out: &mut dyn DeltaSink) -> Result<(), Failure> {
-        let text = std::str::from_utf8(data)
-            .map_err(|_| Failure::malformed("the upstream sent text that is not UTF-8"))?
-            .trim_ascii();
+    fn take(&mut self, text: &str, out: &mut dyn DeltaSink) -> Result<(), Failure> {
+        let text = text.trim_ascii();
         if text.starts_with('[') && text != "[DONE]" {
             let items: Vec<&RawValue> = serde_json::from_str(text).map_err(not_an_answer)?;
             return items
@@ -324,12 +325,19 @@ impl Decode {
 }
 
 impl Decoder for Decode {
+    fn on_head(&mut self, header: &dyn Fn(&str) -> Option<String>) {
+        if self.undo.wants_tier {
+            self.head.tier = header("x-gemini-service-tier").and_then(|tier| tier_name(&tier));
+        }
+    }
+
     fn on_event(
         &mut self,
         event: sse::Event<'_>,
         out: &mut dyn DeltaSink,
     ) -> Result<Flow, Failure> {
-        self.take(event.data, out)?;
+        let text = self.seam.mend(event.data);
+        self.take(&text, out)?;
         Ok(Flow::More)
     }
 
@@ -338,7 +346,7 @@ impl Decoder for Decode {
     }
 
     fn on_body(&mut self, body: &[u8], out: &mut dyn DeltaSink) -> Result<(), Failure> {
-        self.take(body, out)?;
+        self.take(&mended_bytes(body), out)?;
         self.close(true, out)
     }
 

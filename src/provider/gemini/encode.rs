@@ -25,9 +25,7 @@ pub struct Context<'r> {
 impl Context<'_> {
     /// Leaves `field` out, or refuses the request where the configuration is strict.
     pub fn drop_field(&mut self, field: &str) -> Result<(), ApiError> {
-        self.change(field, || {
-            format!("`{field}` is not supported by this model")
-        })
+        self.change(field, || format!("{field} is not supported by this model"))
     }
 
     /// Notes that tool calls and their results do not fit together, which the vendor would refuse.
@@ -88,6 +86,7 @@ pub fn encode(request: &Request<'_>, model: &str, options: &Options) -> Result<E
             ..Undo::default()
         }),
         dropped: context.dropped,
+        lane: None,
     })
 }
 
@@ -163,7 +162,7 @@ fn drop_the_rest(context: &mut Context<'_>) -> Result<(), ApiError> {
         context.drop_field("parallel_tool_calls")?;
     }
     for name in &request.unknown {
-        debug!("gemini: unknown field `{name}` is ignored");
+        debug!("gemini: unknown field {name:?} is ignored");
     }
     Ok(())
 }

@@ -116,7 +116,7 @@ fn modalities(context: &mut Context<'_>, config: &mut Nest<'_>) -> Result<(), Ap
         if !able {
             return Err(ApiError::unsupported_value(
                 "modalities",
-                format!("this model does not answer with `{modality}`"),
+                format!("this model does not answer with {modality:?}"),
             ));
         }
     }
@@ -163,12 +163,12 @@ fn modalities(context: &mut Context<'_>, config: &mut Nest<'_>) -> Result<(), Ap
 
 fn image_config(raw: &RawValue, config: &mut Nest<'_>) -> Result<(), ApiError> {
     let fields: Fields<'_> = serde_json::from_str(raw.get())
-        .map_err(|_| ApiError::invalid("image_config", "`image_config` must be an object"))?;
+        .map_err(|_| ApiError::invalid("image_config", "image_config must be an object"))?;
     let mut bytes = Vec::new();
     let mut image = Nest::object(&mut bytes);
     for (theirs, ours) in [("aspect_ratio", "aspectRatio"), ("image_size", "imageSize")] {
         if let Some(value) = fields.get(theirs) {
-            image.raw(ours, value.get());
+            image.raw(ours, &super::compact(value.get()));
         }
     }
     let empty = image.is_empty();
@@ -215,7 +215,7 @@ fn effort(context: &Context<'_>) -> Result<Option<Effort>, ApiError> {
             "xhigh" | "max" => Ok(Some(Effort::Most)),
             other => Err(ApiError::unsupported_value(
                 "reasoning_effort",
-                format!("reasoning effort `{other}` is not known"),
+                format!("reasoning_effort {other:?} is not known"),
             )),
         };
     }
@@ -223,7 +223,7 @@ fn effort(context: &Context<'_>) -> Result<Option<Effort>, ApiError> {
         return Ok(None);
     };
     let fields: Fields<'_> = serde_json::from_str(thinking.get())
-        .map_err(|_| ApiError::invalid("thinking", "`thinking` must be an object"))?;
+        .map_err(|_| ApiError::invalid("thinking", "thinking must be an object"))?;
     let kind = fields.parse::<String>("type").and_then(Result::ok);
     let budget = fields.parse::<u64>("budget_tokens").and_then(Result::ok);
     Ok(match (kind.as_deref(), budget) {

@@ -33,8 +33,26 @@ fn push_token(json: &mut Vec<u8>, said: &TokenLogprob<'_>) {
     json.extend_from_slice(br#","logprob":"#);
     // A sure token has probability 1, and the vendor leaves zeros out.
     let logprob = said.log_probability.map_or("0", |number| number.get());
-    json.extend_from_slice(logprob.as_bytes());
+    let is_number = logprob.parse().is_ok_and(f64::is_finite);
+    json.extend_from_slice(if is_number { logprob } else { "0" }.as_bytes());
     json.extend_from_slice(br#","bytes":"#);
     serde_json::to_writer(&mut *json, said.token.as_bytes())
         .expect("writing to memory does not fail");
+}
+
+#[cfg(test)]
+#[test]
+fn only_numbers_stand_where_numbers_are_expected() {
+    for (said, told) in [
+        ("-0.50", "-0.50"),
+        ("[[-1]]", "0"),
+        ("\"-1\"", "0"),
+        ("1e999", "0"),
+        ("null", "0"),
+    ] {
+        let json = format!(r#"{{"chosenCandidates":[{{"token":"a","logProbability":{said}}}]}}"#);
+        let openai = openai(&serde_json::from_str(&json).unwrap());
+        let expected = format!(r#"{{"token":"a","logprob":{told},"bytes":[97],"#);
+        assert!(openai.contains(&expected), "{openai}");
+    }
 }

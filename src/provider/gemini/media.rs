@@ -93,7 +93,7 @@ impl<'a> Media<'a> {
                     other => {
                         return Err(ApiError::unsupported_value(
                             at() + ".input_audio.format",
-                            format!("audio in format `{other}` is not supported"),
+                            format!("audio in format {other:?} is not supported"),
                         ));
                     }
                 };
@@ -114,7 +114,7 @@ impl<'a> Media<'a> {
                     None => {
                         return Err(ApiError::unsupported_value(
                             at() + ".file.file_id",
-                            format!("`{id}` is not a file of Gemini's Files API"),
+                            format!("{id:?} is not a file of Gemini's Files API"),
                         ));
                     }
                 };
@@ -237,7 +237,7 @@ fn remote<'a>(
         return Err(ApiError::unsupported_value(
             param(),
             "this model does not fetch URLs, and weir fetches images only if its config says \
-             `fetch_images`; send the data inline as a data URL",
+             fetch_images; send the data inline as a data URL",
         ));
     }
     // The service knows the type of its own files.

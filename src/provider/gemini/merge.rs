@@ -15,12 +15,13 @@ const DEPTH: usize = 32;
 /// The body with the caller's own fields for this provider in it.
 pub fn merge_extra(body: Vec<u8>, extra_body: &RawValue) -> Result<Vec<u8>, ApiError> {
     let extra: Fields<'_> = serde_json::from_str(extra_body.get())
-        .map_err(|_| ApiError::invalid("extra_body", "`extra_body` must be an object"))?;
+        .map_err(|_| ApiError::invalid("extra_body", "extra_body must be an object"))?;
     let Some(google) = extra.get("google") else {
         return Ok(body);
     };
-    let patch: Fields<'_> = serde_json::from_str(google.get())
-        .map_err(|_| ApiError::invalid("extra_body.google", "`google` must be an object"))?;
+    let patch: Fields<'_> = serde_json::from_str(google.get()).map_err(|_| {
+        ApiError::invalid("extra_body.google", "extra_body.google must be an object")
+    })?;
     let (plain, renamed) = translate(&patch)?;
     let body = String::from_utf8(body).expect("the body was written from strings");
     let body = merged(&body, &plain);
@@ -41,7 +42,7 @@ fn translate(patch: &Fields<'_>) -> Result<(String, String), ApiError> {
             "thinking_config" => {
                 let param = "extra_body.google.thinking_config";
                 let config: Fields<'_> = serde_json::from_str(value.get())
-                    .map_err(|_| ApiError::invalid(param, "must be an object"))?;
+                    .map_err(|_| ApiError::invalid(param, format!("{param} must be an object")))?;
                 let mut generation = Nest::object(ours.key("generationConfig"));
                 let mut thinking = Nest::object(generation.key("thinkingConfig"));
                 for (name, value) in &config.0 {

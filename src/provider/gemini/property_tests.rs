@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::GenerateContent;
@@ -91,6 +92,7 @@ fn open_contents(groups: &[String], model: &str) -> String {
     let fields: Fields<'_> = serde_json::from_slice(&body).unwrap();
     let contents: &RawValue = fields.get("contents").unwrap();
     let contents = contents.get();
+    check_structure(&serde_json::from_str(contents).unwrap());
     if contents == r#"[{"role":"user","parts":[{"text":"."}]}]"# {
         return "[".into();
     }
@@ -116,6 +118,33 @@ fn vector_36_a_longer_history_goes_on_where_the_shorter_one_ended() {
             );
             shorter = longer;
         }
+    }
+}
+
+/// What the service refuses to be without: turns that alternate and say something, and after each
+/// turn that calls as many results, in the order of the calls.
+pub fn check_structure(contents: &Value) {
+    let contents = contents.as_array().expect("there are contents");
+    assert_eq!(contents.last().unwrap()["role"], "user", "{contents:?}");
+    let mut open: Vec<&Value> = Vec::new();
+    for (at, content) in contents.iter().enumerate() {
+        assert!(at == 0 || content["role"] != contents[at - 1]["role"]);
+        let parts = content["parts"].as_array().unwrap();
+        assert!(!parts.is_empty(), "a content without parts");
+        let named = |kind: &'static str| parts.iter().filter_map(move |part| part.get(kind));
+        let told = |call: &&Value, key: &str| call.get(key).cloned();
+        let results: Vec<&Value> = named("functionResponse").collect();
+        assert_eq!(results.len(), open.len(), "results of {open:?}");
+        for (place, (call, result)) in open.iter().zip(&results).enumerate() {
+            assert!(parts[place].get("functionResponse").is_some(), "{parts:?}");
+            assert_eq!(told(call, "name"), told(result, "name"));
+            assert_eq!(told(call, "id"), told(result, "id"));
+            assert!(result["response"].is_object(), "{result}");
+        }
+        open = named("functionCall").collect();
+        assert!(open.is_empty() || content["role"] == "model");
+        assert!(open.iter().all(|call| call["args"].is_object()), "{open:?}");
+        assert!(open.is_empty() || at > 0, "a call before anyone has spoken");
     }
 }
 

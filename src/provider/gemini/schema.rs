@@ -8,6 +8,8 @@ use std::cell::Cell;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use crate::json::unicode::parse;
+
 mod old;
 
 pub use old::old_schema;
@@ -40,7 +42,7 @@ const PLAIN: &[&str] = &[
 
 /// The schema for `parametersJsonSchema` and `responseJsonSchema`.
 pub fn json_schema(raw: &RawValue) -> String {
-    let root: Value = serde_json::from_str(raw.get()).unwrap_or_default();
+    let root: Value = parse(raw.get()).unwrap_or_default();
     let cleaning = Cleaning {
         root: &root,
         nodes: Cell::new(0),

@@ -182,7 +182,7 @@ fn check(request: &Request<'_>, model: &Gemini, both: bool) -> Result<(), ApiErr
         if let Tool::Native { kind, .. } = tool {
             return Err(ApiError::unsupported_value(
                 format!("tools[{index}].type"),
-                format!("tools of type `{kind}` are not supported by this model"),
+                format!("tools of type {kind:?} are not supported by this model"),
             ));
         }
     }
@@ -228,9 +228,9 @@ fn choose<'r>(
         if declared {
             return Ok(());
         }
-        Err(ApiError::invalid(
+        Err(ApiError::unsupported_value(
             "tool_choice",
-            format!("tool `{name}` in `tool_choice` is not among the tools"),
+            format!("{name:?} is not among the tools"),
         ))
     };
     let strict = request

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::relay::RelayStream;
 use crate::chat::{Delta, DeltaSink, FinishReason, ToolKind};
 use crate::failure::Failure;
+use crate::json::unicode::Seam;
 use crate::provider::{Decoder, Flow};
 use crate::sse;
 
@@ -17,6 +18,7 @@ pub struct Deltas {
     /// What the relay wrote for the event at hand.
     chunks: Vec<u8>,
     begun: bool,
+    seam: Seam,
 }
 
 #[derive(Deserialize)]
@@ -44,6 +46,7 @@ impl Deltas {
             relay,
             chunks: Vec::new(),
             begun: false,
+            seam: Seam::default(),
         }
     }
 
@@ -52,7 +55,10 @@ impl Deltas {
         let chunks = std::mem::take(&mut self.chunks);
         let events = chunks.split(|byte| *byte == b'\n');
         let payloads = events.filter_map(|line| line.strip_prefix(b"data: "));
-        for chunk in payloads.filter_map(|data| serde_json::from_slice::<Chunk>(data).ok()) {
+        for data in payloads {
+            let Ok(chunk) = serde_json::from_str::<Chunk>(&self.seam.mend(data)) else {
+                continue;
+            };
             if !self.begun {
                 self.begun = true;
                 out.put(Delta::Start {
@@ -83,6 +89,10 @@ fn put_choice(choice: &Choice, out: &mut dyn DeltaSink) {
     if let Some(text) = text("content") {
         out.put(Delta::Text { candidate, text });
     }
+    let parts = choice.delta.get("content").and_then(Value::as_array);
+    for part in parts.into_iter().flatten() {
+        put_part(candidate, part, out);
+    }
     if let Some(text) = text("refusal") {
         out.put(Delta::Refusal { candidate, text });
     }
@@ -98,6 +108,26 @@ fn put_choice(choice: &Choice, out: &mut dyn DeltaSink) {
         Some(_) => FinishReason::Stop,
     };
     out.put(Delta::Finish { candidate, reason });
+}
+
+/// Content in parts, which is how Mistral's models think: thoughts have parts of their own.
+fn put_part(candidate: u32, part: &Value, out: &mut dyn DeltaSink) {
+    let text = |part: &Value, key: &str| {
+        let text = part.get(key).and_then(Value::as_str);
+        text.filter(|text| !text.is_empty()).map(str::to_owned)
+    };
+    if let Some(text) = text(part, "text") {
+        let text = &text;
+        out.put(Delta::Text { candidate, text });
+    }
+    let thoughts = match part.get("thinking") {
+        Some(Value::Array(parts)) => parts.iter().filter_map(|part| text(part, "text")).collect(),
+        _ => text(part, "thinking").unwrap_or_default(),
+    };
+    if !thoughts.is_empty() {
+        let text = &thoughts;
+        out.put(Delta::Reasoning { candidate, text });
+    }
 }
 
 fn put_call(candidate: u32, call: &Value, out: &mut dyn DeltaSink) {
@@ -222,6 +252,34 @@ mod tests {
             assert!(told.contains(part), "{part} in {told}");
         }
         assert_eq!((usage.prompt, usage.completion), (Some(2), Some(3)));
+    }
+
+    #[test]
+    fn content_in_parts_and_halves_of_characters_arrive() {
+        let chunk = |content: &str, finish: &str| {
+            format!(
+                "data: {{\"id\":\"c1\",\"choices\":[{{\"index\":0,\"delta\":{{\"role\":\"assistant\",\"content\":{content}}},\"finish_reason\":{finish}}}]}}\n\n"
+            )
+        };
+        let stream = [
+            chunk(
+                r#"[{"type":"thinking","thinking":[{"type":"text","text":"h"},{"type":"text","text":"m"}]}]"#,
+                "null",
+            ),
+            chunk(r#"[{"type":"text","text":"one "}]"#, "null"),
+            chunk(r#""two \ud83d""#, "null"),
+            chunk(r#""\ude00""#, "\"stop\""),
+            "data: [DONE]\n\n".to_owned(),
+        ];
+        let (told, _) = retold(&stream.concat()).unwrap();
+        for part in [
+            r#""reasoning_content":"hm""#,
+            r#""content":"one ""#,
+            r#""content":"two ""#,
+            "\"content\":\"\u{1f600}\"",
+        ] {
+            assert!(told.contains(part), "{part} in {told}");
+        }
     }
 
     #[test]

@@ -57,6 +57,19 @@ fn extensions_stay_out_of_the_vendors_requests_only() {
 }
 
 #[test]
+fn thoughts_of_another_vendor_stay_out_of_the_vendors_requests_only() {
+    let body = r#"{"model":"m","messages":[{"role":"assistant","content":[{"type":"thinking","thinking":[{"type":"text","text":"hm"}]},{"type":"text","text":"a"},{"type":"text", "text":"\"thinking\""}]},{"role":"assistant","content":[{"type":"thinking","thinking":"hm"}]},{"role":"user","content":[{"type":"text","text":"b"}]}]}"#;
+    check(
+        body,
+        "gpt-4o",
+        &Options::default(),
+        r#"{"model":"gpt-4o","messages":[{"role":"assistant","content":[{"type":"text","text":"a"},{"type":"text", "text":"\"thinking\""}]},{"role":"assistant","content":""},{"role":"user","content":[{"type":"text","text":"b"}]}]}"#,
+        &[],
+    );
+    check(body, "m", &server(), body, &[]);
+}
+
+#[test]
 fn extensions_that_would_change_the_answer_are_told() {
     let body = r#"{"model":"m","messages":[1],"top_k":5,"thinking":{"type":"enabled"}}"#;
     check(

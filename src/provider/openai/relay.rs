@@ -1,12 +1,16 @@
 //! A chat completion stream on its way from an upstream to the caller.
 
+use std::borrow::Cow;
+
 use serde::de::IgnoredAny;
+use serde_json::{Map, Value};
 
 use super::scan::{Choice, Seen, scan};
 use super::whole::usage_of;
 use crate::chat::Usage;
 use crate::dialect::openai::{Stamp, completion_id, push_usage};
 use crate::failure::Failure;
+use crate::json::unicode::Seam;
 use crate::json::{push_key, push_number, push_one_line, push_string};
 use crate::provider::Flow;
 use crate::sse;
@@ -23,7 +27,11 @@ pub struct RelayStream {
     /// What the first chunk says of itself, as the beginning of an object: for our own chunks.
     head: Vec<u8>,
     pub(super) usage: Usage,
+    /// The last usage that stood beside choices, for a chunk of its own at the end: servers tell
+    /// more in it than weir counts, as prices.
+    pub(super) told_usage: Option<Box<Map<String, Value>>>,
     pub(super) usage_sent: bool,
+    seam: Seam,
     /// `[DONE]` was written.
     done: bool,
 }
@@ -63,7 +71,9 @@ impl RelayStream {
             choices: Vec::new(),
             head: Vec::new(),
             usage: Usage::default(),
+            told_usage: None,
             usage_sent: false,
+            seam: Seam::default(),
             done: false,
         }
     }
@@ -88,6 +98,12 @@ impl RelayStream {
             // No event at all: an error, or an answer from a server that does not stream.
             self.on_body(data, out)?;
             return Ok(Flow::Done);
+        }
+        if !self.official
+            && let Cow::Owned(text) = self.seam.mend(data)
+        {
+            self.mend(text.as_bytes(), out)?;
+            return Ok(Flow::More);
         }
         // Nearly every chunk has one choice, so the list stays without memory.
         let (mut first, mut rest) = (None, Vec::new());
@@ -196,6 +212,9 @@ impl RelayStream {
         if let Some(usage) = seen.usage {
             if let Ok(usage) = serde_json::from_slice(usage) {
                 self.usage.merge(usage_of(&usage));
+                if let (Value::Object(usage), true) = (usage, seen.choices != Some(0)) {
+                    self.told_usage = Some(Box::new(usage));
+                }
             }
             if seen.choices == Some(0) {
                 if !self.stamp.include_usage {
@@ -237,7 +256,7 @@ impl RelayStream {
     }
 
     /// Appends a chunk of our own with the one choice `choice`, or none.
-    pub(super) fn push_chunk(&mut self, choice: &[u8], usage: Option<Usage>, out: &mut Vec<u8>) {
+    pub(super) fn push_chunk(&mut self, choice: &[u8], usage: Option<&[u8]>, out: &mut Vec<u8>) {
         if self.head.is_empty() {
             self.head = self.head_of(&Seen::default());
         }
@@ -249,11 +268,26 @@ impl RelayStream {
         if self.stamp.include_usage {
             push_key(out, b',', "usage");
             match usage {
-                Some(usage) => push_usage(out, &usage),
+                Some(usage) => out.extend_from_slice(usage),
                 None => out.extend_from_slice(b"null"),
             }
         }
         out.extend_from_slice(b"}\n\n");
+    }
+
+    /// What the upstream told of its usage, with the counters that callers rely on.
+    fn whole_usage(&mut self) -> Vec<u8> {
+        let mut counted = Vec::new();
+        push_usage(&mut counted, &self.usage);
+        let mut told = self.told_usage.take().map_or_else(Map::new, |told| *told);
+        if let Ok(Value::Object(counted)) = serde_json::from_slice(&counted) {
+            for (name, count) in counted {
+                if told.get(&name).is_none_or(Value::is_null) {
+                    told.insert(name, count);
+                }
+            }
+        }
+        Value::Object(told).to_string().into_bytes()
     }
 
     /// The id of our own chunks, as JSON text.
@@ -276,8 +310,8 @@ impl RelayStream {
             self.push_chunk(choice.as_bytes(), None, out);
         }
         if self.stamp.include_usage && !self.usage_sent && self.usage != Usage::default() {
-            let usage = self.usage;
-            self.push_chunk(b"", Some(usage), out);
+            let usage = self.whole_usage();
+            self.push_chunk(b"", Some(&usage), out);
         }
         out.extend_from_slice(b"data: [DONE]\n\n");
         self.done = true;

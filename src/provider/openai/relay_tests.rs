@@ -168,6 +168,83 @@ fn usage_on_the_finish_chunk_gets_a_chunk_of_its_own() {
 }
 
 #[test]
+fn a_usage_of_our_own_chunk_tells_all_that_the_server_told() {
+    let finish = |usage: &str| {
+        let usage = format!("],\"usage\":{usage}}}\n");
+        chunk("{}", "\"stop\"").replace("]}\n", &usage)
+    };
+    for (told, expected) in [
+        (
+            r#"{"cost":0.0035,"prompt_tokens":3,"completion_tokens":1,"total_tokens":4,"cost_details":{"a":null}}"#,
+            r#"{"cost":0.0035,"prompt_tokens":3,"completion_tokens":1,"total_tokens":4,"cost_details":{"a":null}}"#,
+        ),
+        (
+            r#"{"completion_tokens":1,"prompt_tokens":3,"total_tokens":null,"prompt_cache_hit_tokens":2}"#,
+            r#"{"completion_tokens":1,"prompt_tokens":3,"total_tokens":4,"prompt_cache_hit_tokens":2}"#,
+        ),
+    ] {
+        for step in [1, usize::MAX] {
+            let stream = chunk(ROLE, "null") + &finish(told) + DONE;
+            let (out, usage, ended) = relay(stream.as_bytes(), true, false, step);
+            ended.unwrap();
+            assert_eq!((usage.prompt, usage.completion), (Some(3), Some(1)));
+            let last = format!("\"choices\":[],\"usage\":{expected}}}\n\n{DONE}");
+            assert!(out.ends_with(&last), "{out}");
+        }
+    }
+}
+
+#[test]
+fn of_doubled_members_the_last_counts_as_for_callers() {
+    let whole = [&chunk(ROLE, "null"), &chunk("{}", "\"stop\""), DONE].concat();
+    for (member, doubled) in [
+        ("\"choices\":[{", "\"choices\":[],\"choices\":[{"),
+        (
+            "\"finish_reason\":\"stop\"",
+            "\"finish_reason\":null,\"finish_reason\":\"stop\"",
+        ),
+        (
+            "\"delta\":",
+            "\"delta\":{\"role\":\"assistant\"},\"delta\":",
+        ),
+        ("\"index\":0", "\"index\":7,\"index\":0"),
+        (
+            "\"role\":\"assistant\"",
+            "\"role\":null,\"role\":\"assistant\"",
+        ),
+    ] {
+        let stream = whole.replace(member, doubled);
+        assert_ne!(stream, whole);
+        assert_eq!(mended(&stream, false), whole, "{member}");
+    }
+    // The answer that would have ended here goes on for every parser.
+    let end = chunk("{}", "\"stop\"").replace("}]}", "}],\"choices\":[]}");
+    let out = mended(&[&chunk(ROLE, "null"), &end, DONE].concat(), false);
+    let ended = [&chunk("{}", "\"stop\""), DONE].concat();
+    assert!(out.ends_with(&ended), "{out}");
+}
+
+#[test]
+fn an_emoji_in_two_chunks_is_one_again() {
+    let text = |text: &str| chunk(&format!("{{\"content\":\"{text}\"}}"), "null");
+    let stream = |first: &str, second: &str| {
+        let end = chunk("{}", "\"stop\"") + DONE;
+        [chunk(ROLE, "null"), text(first), text(second), end].concat()
+    };
+    let out = mended(&stream(r"a\ud83d", r"\ude00b"), false);
+    assert_eq!(out, stream("a", "\u{1f600}b"));
+    let broken = stream("a", "\u{7f}").into_bytes();
+    let broken = broken.split(|byte| *byte == 0x7f).collect::<Vec<_>>();
+    let broken = broken.join(&0xff);
+    let (out, _, ended) = relay(&broken, false, false, 7);
+    ended.unwrap();
+    assert_eq!(out, stream("a", "\u{fffd}"));
+    // The vendor's own events are its own affair.
+    let own = stream(r"a\ud83d", r"\ude00b");
+    assert_eq!(official(&own, false), own);
+}
+
+#[test]
 fn servers_are_forgiven() {
     let good = [
         &chunk(ROLE, "null"),
@@ -215,14 +292,12 @@ fn servers_are_forgiven() {
         );
         assert_eq!(out.matches("assistant").count(), 1);
     }
-    // Half an emoji, where there is something to mend and where there is not.
-    let half = good.replace("\"a\"", r#""\\\ud83d\uDE00 \ud83d""#);
-    assert_eq!(mended(&half, false), half);
-    let out = mended(
-        &half.replace("\"finish_reason\":null", "\"finish_reason\":\"\""),
-        false,
-    );
-    assert!(out.contains("\"\\\\\u{1F600} \u{FFFD}\""), "{out}");
+    // Half an emoji, where there is something else to mend and where there is not.
+    let half = good.replace("\"a\"", r#""\\\ud83d\uDE00 \ud83dx""#);
+    let whole = good.replace("\"a\"", "\"\\\\\u{1F600} \u{FFFD}x\"");
+    assert_eq!(mended(&half, false), whole);
+    let half = half.replace("\"finish_reason\":null", "\"finish_reason\":\"\"");
+    assert_eq!(mended(&half, false), whole);
     // A second last word.
     let twice = good.replace(DONE, &[&chunk("{}", "\"stop\""), DONE].concat());
     assert_eq!(mended(&twice, false).matches("\"stop\"").count(), 1);
@@ -354,6 +429,8 @@ fn streams_that_are_no_answer_fail() {
 
 #[test]
 fn an_answer_that_was_not_streamed_becomes_a_stream() {
+    let half = r#"{"choices":[{"message":{"role":"assistant","content":"a\ud83d"}}]}"#;
+    assert!(mended(half, false).contains("\"a\u{fffd}\""));
     let body = r#"{"id":"x","object":"chat.completion","created":7,"model":"n","choices":[{"index":0,"message":{"role":"assistant","content":"a","tool_calls":[{"id":"c","type":"function","function":{"name":"f","arguments":"{}"}}]},"logprobs":null,"finish_reason":"tool_calls"}],"usage":{"prompt_tokens":3,"completion_tokens":1,"total_tokens":4}}"#;
     let out = mended(&format!("{body}\n"), false);
     let delta = r#"{"role":"assistant","content":"a","tool_calls":[{"id":"c","type":"function","function":{"name":"f","arguments":"{}"},"index":0}]}"#;

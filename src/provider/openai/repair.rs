@@ -7,12 +7,13 @@ use serde_json::{Map, Value, json};
 use super::relay::{ChoiceState, FINISH_WORDS, MAX_CALLS, MAX_CHOICES, RelayStream};
 use super::whole::usage_of;
 use crate::failure::Failure;
+use crate::json::unicode::mended_bytes;
 
 impl RelayStream {
     /// Parses a chunk, sets right what callers would stumble over, and appends it.
     pub(super) fn mend(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<(), Failure> {
-        let parsed = serde_json::from_slice(data)
-            .or_else(|_| serde_json::from_slice(&without_half_pairs(data)));
+        let parsed =
+            serde_json::from_slice(data).or_else(|_| serde_json::from_str(&mended_bytes(data)));
         let Ok(Value::Object(mut chunk)) = parsed else {
             return Err(Failure::malformed("an event of the upstream is not JSON"));
         };
@@ -23,6 +24,7 @@ impl RelayStream {
         let has_usage = usage.is_some();
         if let Some(usage) = usage {
             self.usage.merge(usage_of(usage));
+            self.told_usage = usage.as_object().cloned().map(Box::new);
         }
         if !chunk.get("choices").is_some_and(Value::is_array) {
             if is_error(&chunk) {
@@ -182,41 +184,6 @@ fn number_call(call: &mut Map<String, Value>, calls: &mut Vec<String>) {
         calls[index] = id;
     }
     call.insert("index".into(), index.into());
-}
-
-/// The chunk with U+FFFD for each half of a surrogate pair that stands alone.
-///
-/// Servers that cut text at tokens and escape it afterwards send the halves of an emoji in two
-/// chunks. They pass where nothing else is to be mended, and callers may join them; a parser of
-/// strict strings takes neither.
-fn without_half_pairs(data: &[u8]) -> Vec<u8> {
-    let unit = |at: usize| {
-        let digits = data.get(at..at + 6)?.strip_prefix(b"\\u")?;
-        u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
-    };
-    let mut out = Vec::with_capacity(data.len());
-    let mut at = 0;
-    while at < data.len() {
-        let width = match (data[at], unit(at)) {
-            (b'\\', Some(0xD800..=0xDBFF)) => match unit(at + 6) {
-                Some(0xDC00..=0xDFFF) => 12,
-                _ => 0,
-            },
-            (b'\\', Some(0xDC00..=0xDFFF)) => 0,
-            (b'\\', Some(_)) => 6,
-            (b'\\', None) => 2,
-            _ => 1,
-        };
-        if width == 0 {
-            out.extend_from_slice(b"\\ufffd");
-            at += 6;
-            continue;
-        }
-        let end = data.len().min(at + width);
-        out.extend_from_slice(&data[at..end]);
-        at = end;
-    }
-    out
 }
 
 /// Errors that do not stand under `error`.

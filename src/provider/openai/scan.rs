@@ -43,7 +43,13 @@ pub fn scan<'a>(data: &'a [u8], mut each: impl FnMut(Choice<'a>)) -> Option<Seen
     std::str::from_utf8(data).ok()?;
     let mut seen = Seen::default();
     let mut scan = Scan { data, at: 0 };
+    let mut once = Once::default();
     scan.object(|scan, key, member| {
+        match key {
+            b"choices" => once.more(0)?,
+            b"usage" => once.more(1)?,
+            _ => {}
+        }
         match key {
             b"error" => seen.has_error = scan.value()? != b"null",
             b"id" => seen.id = Some(scan.value()?),
@@ -72,6 +78,19 @@ pub fn scan<'a>(data: &'a [u8], mut each: impl FnMut(Choice<'a>)) -> Option<Seen
     (scan.at == data.len()).then_some(seen)
 }
 
+/// Of doubled members parsers take the last, so a chunk that has some is better parsed.
+#[derive(Default)]
+struct Once(u8);
+
+impl Once {
+    fn more(&mut self, member: u8) -> Option<()> {
+        let bit = 1 << member;
+        let is_first = self.0 & bit == 0;
+        self.0 |= bit;
+        is_first.then_some(())
+    }
+}
+
 struct Scan<'a> {
     data: &'a [u8],
     at: usize,
@@ -80,7 +99,14 @@ struct Scan<'a> {
 impl<'a> Scan<'a> {
     fn choice(&mut self) -> Option<Choice<'a>> {
         let mut choice = Choice::default();
+        let mut once = Once::default();
         self.object(|scan, key, _| {
+            match key {
+                b"index" => once.more(0)?,
+                b"finish_reason" => once.more(1)?,
+                b"delta" => once.more(2)?,
+                _ => {}
+            }
             match key {
                 b"index" => choice.index = number(scan.value()?),
                 b"finish_reason" => match scan.value()? {
@@ -102,7 +128,13 @@ impl<'a> Scan<'a> {
     }
 
     fn delta(&mut self, choice: &mut Choice<'a>) -> Option<()> {
+        let mut once = Once::default();
         self.object(|scan, key, _| {
+            match key {
+                b"role" => once.more(0)?,
+                b"tool_calls" => once.more(1)?,
+                _ => {}
+            }
             match key {
                 b"role" => match scan.value()? {
                     b"null" | b"\"\"" => {}
@@ -111,9 +143,13 @@ impl<'a> Scan<'a> {
                 },
                 b"tool_calls" if scan.peek() == Some(b'[') => scan.array(|scan| {
                     let mut index = None;
+                    let mut once = Once::default();
                     scan.object(|scan, key, _| {
                         match key {
-                            b"index" => index = number(scan.value()?),
+                            b"index" => {
+                                once.more(0)?;
+                                index = number(scan.value()?);
+                            }
                             _ => {
                                 scan.value()?;
                             }

@@ -1,5 +1,7 @@
 //! Leaving out extension fields, where there are any.
 
+use std::borrow::Cow;
+
 use serde_json::value::RawValue;
 
 use super::edit::push_object;
@@ -9,6 +11,8 @@ use crate::json::Fields;
 pub struct Extensions {
     /// Members to leave out.
     keys: &'static [&'static str],
+    /// Objects of these types are left out of lists.
+    kinds: &'static [&'static str],
     /// Members with objects, or one, that have extensions themselves.
     inner: &'static [(&'static str, &'static Extensions)],
 }
@@ -22,21 +26,32 @@ pub static MESSAGE: Extensions = Extensions {
         "reasoning_content",
         "thinking_blocks",
     ],
+    kinds: &[],
     inner: &[("content", &PART), ("tool_calls", &CALL)],
 };
 
 pub static TOOL: Extensions = Extensions {
     keys: &["cache_control"],
-    inner: &[("function", &PART)],
+    kinds: &[],
+    inner: &[("function", &FUNCTION)],
 };
 
+/// Mistral's models think in parts of the content.
 static PART: Extensions = Extensions {
     keys: &["cache_control"],
+    kinds: &["thinking"],
+    inner: &[],
+};
+
+static FUNCTION: Extensions = Extensions {
+    keys: &["cache_control"],
+    kinds: &[],
     inner: &[],
 };
 
 static CALL: Extensions = Extensions {
     keys: &["extra_content"],
+    kinds: &[],
     inner: &[],
 };
 
@@ -48,7 +63,13 @@ impl Extensions {
             return None;
         }
         if json.starts_with('[') {
-            return map_list(json, |object| self.strip_object(object));
+            return match map_list(json, |entry| match self.is_extension(entry) {
+                true => Some(String::new()),
+                false => self.strip_object(entry),
+            }) {
+                Some(list) if list == "[]" => Some("\"\"".to_owned()),
+                list => list,
+            };
         }
         self.strip_object(json)
     }
@@ -57,7 +78,17 @@ impl Extensions {
         // With both quotes: inside of a string they would be escaped.
         let named = |key: &&str| json.contains(&format!("\"{key}\""));
         let mut inner = self.inner.iter();
-        self.keys.iter().any(named) || inner.any(|(_, inner)| inner.are_named_in(json))
+        self.keys.iter().chain(self.kinds).any(named)
+            || inner.any(|(_, inner)| inner.are_named_in(json))
+    }
+
+    fn is_extension(&self, entry: &str) -> bool {
+        if self.kinds.is_empty() {
+            return false;
+        }
+        let fields = serde_json::from_str::<Fields>(entry).unwrap_or_default();
+        let kind = fields.parse::<Cow<str>>("type").and_then(Result::ok);
+        kind.is_some_and(|kind| self.kinds.contains(&&*kind))
     }
 
     fn strip_object(&self, json: &str) -> Option<String> {
@@ -89,23 +120,21 @@ impl Extensions {
     }
 }
 
-/// A list with the entries replaced for which `map` has something; `None` if it has nothing.
+/// A list with the entries replaced for which `map` has something, and those left out for which
+/// it has nothing but an empty text; `None` if all stay as they are.
 pub fn map_list(json: &str, map: impl Fn(&str) -> Option<String>) -> Option<String> {
     let entries: Vec<&RawValue> = serde_json::from_str(json).ok()?;
     let mut changed = false;
     let mut out = String::with_capacity(json.len());
     out.push('[');
-    for (i, entry) in entries.into_iter().enumerate() {
-        if i > 0 {
+    for entry in entries {
+        let new = map(entry.get());
+        changed |= new.is_some();
+        let entry = new.as_deref().unwrap_or(entry.get());
+        if !entry.is_empty() && out.len() > 1 {
             out.push(',');
         }
-        match map(entry.get()) {
-            Some(new) => {
-                changed = true;
-                out.push_str(&new);
-            }
-            None => out.push_str(entry.get()),
-        }
+        out.push_str(entry);
     }
     out.push(']');
     changed.then_some(out)

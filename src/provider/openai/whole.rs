@@ -9,6 +9,7 @@ use super::relay::RelayStream;
 use crate::chat::Usage;
 use crate::failure::Failure;
 use crate::json::push_one_line;
+use crate::json::unicode::mended_bytes;
 
 /// Judges a body that came with status 200; one that is an answer is the caller's as it is.
 pub fn relay_body(body: &[u8]) -> Result<Usage, Failure> {
@@ -89,7 +90,7 @@ impl RelayStream {
     /// same, up to its end.
     pub fn on_body(&mut self, body: &[u8], out: &mut Vec<u8>) -> Result<(), Failure> {
         relay_body(body)?;
-        let whole: Value = serde_json::from_slice(body)
+        let whole: Value = serde_json::from_str(&mended_bytes(body))
             .map_err(|_| Failure::malformed("the upstream's answer is nested too deeply"))?;
         let mut finishes = Vec::new();
         let choices = whole.get("choices").and_then(Value::as_array);

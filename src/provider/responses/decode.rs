@@ -13,6 +13,7 @@ use super::wire::{self, Count, Details, Event, Incomplete, Item, Part, Response}
 use super::{failed, speech};
 use crate::chat::{Delta, DeltaSink, FinishReason, ToolKind, Usage};
 use crate::failure::Failure;
+use crate::json::unicode::{Seam, mended_bytes};
 use crate::provider::gemini::compact;
 use crate::provider::{Decoder, Flow, Undo};
 use crate::sse;
@@ -38,6 +39,7 @@ pub struct Decode {
     thought_at: Option<(usize, u64)>,
     /// Reasoning items as they came, with commas between them.
     reasoning: String,
+    seam: Seam,
 }
 
 /// What was said of one item.
@@ -74,6 +76,7 @@ impl Decode {
             chars: 0,
             thought_at: None,
             reasoning: String::new(),
+            seam: Seam::default(),
         }
     }
 
@@ -484,7 +487,8 @@ impl Decoder for Decode {
         event: sse::Event<'_>,
         out: &mut dyn DeltaSink,
     ) -> Result<Flow, Failure> {
-        let text = text(event.data)?;
+        let text = self.seam.mend(event.data);
+        let text = text.trim_ascii();
         if text.is_empty() || text == "[DONE]" {
             return Ok(Flow::More);
         }
@@ -497,8 +501,8 @@ impl Decoder for Decode {
     }
 
     fn on_body(&mut self, body: &[u8], out: &mut dyn DeltaSink) -> Result<(), Failure> {
-        let text = text(body)?;
-        let response: Response<'_> = serde_json::from_str(text).map_err(not_of_the_format)?;
+        let text = mended_bytes(body);
+        let response: Response<'_> = serde_json::from_str(&text).map_err(not_of_the_format)?;
         if response.status.is_empty() {
             let error = response.error.filter(|raw| raw.get() != "null");
             return Err(match error {
@@ -509,12 +513,6 @@ impl Decoder for Decode {
         }
         self.close(&response, out)
     }
-}
-
-fn text(data: &[u8]) -> Result<&str, Failure> {
-    let text = std::str::from_utf8(data)
-        .map_err(|_| Failure::malformed("the upstream sent text that is not UTF-8"))?;
-    Ok(text.trim_ascii())
 }
 
 fn not_of_the_format(error: serde_json::Error) -> Failure {

@@ -28,7 +28,7 @@ pub struct Context<'r> {
 impl Context<'_> {
     /// Leaves `field` out, or refuses the request where the configuration is strict.
     pub fn drop_field(&mut self, field: &str) -> Result<(), ApiError> {
-        let why = || format!("`{field}` is not supported by this model");
+        let why = || format!("{field} is not supported by this model");
         if self.options.strict {
             return Err(ApiError::unsupported_parameter(field, why()));
         }
@@ -61,7 +61,7 @@ pub fn encode(request: &Request<'_>, model: &str, options: &Options) -> Result<E
         body = merge(body, own);
     }
     for name in &request.unknown {
-        debug!("responses: unknown field `{name}` is ignored");
+        debug!("responses: unknown field {name:?} is ignored");
     }
     Ok(Encoded {
         path: "/responses".into(),
@@ -71,17 +71,18 @@ pub fn encode(request: &Request<'_>, model: &str, options: &Options) -> Result<E
             ..Undo::default()
         }),
         dropped: context.dropped,
+        lane: None,
     })
 }
 
 /// `extra_body.openai`, the caller's own fields for this provider.
 fn own_extra(extra: &RawValue) -> Result<Option<&RawValue>, ApiError> {
     let fields: Fields<'_> = serde_json::from_str(extra.get())
-        .map_err(|_| ApiError::invalid("extra_body", "`extra_body` must be an object"))?;
+        .map_err(|_| ApiError::invalid("extra_body", "extra_body must be an object"))?;
     match fields.get("openai") {
         Some(own) if !own.get().starts_with('{') => Err(ApiError::invalid(
             "extra_body.openai",
-            "`openai` must be an object",
+            "extra_body.openai must be an object",
         )),
         own => Ok(own),
     }

@@ -69,7 +69,7 @@ fn push_token(json: &mut Vec<u8>, fields: &Fields<'_>) {
     push_string(json, &token);
     json.extend_from_slice(br#","logprob":"#);
     let logprob = fields.get("logprob");
-    let logprob = logprob.filter(|raw| raw.get().parse::<f64>().is_ok());
+    let logprob = logprob.filter(|raw| raw.get().parse().is_ok_and(f64::is_finite));
     json.extend_from_slice(logprob.map_or("0", RawValue::get).as_bytes());
     json.extend_from_slice(br#","bytes":"#);
     match fields.parse::<Vec<u8>>("bytes") {

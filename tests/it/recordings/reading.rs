@@ -19,29 +19,25 @@ pub struct Reading {
     pub words: Option<String>,
 }
 
-/// Reads the response of a recording; `Err` is the reason for leaving it out.
-pub fn read(provider: &str, recording: &Value) -> Result<Reading, &'static str> {
+/// Reads the response of a recording.
+pub fn read(provider: &str, recording: &Value) -> Reading {
     let response = &recording["response"];
     let status = u16::try_from(response["status"].as_u64().unwrap()).unwrap();
     if status >= 400 {
-        return Ok(failed(status, &response["body"]));
+        return failed(status, &response["body"]);
     }
-    let events = match response["body_text"].as_str() {
-        Some(text) => events_of(text),
-        None if response["body"].is_array() => {
-            return Err("an array of answers, which only other URLs than ours bring");
-        }
-        None => vec![response["body"].clone()],
+    let events = match (response["body_text"].as_str(), &response["body"]) {
+        (Some(text), _) => events_of(text),
+        // Gemini's stream where no events are asked for.
+        (None, Value::Array(events)) => events.clone(),
+        (None, body) => vec![body.clone()],
     };
-    if has_tag(recording, "partial_args") {
-        return Err("arguments in pieces, which the public service does not send");
-    }
     let streamed = response["body_text"].is_string();
     let mut reading = match provider {
         "anthropic" if streamed => anthropic(&anthropic_message(&events)),
         "anthropic" => anthropic(&events[0]),
         "gemini" => gemini(&events),
-        "openai-responses" => return Ok(responses(&events, streamed)),
+        "openai-responses" => return responses(&events, streamed),
         _ if streamed => openai_stream(&events),
         _ => Reading::of(Completion::of_body(&events[0])),
     };
@@ -52,7 +48,7 @@ pub fn read(provider: &str, recording: &Value) -> Result<Reading, &'static str> 
         reading.broken = true;
         reading.words = Some(words.to_string());
     }
-    Ok(reading)
+    reading
 }
 
 pub fn has_tag(recording: &Value, tag: &str) -> bool {
@@ -107,12 +103,26 @@ fn failed(status: u16, body: &Value) -> Reading {
     }
 }
 
-fn usage(prompt: u64, completion: u64) -> Option<Value> {
-    Some(json!({
+/// Usage with those of the details that the vendor told.
+fn usage<const N: usize>(
+    prompt: u64,
+    completion: u64,
+    details: [(&str, &str, &Value); N],
+) -> Option<Value> {
+    let mut usage = json!({
         "prompt_tokens": prompt, "completion_tokens": completion,
         "total_tokens": prompt + completion
-    }))
+    });
+    for (object, name, count) in details {
+        if count.is_u64() {
+            usage[object][name] = count.clone();
+        }
+    }
+    Some(usage)
 }
+
+const PROMPT: &str = "prompt_tokens_details";
+const COMPLETION: &str = "completion_tokens_details";
 
 fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
@@ -194,9 +204,26 @@ fn anthropic(message: &Value) -> Reading {
     };
     completion.finish = Some(finish.to_string());
     completion.refusal = text(&message["stop_details"]["explanation"]).to_string();
-    let count = |name: &str| message["usage"][name].as_u64().unwrap_or(0);
+    let told = &message["usage"];
+    let count = |name: &str| told[name].as_u64().unwrap_or(0);
     let cached = count("cache_read_input_tokens") + count("cache_creation_input_tokens");
-    completion.usage = usage(count("input_tokens") + cached, count("output_tokens"));
+    completion.usage = usage(
+        count("input_tokens") + cached,
+        count("output_tokens"),
+        [
+            (PROMPT, "cached_tokens", &told["cache_read_input_tokens"]),
+            (
+                PROMPT,
+                "cache_write_tokens",
+                &told["cache_creation_input_tokens"],
+            ),
+            (
+                COMPLETION,
+                "reasoning_tokens",
+                &told["output_tokens_details"]["thinking_tokens"],
+            ),
+        ],
+    );
     Reading::of(completion)
 }
 
@@ -215,14 +242,24 @@ fn gemini(events: &[Value]) -> Reading {
             continue;
         };
         candidates += 1;
-        finish = candidate["finishReason"].as_str().or(finish);
+        finish = match &candidate["finishReason"] {
+            Value::String(word) => Some(word.as_str()),
+            // Asked for enums as numbers, the service says `STOP` so.
+            number if *number == 1 => Some("STOP"),
+            Value::Null => finish,
+            other => panic!("finishReason {other}"),
+        };
         for part in items(&candidate["content"]["parts"]) {
             let words = text(&part["text"]);
             match part["thought"] == true {
                 true => completion.reasoning.push_str(words),
                 false => completion.content.push_str(words),
             }
-            if let Some(call) = part.get("functionCall") {
+            let Some(call) = part.get("functionCall") else {
+                continue;
+            };
+            // One without a name goes on with the call before.
+            if call["name"].is_string() {
                 completion.calls.push(Call {
                     id: text(&call["id"]).to_string(),
                     name: text(&call["name"]).to_string(),
@@ -231,6 +268,12 @@ fn gemini(events: &[Value]) -> Reading {
                         arguments => arguments.to_string(),
                     },
                 });
+            }
+            for piece in items(&call["partialArgs"]) {
+                let arguments = &mut completion.calls.last_mut().unwrap().arguments;
+                let mut whole = serde_json::from_str(arguments).unwrap();
+                put_piece(&mut whole, piece);
+                *arguments = whole.to_string();
             }
         }
     }
@@ -255,9 +298,55 @@ fn gemini(events: &[Value]) -> Reading {
         _ => count("candidatesTokenCount").unwrap_or(0) + count("thoughtsTokenCount").unwrap_or(0),
     };
     if counts.get("promptTokenCount").is_some() {
-        completion.usage = usage(prompt, answered);
+        let of_kind = |kind: &str| {
+            let mut details = items(&counts["promptTokensDetails"]);
+            let found = details.find(|detail| detail["modality"] == kind);
+            found.map_or(&Value::Null, |detail| &detail["tokenCount"])
+        };
+        completion.usage = usage(
+            prompt,
+            answered,
+            [
+                (PROMPT, "cached_tokens", &counts["cachedContentTokenCount"]),
+                (PROMPT, "audio_tokens", of_kind("AUDIO")),
+                (PROMPT, "image_tokens", of_kind("IMAGE")),
+                (
+                    COMPLETION,
+                    "reasoning_tokens",
+                    &counts["thoughtsTokenCount"],
+                ),
+            ],
+        );
     }
     Reading::of(completion)
+}
+
+/// Puts a piece of arguments where its path says: `$.operations[0].price`. Text at a place where
+/// there is some already goes on with it.
+fn put_piece(arguments: &mut Value, piece: &Value) {
+    let pointer = text(&piece["jsonPath"]).replace('[', ".").replace(']', "");
+    let mut place = arguments;
+    for step in pointer.strip_prefix("$.").unwrap().split('.') {
+        place = match step.parse::<usize>() {
+            Ok(index) => {
+                if place.is_null() {
+                    *place = json!([]);
+                }
+                let list = place.as_array_mut().unwrap();
+                if list.len() == index {
+                    list.push(Value::Null);
+                }
+                &mut list[index]
+            }
+            Err(_) => &mut place[step],
+        };
+    }
+    let known = ["stringValue", "numberValue", "boolValue"];
+    let said = known.iter().find_map(|kind| piece.get(kind)).unwrap();
+    *place = match (place.as_str(), said.as_str()) {
+        (Some(before), Some(more)) => json!(before.to_string() + more),
+        _ => said.clone(),
+    };
 }
 
 fn openai_stream(events: &[Value]) -> Reading {
@@ -331,7 +420,18 @@ fn responses(events: &[Value], streamed: bool) -> Reading {
         }
     };
     completion.finish = Some(told.to_string());
-    let count = |name: &str| last["usage"][name].as_u64().unwrap_or(0);
-    completion.usage = usage(count("input_tokens"), count("output_tokens"));
+    let told = &last["usage"];
+    let count = |name: &str| told[name].as_u64().unwrap_or(0);
+    let input = &told["input_tokens_details"];
+    let output = &told["output_tokens_details"];
+    completion.usage = usage(
+        count("input_tokens"),
+        count("output_tokens"),
+        [
+            (PROMPT, "cached_tokens", &input["cached_tokens"]),
+            (PROMPT, "cache_write_tokens", &input["cache_write_tokens"]),
+            (COMPLETION, "reasoning_tokens", &output["reasoning_tokens"]),
+        ],
+    );
     Reading::of(completion)
 }

@@ -141,7 +141,7 @@ impl ToolInput {
 }
 
 /// Thinking blocks verbatim, and the order of all blocks where it is not the usual one.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Carrier {
     /// JSON objects with commas between them.
     thoughts: Vec<u8>,
@@ -153,7 +153,7 @@ pub struct Carrier {
     too_long: bool,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Entry {
     Thinking(u32),
     /// Length in UTF-8 bytes.

@@ -7,8 +7,23 @@ use super::Object;
 /// `definitions` -> `$defs`, in the references too.
 pub fn rename_definitions(node: &mut Object, depth: usize) {
     const OLD: &str = "definitions";
-    // A property may have that name as well; only an object of schemas beside no `$defs` counts.
-    if node.get(OLD).is_some_and(Value::is_object) && !node.contains_key("$defs") {
+    let both = match (node.get(OLD), node.get("$defs")) {
+        (Some(Value::Object(old)), Some(Value::Object(new))) => {
+            // Of one name there can be only one, and references tell them apart by the place.
+            if old.keys().any(|name| new.contains_key(name)) {
+                return;
+            }
+            true
+        }
+        _ => false,
+    };
+    if both {
+        if let Some(Value::Object(old)) = node.shift_remove(OLD)
+            && let Some(Value::Object(new)) = node.get_mut("$defs")
+        {
+            new.extend(old);
+        }
+    } else if node.get(OLD).is_some_and(Value::is_object) && !node.contains_key("$defs") {
         let renamed = std::mem::take(node).into_iter().map(|(key, value)| {
             let key = if key == OLD { "$defs".into() } else { key };
             (key, value)

@@ -5,10 +5,11 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::{DEPTH, MOST_NODES, merge, resolve};
+use crate::json::unicode::parse;
 
 /// The schema for `parameters` and `responseSchema`, all that the oldest models know.
 pub fn old_schema(raw: &RawValue) -> String {
-    let root: Value = serde_json::from_str(raw.get()).unwrap_or_default();
+    let root: Value = parse(raw.get()).unwrap_or_default();
     let mut unfolding = Unfolding {
         root: &root,
         open: Vec::new(),
