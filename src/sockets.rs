@@ -10,12 +10,13 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io;
-use std::mem;
+use std::mem::{self, ManuallyDrop};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use libc::c_int;
+use parking_lot::Mutex;
 
 pub mod preface;
 pub mod unix;
@@ -110,7 +111,7 @@ pub fn raise_descriptor_limit() -> u64 {
 /// A caller's connection, held by a duplicate of its descriptor.
 #[derive(Debug)]
 pub struct Caller {
-    fd: OwnedFd,
+    fd: Duplicate,
     pub peer: SocketAddr,
 }
 
@@ -295,31 +296,83 @@ pub fn callers(local_port: u16) -> Callers {
     Callers { found, complete }
 }
 
-/// Descriptors held back for the search among them: it needs one for each connection, and it is
-/// what finds those that can be closed when there are none left.
-#[derive(Debug, Default)]
-pub struct Reserve(Vec<OwnedFd>);
+/// Descriptors held back for duplicates when there are no others: what finds the connections that
+/// can be closed needs some. They change hands without ever being free, or the HTTP server, with
+/// callers in its queue, would take them first.
+static RESERVE: Mutex<Vec<OwnedFd>> = Mutex::new(Vec::new());
 
-impl Reserve {
-    const SIZE: usize = 16;
+const RESERVED: usize = 16;
 
-    pub fn release(&mut self) {
-        self.0.clear();
+/// Takes back what the reserve lacks, if it can be had.
+pub fn refill_reserve() {
+    let mut reserve = RESERVE.lock();
+    while reserve.len() < RESERVED {
+        // Of what does not matter.
+        // SAFETY: no memory is involved.
+        let fd = unsafe { libc::fcntl(libc::STDERR_FILENO, libc::F_DUPFD_CLOEXEC, 0) };
+        if fd < 0 {
+            return;
+        }
+        // SAFETY: it was just made and belongs to nobody else.
+        reserve.push(unsafe { OwnedFd::from_raw_fd(fd) });
+    }
+}
+
+/// A duplicate of a descriptor.
+#[derive(Debug)]
+struct Duplicate {
+    fd: ManuallyDrop<OwnedFd>,
+    /// Its number is the reserve's.
+    lent: bool,
+}
+
+impl Duplicate {
+    fn of(fd: RawFd) -> Option<Duplicate> {
+        // SAFETY: duplicating any number is harmless; a closed one gives an error.
+        let duplicate = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0) };
+        if duplicate < 0 {
+            return Duplicate::from_reserve(fd);
+        }
+        Some(Duplicate {
+            // SAFETY: the duplicate was just made and belongs to nobody else.
+            fd: ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(duplicate) }),
+            lent: false,
+        })
     }
 
-    /// Takes back what can be had.
-    pub fn refill(&mut self) {
-        while self.0.len() < Self::SIZE {
-            // Of what does not matter.
-            // SAFETY: no memory is involved.
-            let fd = unsafe { libc::fcntl(libc::STDERR_FILENO, libc::F_DUPFD_CLOEXEC, 0) };
-            if fd < 0 {
-                return;
-            }
-            // SAFETY: it was just made and belongs to nobody else.
-            self.0.push(unsafe { OwnedFd::from_raw_fd(fd) });
+    fn from_reserve(fd: RawFd) -> Option<Duplicate> {
+        let spare = RESERVE.lock().pop()?;
+        // Dropped, it goes back.
+        let lent = Duplicate {
+            fd: ManuallyDrop::new(spare),
+            lent: true,
+        };
+        put(fd, &lent.fd).then_some(lent)
+    }
+}
+
+impl AsRawFd for Duplicate {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+impl Drop for Duplicate {
+    fn drop(&mut self) {
+        // SAFETY: it is taken once, here.
+        let fd = unsafe { ManuallyDrop::take(&mut self.fd) };
+        let mut reserve = RESERVE.lock();
+        // What it stood for must not be held open by it.
+        if self.lent && reserve.len() < RESERVED && put(libc::STDERR_FILENO, &fd) {
+            reserve.push(fd);
         }
     }
+}
+
+/// Lets the number of `onto` stand for what `fd` stands for.
+fn put(fd: RawFd, onto: &OwnedFd) -> bool {
+    // SAFETY: the number that is replaced is ours.
+    unsafe { libc::dup3(fd, onto.as_raw_fd(), libc::O_CLOEXEC) >= 0 }
 }
 
 /// Looks for the open connection from `peer` to our own listening port.
@@ -340,19 +393,13 @@ fn as_caller(fd: RawFd, local_port: u16) -> Option<Caller> {
     if address(fd, libc::getsockname)?.port() != local_port {
         return None;
     }
-    // SAFETY: duplicating any number is harmless; a closed one gives an error.
-    let duplicate = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0) };
-    if duplicate < 0 {
-        return None;
-    }
-    // SAFETY: the duplicate was just made and belongs to nobody else.
-    let owned = unsafe { OwnedFd::from_raw_fd(duplicate) };
+    let fd = Duplicate::of(fd)?;
     // Looked at again on the duplicate: the number may have been reused in between.
-    if address(duplicate, libc::getsockname)?.port() != local_port {
+    if address(fd.as_raw_fd(), libc::getsockname)?.port() != local_port {
         return None;
     }
-    let peer = address(duplicate, libc::getpeername)?;
-    Some(Caller { fd: owned, peer })
+    let peer = address(fd.as_raw_fd(), libc::getpeername)?;
+    Some(Caller { fd, peer })
 }
 
 /// The numbers of the open descriptors.

@@ -23,7 +23,7 @@ use crate::clock;
 use crate::desk::{Desk, Held, Job};
 use crate::inbound::Unread;
 use crate::pages::{self, Thrift};
-use crate::sockets::{self, Bell, Caller, Reserve, canonical};
+use crate::sockets::{self, Bell, Caller, canonical};
 
 mod connections;
 mod lanes;
@@ -239,7 +239,7 @@ impl Watch {
             .stack_size(STACK)
             .spawn(move || {
                 let mut round = Round::new(watch, duties);
-                round.reserve.refill();
+                sockets::refill_reserve();
                 while !round.watch.stopping.load(Ordering::Acquire) {
                     // Everybody's timers hang on this thread, so nothing may end it.
                     let done = catch_unwind(AssertUnwindSafe(|| round.go()));
@@ -271,7 +271,6 @@ struct Round {
     duties: Duties,
     connections: Connections,
     entries: Vec<libc::pollfd>,
-    reserve: Reserve,
     seen_begun: u64,
     /// When the listening queue was first seen with somebody in it.
     queue_since: Option<u64>,
@@ -291,7 +290,6 @@ impl Round {
             duties,
             connections,
             entries: Vec::new(),
-            reserve: Reserve::default(),
             seen_begun: 0,
             queue_since: None,
             next_pass: 0,
@@ -396,14 +394,13 @@ impl Round {
         if self.watch.port == 0 || !(wanted || now >= self.next_pass) {
             return;
         }
-        self.reserve.release();
         let callers = sockets::callers(self.watch.port);
         self.watch
             .connections
             .store(callers.found.len(), Ordering::Relaxed);
         let watch = &self.watch;
         let outcome = self.connections.look(callers, jobs, &|| watch.jobs(), now);
-        self.reserve.refill();
+        sockets::refill_reserve();
         // Whoever waits to be accepted does so because many come, not because nobody is let in.
         if outcome.fresh > 0 {
             self.queue_since = None;

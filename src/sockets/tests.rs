@@ -1,5 +1,5 @@
 use super::*;
-use std::io::Write;
+use std::io::{Read, Write};
 
 fn pair() -> (TcpStream, TcpStream, u16) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -113,4 +113,19 @@ fn the_bell_ends_a_wait() {
     bell.ring();
     bell.ring();
     wait(&bell, None, [].into_iter(), &mut Vec::new(), None);
+}
+
+#[test]
+fn a_duplicate_from_the_reserve_holds_nothing_open() {
+    refill_reserve();
+    let (mut far, near, _) = pair();
+    let lent = Duplicate::from_reserve(near.as_raw_fd()).unwrap();
+    let number = lent.as_raw_fd();
+    assert!(address(number, libc::getpeername).is_some());
+    drop(near);
+    drop(lent);
+    // The connection has ended, though the number may still be taken.
+    assert_eq!(far.read(&mut [0]).unwrap(), 0);
+    assert!(Duplicate::from_reserve(-1).is_none());
+    assert!(RESERVE.lock().len() <= RESERVED);
 }
