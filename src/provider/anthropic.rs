@@ -14,6 +14,7 @@ use crate::error::ApiError;
 mod assistant;
 mod block;
 mod decode;
+mod dropped;
 mod encode;
 mod fields;
 mod format;

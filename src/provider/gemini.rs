@@ -15,6 +15,7 @@ use crate::json::{push_key, push_string};
 mod audio;
 mod candidate;
 mod contents;
+mod context;
 mod continuing;
 mod decode;
 pub mod embed;

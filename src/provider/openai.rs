@@ -10,6 +10,7 @@ mod relay;
 mod repair;
 mod scan;
 mod strip;
+mod usage;
 mod whole;
 
 // Until the exchange uses them.

@@ -11,6 +11,7 @@ use super::{Decoder, Encoded, Options, Provider, Undo};
 use crate::chat::Request;
 use crate::error::ApiError;
 
+mod context;
 mod decode;
 mod encode;
 mod failed;

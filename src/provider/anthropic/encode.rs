@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use super::block::{Block, Body};
+use super::dropped::Dropped;
 use super::fields;
 use super::format::Format;
 use super::merge::merge;
@@ -20,38 +21,6 @@ use crate::provider::{Encoded, Options, Undo};
 /// The provider takes so many cache marks in one request.
 const MARKS: usize = 4;
 
-/// Names of fields that were dropped with a warning.
-#[derive(Debug)]
-pub struct Dropped {
-    strict: bool,
-    names: Vec<String>,
-}
-
-impl Dropped {
-    /// Notes that `field` is left out. Strict configurations refuse the request instead.
-    pub fn warn(&mut self, field: &str) -> Result<(), ApiError> {
-        self.note(field, "cannot be honoured by this model")
-    }
-
-    /// Notes that calls and results did not pair up.
-    pub fn repaired(&mut self) -> Result<(), ApiError> {
-        self.note("messages", "has tool calls and results that do not pair up")
-    }
-
-    fn note(&mut self, field: &str, why: &str) -> Result<(), ApiError> {
-        if self.strict {
-            return Err(ApiError::unsupported_parameter(
-                field,
-                format!("{field} {why}"),
-            ));
-        }
-        if !self.names.iter().any(|name| name == field) {
-            self.names.push(field.to_owned());
-        }
-        Ok(())
-    }
-}
-
 pub fn encode(
     request: &Request<'_>,
     model: &str,
@@ -59,10 +28,7 @@ pub fn encode(
     claude: &Claude,
 ) -> Result<Encoded, ApiError> {
     let switches = &options.anthropic;
-    let mut dropped = Dropped {
-        strict: options.strict,
-        names: Vec::new(),
-    };
+    let mut dropped = Dropped::new(options.strict);
     fields::judge(request, &mut dropped)?;
     let mut tools = Tools::new(request, claude, switches, &mut dropped)?;
     let mut plan = Plan::new(request, claude, switches, tools.is_forced(), &mut dropped)?;
@@ -112,8 +78,9 @@ pub fn encode(
         Some(over) => merge(body.bytes, over),
         None => body.bytes,
     };
-    if !dropped.names.is_empty() {
-        log::debug!("dropped for {model}: {}", dropped.names.join(", "));
+    let dropped = dropped.into_names();
+    if !dropped.is_empty() {
+        log::debug!("dropped for {model}: {}", dropped.join(", "));
     }
     if !request.unknown.is_empty() {
         log::debug!("unknown to {model}: {}", request.unknown.join(", "));
@@ -121,7 +88,7 @@ pub fn encode(
     Ok(Encoded {
         path: "/v1/messages".into(),
         body: bytes,
-        dropped: dropped.names,
+        dropped,
         lane: fields::is_fast(request, claude).then_some("fast"),
         undo: Arc::new(Undo {
             names: tools.names.changed(),

@@ -1,7 +1,7 @@
 //! The small fields at the top of a request, and those that have no equivalent.
 
 use super::block::Body;
-use super::encode::Dropped;
+use super::dropped::Dropped;
 use crate::capability::Claude;
 use crate::chat::Request;
 use crate::error::ApiError;

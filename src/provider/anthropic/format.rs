@@ -1,7 +1,7 @@
 //! `response_format`: a schema that the provider enforces, or a request in words.
 
 use super::block::push_compact;
-use super::encode::Dropped;
+use super::dropped::Dropped;
 use super::schema;
 use crate::capability::Claude;
 use crate::chat::{Request, ResponseFormat};

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use super::Switches;
 use super::block::{Block, Kind};
-use super::encode::Dropped;
+use super::dropped::Dropped;
 use super::names::Names;
 use crate::capability::Claude;
 use crate::chat::{Message, Role};

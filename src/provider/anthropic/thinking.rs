@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::block::Body;
-use super::encode::Dropped;
+use super::dropped::Dropped;
 use super::{Display, Switches};
 use crate::capability::Claude;
 use crate::chat::Request;

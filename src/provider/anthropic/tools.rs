@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::Switches;
 use super::block::Body;
-use super::encode::Dropped;
+use super::dropped::Dropped;
 use super::names::Names;
 use crate::capability::Claude;
 use crate::chat::{Request, Tool, ToolChoice};

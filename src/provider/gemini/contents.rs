@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::encode::Context;
+use super::context::Context;
 use super::media::Media;
 use super::tools::Names;
 use super::write::Nest;

@@ -2,7 +2,7 @@
 
 use serde_json::value::RawValue;
 
-use super::encode::Context;
+use super::context::Context;
 use super::schema;
 use super::write::Nest;
 use crate::capability::GeminiThinking;

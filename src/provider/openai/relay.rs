@@ -6,7 +6,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 use super::scan::{Choice, Seen, scan};
-use super::whole::usage_of;
+use super::usage::usage_of;
 use crate::chat::Usage;
 use crate::dialect::openai::{Stamp, completion_id, push_usage};
 use crate::failure::Failure;

@@ -5,7 +5,7 @@
 use serde_json::{Map, Value, json};
 
 use super::relay::{ChoiceState, FINISH_WORDS, MAX_CALLS, MAX_CHOICES, RelayStream};
-use super::whole::usage_of;
+use super::usage::usage_of;
 use crate::failure::Failure;
 use crate::json::unicode::mended_bytes;
 

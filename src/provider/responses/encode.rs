@@ -5,40 +5,15 @@ use std::sync::Arc;
 use log::debug;
 use serde_json::value::RawValue;
 
+use super::context::Context;
 use super::{fields, items, tools};
-use crate::capability::{self, OpenAi};
+use crate::capability;
 use crate::chat::{Message, PartKind, Request};
 use crate::error::ApiError;
 use crate::json::Fields;
 use crate::provider::anthropic::merge::merge;
 use crate::provider::gemini::write::Nest;
 use crate::provider::{Encoded, Options, Undo};
-
-/// What every part of the encoder knows.
-pub struct Context<'r> {
-    pub request: &'r Request<'r>,
-    pub model: OpenAi,
-    pub options: &'r Options,
-    /// The provider keeps the answer, as the caller asked.
-    pub stored: bool,
-    /// Fields that were left out, told to the caller.
-    pub dropped: Vec<String>,
-}
-
-impl Context<'_> {
-    /// Leaves `field` out, or refuses the request where the configuration is strict.
-    pub fn drop_field(&mut self, field: &str) -> Result<(), ApiError> {
-        let why = || format!("{field} is not supported by this model");
-        if self.options.strict {
-            return Err(ApiError::unsupported_parameter(field, why()));
-        }
-        if !self.dropped.iter().any(|known| known == field) {
-            debug!("responses: {}", why());
-            self.dropped.push(field.to_owned());
-        }
-        Ok(())
-    }
-}
 
 pub fn encode(request: &Request<'_>, model: &str, options: &Options) -> Result<Encoded, ApiError> {
     let mut context = Context {

@@ -2,7 +2,7 @@
 
 use serde_json::value::RawValue;
 
-use super::encode::Context;
+use super::context::Context;
 use crate::capability;
 use crate::chat::{Request, ResponseFormat};
 use crate::error::ApiError;

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use log::debug;
 use serde_json::value::RawValue;
 
-use super::encode::Context;
+use super::context::Context;
 use crate::chat::{Message, Part, PartKind, Role, ToolKind};
 use crate::error::ApiError;
 use crate::json::{Fields, push_string};

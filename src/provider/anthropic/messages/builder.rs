@@ -7,7 +7,7 @@ use crate::chat::{Message, PartKind, Role, ToolKind};
 use crate::error::ApiError;
 use crate::provider::anthropic::assistant;
 use crate::provider::anthropic::block::{Block, Content, Input, Kind, Mark};
-use crate::provider::anthropic::encode::Dropped;
+use crate::provider::anthropic::dropped::Dropped;
 use crate::provider::anthropic::names::{Ids, Names};
 use crate::provider::anthropic::parts::{self, is_blank};
 
