@@ -4,28 +4,32 @@
 //! into memory when a request is dropped. So everything about framing is checked here before
 //! anything else touches a request, and a request whose body is over the limit is never dropped.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::mem;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
 use std::time::Duration;
 
-use log::warn;
 use tiny_http::{Method, Request};
 
 use crate::desk::{Held, Job, Phase};
 use crate::dialect::Dialect;
 use crate::error::ApiError;
 use crate::reply::{Reply, push_header};
-use crate::sockets::Caller;
 use crate::watch::Watch;
 
+mod body;
 mod framing;
 mod rest;
+mod unread;
 
+use body::{read_all, read_length, read_some};
+use unread::leak;
+
+pub use body::NoBody;
 pub use framing::Length;
+pub use unread::{Unread, leaked};
 
 /// Bytes of all headers together, and of the URL.
 const MAX_HEAD: usize = 32 * 1024;
@@ -39,17 +43,6 @@ const SWALLOWED: usize = 1 << 30;
 
 /// An unread body up to this length keeps its connection.
 const DRAINED: u64 = 64 * 1024;
-
-/// A body up to this length can be drained into memory that the kernel only promises, once its
-/// connection has ended and nothing more comes.
-const PROMISED: usize = 256 * 1024 * 1024;
-
-/// Requests whose memory was given up: see `Unread::forget`.
-static LEAKED: AtomicU64 = AtomicU64::new(0);
-
-pub fn leaked() -> u64 {
-    LEAKED.load(Ordering::Relaxed)
-}
 
 /// A request that has not been answered yet. Dropping it answers with an error.
 pub struct Call<'w> {
@@ -81,17 +74,6 @@ pub struct Call<'w> {
 pub struct Misframed {
     pub id: String,
     pub error: ApiError,
-}
-
-/// Why there is no body.
-#[derive(Debug, PartialEq, Eq)]
-pub enum NoBody {
-    TooLong,
-    Late,
-    /// There is no room for it now.
-    NoMemory,
-    /// The caller closed or broke its framing.
-    Cut,
 }
 
 impl<'w> Call<'w> {
@@ -399,82 +381,6 @@ impl<'w> Call<'w> {
     }
 }
 
-/// A request that was refused before its body was read, until its connection is closed.
-pub struct Unread {
-    request: Request,
-    /// Nothing of its body was read.
-    whole: bool,
-    /// The server has not yet told the caller to go on.
-    waits: bool,
-}
-
-impl Unread {
-    /// A request that nothing was done with.
-    pub fn new(request: Request) -> Unread {
-        Unread {
-            whole: true,
-            waits: framing::header(&request, "expect").is_some(),
-            request,
-        }
-    }
-
-    /// Ends the connection and what the request holds of it.
-    pub fn give_up(self, caller: &Caller) {
-        caller.reset();
-        self.let_go();
-    }
-
-    /// Lets go of a request whose connection has ended.
-    pub fn let_go(self) {
-        if can_be_drained(self.request.body_length().unwrap_or(0)) {
-            // Nothing can be read from it any more, so the drain is over at once.
-            drop(self.request.into_writer());
-        } else if self.waits {
-            // The server tells it to go on, if only in vain, and that has to wait for the answers
-            // to earlier requests. They end soon, but the timer thread must not wait for them.
-            let kept = mem::ManuallyDrop::new(self);
-            let forget = move || mem::ManuallyDrop::into_inner(kept).forget();
-            let spawned = thread::Builder::new().stack_size(Self::STACK).spawn(forget);
-            if spawned.is_err() {
-                count_leak();
-            }
-        } else {
-            self.forget();
-        }
-    }
-
-    /// Room for a system call and a log line.
-    const STACK: usize = 128 * 1024;
-
-    /// Lets go of a request that must not be drained as it is: that would take memory for its
-    /// declared length, and a length of some terabytes ends the process.
-    fn forget(mut self) {
-        let declared = self.request.body_length().unwrap_or(0);
-        if self.whole
-            && can_be_drained(PROMISED)
-            && rest::shorten(&mut self.request, declared, PROMISED)
-        {
-            drop(self.request.into_writer());
-        } else {
-            leak(self.request);
-        }
-    }
-}
-
-fn can_be_drained(length: usize) -> bool {
-    length <= PROMISED && Vec::<u8>::new().try_reserve_exact(length).is_ok()
-}
-
-fn leak<T>(what: T) {
-    mem::forget(what);
-    count_leak();
-}
-
-fn count_leak() {
-    let count = LEAKED.fetch_add(1, Ordering::Relaxed) + 1;
-    warn!("a request with an absurd length costs a thread for good ({count} so far)");
-}
-
 /// Writes an answer and lets go of `held` before its end leaves. One that may not fit into the
 /// socket has its place until then: callers who do not read would else keep every worker.
 fn write_held(writer: &mut dyn Write, bytes: &[u8], held: &Held) -> io::Result<()> {
@@ -559,89 +465,6 @@ fn swallow(mut request: Request, reply: &Reply, length: usize) {
 pub fn too_long(max_body: usize) -> ApiError {
     let message = format!("the request body is longer than {max_body} bytes");
     ApiError::new(413, message).with_code("request_too_large")
-}
-
-/// Reads exactly `length` bytes.
-fn read_length(
-    reader: &mut dyn Read,
-    body: &mut Vec<u8>,
-    length: usize,
-    job: &Job,
-) -> Result<(), NoBody> {
-    // What is declared is only believed for so much before it has come.
-    const BELIEVED: usize = 64 * 1024;
-    let mut filled = 0;
-    while filled < length {
-        if filled == body.len() {
-            grow(body, (filled * 2).max(BELIEVED).min(length))?;
-        }
-        match read_some(reader, &mut body[filled..], job)? {
-            0 if job.body_late.load(Ordering::Relaxed) => return Err(NoBody::Late),
-            0 => return Err(NoBody::Cut),
-            count => filled += count,
-        }
-    }
-    room_for_work(filled)
-}
-
-/// Reads to the end, at most `max` bytes.
-fn read_all(
-    reader: &mut dyn Read,
-    body: &mut Vec<u8>,
-    max: usize,
-    job: &Job,
-) -> Result<(), NoBody> {
-    const PIECE: usize = 4 * 1024;
-    let mut filled = 0;
-    loop {
-        if filled > max {
-            return Err(NoBody::TooLong);
-        }
-        // Only when it is full: a caller who sends a byte at a time must not have megabytes of
-        // room cleared for each of them.
-        if filled == body.len() {
-            grow(body, filled * 2 + PIECE)?;
-        }
-        match read_some(reader, &mut body[filled..], job)? {
-            0 => break,
-            count => filled += count,
-        }
-    }
-    body.truncate(filled);
-    room_for_work(filled)
-}
-
-/// Makes the body `length` bytes long, if there is memory for it.
-fn grow(body: &mut Vec<u8>, length: usize) -> Result<(), NoBody> {
-    let room = length.saturating_sub(body.len());
-    body.try_reserve_exact(room).map_err(|_| NoBody::NoMemory)?;
-    body.resize(length, 0);
-    Ok(())
-}
-
-/// What is done with a long body needs about as much again, and there it would be too late.
-fn room_for_work(length: usize) -> Result<(), NoBody> {
-    const LONG: usize = 1024 * 1024;
-    if length > LONG && Vec::<u8>::new().try_reserve_exact(2 * length).is_err() {
-        return Err(NoBody::NoMemory);
-    }
-    Ok(())
-}
-
-/// Reads once, unless the job's time for the body is over.
-fn read_some(reader: &mut dyn Read, into: &mut [u8], job: &Job) -> Result<usize, NoBody> {
-    loop {
-        if job.body_late.load(Ordering::Relaxed) {
-            return Err(NoBody::Late);
-        }
-        match reader.read(into) {
-            Ok(count) => return Ok(count),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // On a unix socket the wait has a limit of its own.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(NoBody::Late),
-            Err(_) => return Err(NoBody::Cut),
-        }
-    }
 }
 
 fn split(url: &str) -> (String, String) {

@@ -11,11 +11,15 @@
 //! src/print.rs       what --print prints; print/: units, a container, proxies in front
 //! src/server.rs      listener, a fixed set of workers, the fence around panics, stopping, reload
 //! src/server/        routes.rs: path -> Endpoint, and who may ask; crew.rs: which workers wait;
-//!                    door.rs: the listening socket; handed.rs: one that somebody else opened
-//! src/watch.rs       the timer thread: heartbeats, timers, hang-ups; watch/connections.rs: idle ones
+//!                    door.rs: the listening socket; handed.rs: one that somebody else opened;
+//!                    keeper.rs: connections of a socket that was given up
+//! src/watch.rs       the timer thread: heartbeats, timers, hang-ups; watch/connections.rs: idle
+//!                    ones; watch/lanes.rs: those that do not wait for their answers
 //! src/desk.rs        Job: what each worker is at, where the timer thread can see it
-//! src/sockets.rs     callers' connections below the HTTP server
-//! src/inbound.rs     one HTTP request in: body, limits, id; inbound/framing.rs: where it ends
+//! src/sockets.rs     callers' connections below the HTTP server; sockets/search.rs: finding them;
+//!                    preface.rs: HTTP/2 kept out; unix.rs: limits on a unix socket
+//! src/inbound.rs     one HTTP request in, and the way to answer; inbound/framing.rs: where it ends;
+//!                    body.rs: reading it; unread.rs, rest.rs: letting go of what nobody reads
 //! src/limits.rs      what each client key may use, and has used
 //! src/reply.rs       one HTTP reply out, in one write
 //! src/exchange.rs    the story of one chat exchange, top to bottom

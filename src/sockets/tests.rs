@@ -1,3 +1,4 @@
+use super::search::{RESERVE, RESERVED};
 use super::*;
 use std::io::{Read, Write};
 

@@ -1,0 +1,104 @@
+//! Reading a request's body: its length is believed piece by piece, and its time is bounded.
+
+use std::io::{self, Read};
+use std::sync::atomic::Ordering;
+
+use crate::desk::Job;
+
+/// Why there is no body.
+#[derive(Debug, PartialEq, Eq)]
+pub enum NoBody {
+    TooLong,
+    Late,
+    /// There is no room for it now.
+    NoMemory,
+    /// The caller closed or broke its framing.
+    Cut,
+}
+
+/// Reads exactly `length` bytes.
+pub(super) fn read_length(
+    reader: &mut dyn Read,
+    body: &mut Vec<u8>,
+    length: usize,
+    job: &Job,
+) -> Result<(), NoBody> {
+    // What is declared is only believed for so much before it has come.
+    const BELIEVED: usize = 64 * 1024;
+    let mut filled = 0;
+    while filled < length {
+        if filled == body.len() {
+            grow(body, (filled * 2).max(BELIEVED).min(length))?;
+        }
+        match read_some(reader, &mut body[filled..], job)? {
+            0 if job.body_late.load(Ordering::Relaxed) => return Err(NoBody::Late),
+            0 => return Err(NoBody::Cut),
+            count => filled += count,
+        }
+    }
+    room_for_work(filled)
+}
+
+/// Reads to the end, at most `max` bytes.
+pub(super) fn read_all(
+    reader: &mut dyn Read,
+    body: &mut Vec<u8>,
+    max: usize,
+    job: &Job,
+) -> Result<(), NoBody> {
+    const PIECE: usize = 4 * 1024;
+    let mut filled = 0;
+    loop {
+        if filled > max {
+            return Err(NoBody::TooLong);
+        }
+        // Only when it is full: a caller who sends a byte at a time must not have megabytes of
+        // room cleared for each of them.
+        if filled == body.len() {
+            grow(body, filled * 2 + PIECE)?;
+        }
+        match read_some(reader, &mut body[filled..], job)? {
+            0 => break,
+            count => filled += count,
+        }
+    }
+    body.truncate(filled);
+    room_for_work(filled)
+}
+
+/// Makes the body `length` bytes long, if there is memory for it.
+pub(super) fn grow(body: &mut Vec<u8>, length: usize) -> Result<(), NoBody> {
+    let room = length.saturating_sub(body.len());
+    body.try_reserve_exact(room).map_err(|_| NoBody::NoMemory)?;
+    body.resize(length, 0);
+    Ok(())
+}
+
+/// What is done with a long body needs about as much again, and there it would be too late.
+pub(super) fn room_for_work(length: usize) -> Result<(), NoBody> {
+    const LONG: usize = 1024 * 1024;
+    if length > LONG && Vec::<u8>::new().try_reserve_exact(2 * length).is_err() {
+        return Err(NoBody::NoMemory);
+    }
+    Ok(())
+}
+
+/// Reads once, unless the job's time for the body is over.
+pub(super) fn read_some(
+    reader: &mut dyn Read,
+    into: &mut [u8],
+    job: &Job,
+) -> Result<usize, NoBody> {
+    loop {
+        if job.body_late.load(Ordering::Relaxed) {
+            return Err(NoBody::Late);
+        }
+        match reader.read(into) {
+            Ok(count) => return Ok(count),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // On a unix socket the wait has a limit of its own.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(NoBody::Late),
+            Err(_) => return Err(NoBody::Cut),
+        }
+    }
+}
