@@ -58,8 +58,6 @@ impl Held {
 
 /// One request in the works.
 pub struct Job {
-    /// In the order in which requests were taken.
-    pub number: u64,
     pub began: u64,
     /// `None` for a caller on a unix socket, whom nobody can watch.
     pub peer: Option<SocketAddr>,
@@ -86,10 +84,8 @@ pub struct Job {
 
 impl Job {
     pub fn new(peer: Option<SocketAddr>, deadline: Duration) -> Job {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
         let began = clock::now();
         Job {
-            number: NEXT.fetch_add(1, Ordering::Relaxed),
             began,
             peer,
             cancel: Arc::default(),

@@ -288,10 +288,12 @@ impl<'w> Call<'w> {
         // The writer must leave the request before it is dropped, and what is left of the body is
         // drained when it is: so the reply goes out first, on a connection that was told to end.
         if close && let Some(peer) = self.peer {
-            self.watch.wait_for_turn(peer, &self.held);
+            let has_turn = self.watch.wait_for_turn(&self.held);
             self.held.release();
             if let Some(caller) = self.watch.find(peer) {
-                caller.write(&reply.to_bytes());
+                if has_turn {
+                    caller.write(&reply.to_bytes());
+                }
                 self.watch.close_now(caller);
             }
             drop(request.into_writer());
@@ -346,9 +348,7 @@ impl<'w> Call<'w> {
         let mut reply = Reply::error(error).with("Connection", "close");
         reply.headers.push_str(&self.common);
         let declared = request.body_length().unwrap_or(0);
-        if let Some(peer) = self.peer {
-            self.watch.wait_for_turn(peer, &self.held);
-        }
+        let has_turn = self.peer.is_none() || self.watch.wait_for_turn(&self.held);
         if self.peer.is_none() && declared <= SWALLOWED {
             return swallow(request, &reply, declared);
         }
@@ -359,7 +359,9 @@ impl<'w> Call<'w> {
         };
         match self.peer.and_then(|peer| self.watch.find(peer)) {
             Some(caller) => {
-                caller.write(&reply.to_bytes());
+                if has_turn {
+                    caller.write(&reply.to_bytes());
+                }
                 self.watch.close_unread(caller, unread(request));
             }
             // The caller has left.

@@ -56,6 +56,12 @@ const MOST_BEATS: u32 = 32;
 /// While no worker is free, a request that asks no upstream may keep one for this long.
 const CROWDING_MS: u64 = 1_000;
 
+/// Requests of one connection that were taken within this time may have come in the other order.
+const TOGETHER_MS: u64 = 20;
+
+/// How long a refusal waits for one that may have come before it.
+const TURN_MS: u64 = 200;
+
 /// Between two looks of a refusal that waits for its turn.
 const TURN_LOOK: Duration = Duration::from_millis(5);
 
@@ -181,19 +187,34 @@ impl Watch {
     }
 
     /// Waits until the answers to earlier requests of the same connection are out, for something
-    /// that goes out beside the HTTP server, which puts them in order.
-    pub fn wait_for_turn(&self, peer: SocketAddr, own: &Arc<Held>) {
+    /// that goes out beside the HTTP server, which puts them in order. False if that cannot be told:
+    /// of two requests that came together, workers may have begun with either, and the other one may
+    /// wait for this one. What asks no upstream is done in no time, so it does; of a chat nobody
+    /// knows, and no answer must get into another one.
+    pub fn wait_for_turn(&self, own: &Arc<Held>) -> bool {
+        let begun = clock::now();
         loop {
-            let jobs = self.jobs();
-            let is_own = |job: &&Arc<Job>| Arc::ptr_eq(&job.held, own);
-            let Some(number) = jobs.iter().find(is_own).map(|job| job.number) else {
-                return;
-            };
-            let before = |job: &Arc<Job>| job.number < number && job.peer == Some(peer);
-            if !jobs.iter().any(before) {
-                return;
-            }
+            // First of all, for those whose worker has not yet said that it is at work.
             thread::sleep(TURN_LOOK);
+            let jobs = self.jobs();
+            let Some(own) = jobs.iter().find(|job| Arc::ptr_eq(&job.held, own)) else {
+                return true;
+            };
+            let together = |job: &Job| job.began + TOGETHER_MS >= own.began;
+            let mut others: Vec<_> = jobs
+                .iter()
+                .filter(|job| job.peer == own.peer && !Arc::ptr_eq(job, own))
+                .filter(|job| job.began <= own.began + TOGETHER_MS)
+                .collect();
+            if others.is_empty() {
+                return true;
+            }
+            if clock::now() - begun >= TURN_MS {
+                others.retain(|job| job.is_chat.load(Ordering::Relaxed));
+                if others.iter().all(|job| together(job)) {
+                    return others.is_empty();
+                }
+            }
         }
     }
 

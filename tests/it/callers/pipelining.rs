@@ -148,6 +148,32 @@ fn a_refusal_waits_for_the_answers_before_it() {
 
 /// Each of them has to wait for the answers before it, and keeps a worker meanwhile. What is refused
 /// waits as well.
+/// Workers may begin with either of two requests that came together.
+#[test]
+fn a_refusal_and_what_came_with_it_never_wait_for_each_other() {
+    let (_scripted, weir) = pair();
+    let bad = "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello";
+    let good = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
+    let address = weir.addr;
+    std::thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| {
+                for _ in 0..20 {
+                    let mut client = Client::connect(address);
+                    client.send(format!("{bad}{good}").as_bytes());
+                    assert_eq!(client.answer(LIMIT).status, 400);
+                    client.until_closed(LIMIT);
+                    let mut client = Client::connect(address);
+                    client.send(format!("{good}{bad}").as_bytes());
+                    assert_eq!(client.answer(LIMIT).status, 200);
+                    assert_eq!(client.answer(LIMIT).status, 400);
+                    client.until_closed(LIMIT);
+                }
+            });
+        }
+    });
+}
+
 #[test]
 fn many_requests_behind_a_slow_answer_are_cut_when_they_keep_all_workers() {
     let bad = [("Content-Length", "0"), ("Content-Length", "0")];
