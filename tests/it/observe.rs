@@ -76,6 +76,8 @@ fn metrics_tell_what_happened() {
     for number in 0..20 {
         weir.ask(&chat(&format!("made-up-{number}"), false));
     }
+    // A request is counted when its answer has left.
+    weir.idle(LIMIT);
     let answer = get(weir.addr, "/metrics");
     assert_eq!(
         answer.header("content-type"),
