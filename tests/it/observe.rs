@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::client::{ask, chat, get};
 use crate::first_mile::error_of;
 use crate::upstream::{Format, Reply, Upstream};
-use crate::wait::LIMIT;
+use crate::wait::{LIMIT, until};
 use crate::weir::{Folder, Weir, config};
 
 const MODEL: &str = "up/gpt-4o-mini";
@@ -77,8 +77,12 @@ fn metrics_tell_what_happened() {
         weir.ask(&chat(&format!("made-up-{number}"), false));
     }
     // A request is counted when its answer has left.
-    weir.idle(LIMIT);
-    let answer = get(weir.addr, "/metrics");
+    let last =
+        r#"weir_requests_total{endpoint="chat",model="other",upstream="none",status="4xx"} 20"#;
+    let answer = until(LIMIT, "the last request to be counted", || {
+        let answer = get(weir.addr, "/metrics");
+        answer.text().contains(last).then_some(answer)
+    });
     assert_eq!(
         answer.header("content-type"),
         Some("text/plain; version=0.0.4; charset=utf-8")
