@@ -11,7 +11,7 @@ use crate::desk::{Job, Phase};
 use crate::dialect::embeddings::Embed;
 use crate::error::ApiError;
 use crate::exchange::tries::{Refused, Tries, Work};
-use crate::exchange::{self, dry_run, refuse, refuse_body, timing};
+use crate::exchange::{self, dry_run, refuse, timing, with_body};
 use crate::failure::{Class, Failure};
 use crate::inbound::Call;
 use crate::passthrough::{self, Body, Parcel};
@@ -26,17 +26,15 @@ use crate::upstream::{Attempt, ended_for_good};
 
 pub fn embeddings(
     state: &State,
-    mut call: Call<'_>,
+    call: Call<'_>,
     job: &Arc<Job>,
     key: Option<&ClientKey>,
     record: &mut Record,
 ) {
     let config = &state.config;
-    let body = match call.read_body(config.max_body_bytes, job, config.body_wait) {
-        Ok(body) => body,
-        Err(problem) => return refuse_body(config, call, &problem, record),
+    let Some((call, body)) = with_body(state, call, job, record) else {
+        return;
     };
-    record.keep_request(&body);
     let (body, targets) = match read(state, key, body) {
         Ok(read) => read,
         Err(error) => return refuse(call, &error, record),

@@ -48,18 +48,35 @@ use tries::{Refused, Tries, Work};
 /// Answers one `POST /v1/chat/completions`.
 pub fn chat(
     state: &State,
-    mut call: Call<'_>,
+    call: Call<'_>,
     job: &Arc<Job>,
     key: Option<&ClientKey>,
     record: &mut Record,
 ) {
-    let config = &state.config;
-    let body = match call.read_body(config.max_body_bytes, job, config.body_wait) {
-        Ok(body) => body,
-        Err(problem) => return refuse_body(config, call, &problem, record),
+    let Some((call, body)) = with_body(state, call, job, record) else {
+        return;
     };
-    record.keep_request(&body);
     converse(state, call, job, key, record, &body);
+}
+
+/// The call with its whole body. `None` if there is none; then the caller was told why.
+pub fn with_body<'w>(
+    state: &State,
+    mut call: Call<'w>,
+    job: &Job,
+    record: &mut Record,
+) -> Option<(Call<'w>, Vec<u8>)> {
+    let config = &state.config;
+    match call.read_body(config.max_body_bytes, job, config.body_wait) {
+        Ok(body) => {
+            record.keep_request(&body);
+            Some((call, body))
+        }
+        Err(problem) => {
+            refuse_body(config, call, &problem, record);
+            None
+        }
+    }
 }
 
 /// Answers a chat request in the caller's dialect. `body` is in the form of Chat Completions.

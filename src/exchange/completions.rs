@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::answer::Answered;
 use super::caller::{Caller, Unfinished};
-use super::{converse, dry_run, outline, refuse, refuse_body, run, tell};
+use super::{converse, dry_run, outline, refuse, run, tell, with_body};
 use crate::config::{ClientKey, Upstream};
 use crate::desk::Job;
 use crate::dialect::Dialect;
@@ -31,17 +31,15 @@ const LEGACY: &[&str] = &[
 
 pub fn completions(
     state: &State,
-    mut call: Call<'_>,
+    call: Call<'_>,
     job: &Arc<Job>,
     key: Option<&ClientKey>,
     record: &mut Record,
 ) {
     let config = &state.config;
-    let body = match call.read_body(config.max_body_bytes, job, config.body_wait) {
-        Ok(body) => body,
-        Err(problem) => return refuse_body(config, call, &problem, record),
+    let Some((mut call, body)) = with_body(state, call, job, record) else {
+        return;
     };
-    record.keep_request(&body);
     let read = Body::of_json(body).and_then(|body| {
         let model = body.model.as_deref().filter(|model| !model.is_empty());
         let model = model.ok_or_else(|| ApiError::invalid("model", "model: is required"))?;
