@@ -292,7 +292,7 @@ impl<'w> Call<'w> {
             self.held.release();
             if let Some(caller) = self.watch.find(peer) {
                 if has_turn {
-                    caller.write(&reply.to_bytes());
+                    caller.write(&reply.into_bytes());
                 }
                 self.watch.close_now(caller);
             }
@@ -302,7 +302,7 @@ impl<'w> Call<'w> {
         let mut writer = request.into_writer();
         // A caller who has gone is a normal end. One who did not read in time would take the next
         // answer for the rest of this one.
-        let written = write_held(&mut writer, &reply.to_bytes(), &self.held);
+        let written = write_held(&mut writer, &reply.into_bytes(), &self.held);
         if written.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
             && let Some(caller) = self.peer.and_then(|peer| self.watch.find(peer))
         {
@@ -350,7 +350,7 @@ impl<'w> Call<'w> {
         let declared = request.body_length().unwrap_or(0);
         let has_turn = self.peer.is_none() || self.watch.wait_for_turn(&self.held);
         if self.peer.is_none() && declared <= SWALLOWED {
-            return swallow(request, &reply, declared);
+            return swallow(request, reply, declared);
         }
         let unread = |request| Unread {
             request,
@@ -360,7 +360,7 @@ impl<'w> Call<'w> {
         match self.peer.and_then(|peer| self.watch.find(peer)) {
             Some(caller) => {
                 if has_turn {
-                    caller.write(&reply.to_bytes());
+                    caller.write(&reply.into_bytes());
                 }
                 self.watch.close_unread(caller, unread(request));
             }
@@ -446,7 +446,7 @@ impl Drop for Call<'_> {
 }
 
 /// Reads a body of `length` bytes and forgets it as it comes, then answers.
-fn swallow(mut request: Request, reply: &Reply, length: usize) {
+fn swallow(mut request: Request, reply: Reply, length: usize) {
     let mut waste = [0; 8 * 1024];
     let mut left = length;
     while left > 0 {
@@ -494,7 +494,12 @@ fn own_id(request: &Request) -> Option<String> {
 
 /// A new request id: unique, not secret.
 fn new_id() -> String {
-    format!("req_{:016x}", unique())
+    let number = unique();
+    let digit = |at| char::from_digit((number >> (4 * at)) as u32 & 15, 16);
+    "req_"
+        .chars()
+        .chain((0..16).rev().filter_map(digit))
+        .collect()
 }
 
 /// A number that no other call of this process gives, and hardly one of another process.

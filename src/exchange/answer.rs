@@ -15,6 +15,7 @@ use crate::pages;
 use crate::pool::Lease;
 use crate::provider::openai::{RelayStream, relay_body};
 use crate::provider::{Decoder, Flow};
+use crate::reply::HEAD_ROOM;
 use crate::sse;
 use crate::upstream::Attempt;
 
@@ -288,7 +289,7 @@ impl Exchange<'_, '_> {
         }
         if self.record.first_byte.is_none() {
             let mut lines = self.route_lines.clone();
-            crate::reply::push_header(&mut lines, "Server-Timing", super::timing(self.record));
+            crate::reply::push_header(&mut lines, "Server-Timing", &super::timing(self.record));
             stream.announce(lines);
         }
         self.record.keep_answer(ready);
@@ -355,7 +356,9 @@ impl Exchange<'_, '_> {
         let declared = answer
             .header("content-length")
             .and_then(|length| length.parse::<usize>().ok());
-        let mut body = vec![0; declared.map_or(PIECE, |length| length.min(BELIEVED))];
+        let room = declared.map_or(PIECE, |length| length.min(BELIEVED));
+        let mut body = Vec::with_capacity(room + HEAD_ROOM);
+        body.resize(room, 0);
         let mut filled = 0;
         loop {
             if filled > cap {

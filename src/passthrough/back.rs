@@ -60,7 +60,7 @@ impl Relay<'_, '_> {
         };
         let mut lines = lines_of(&answer, false);
         lines.push_str(&self.lines);
-        push_header(&mut lines, "Server-Timing", timing(self.record));
+        push_header(&mut lines, "Server-Timing", &timing(self.record));
         let head = stream::Head {
             content_type: "text/event-stream",
             fixed,
@@ -127,7 +127,7 @@ impl Relay<'_, '_> {
             lines_of(&answer, true)
         );
         head.push_str(&self.lines);
-        push_header(&mut head, "Server-Timing", timing(self.record));
+        push_header(&mut head, "Server-Timing", &timing(self.record));
         head.push_str(&match length {
             _ if empty => "\r\n".to_owned(),
             Some(length) => format!("Content-Length: {length}\r\n\r\n"),
