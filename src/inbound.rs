@@ -285,8 +285,8 @@ impl<'w> Call<'w> {
         if close {
             reply = reply.with("Connection", "close");
         }
-        // The writer must leave the request before it is dropped, and what is left of the body is
-        // drained when it is: so the reply goes out first, on a connection that was told to end.
+        // What is left of the body is drained when the request is dropped: so the reply goes out
+        // first, and the request is dropped when its connection has ended.
         if close && let Some(peer) = self.peer {
             let has_turn = self.watch.wait_for_turn(&self.held);
             self.held.release();
@@ -294,7 +294,9 @@ impl<'w> Call<'w> {
                 if has_turn {
                     caller.write(&reply.to_bytes());
                 }
-                self.watch.close_now(caller);
+                let unread = self.unread(request, true);
+                self.watch.close_unread(caller, unread);
+                return;
             }
             drop(request.into_writer());
             return;
@@ -339,6 +341,15 @@ impl<'w> Call<'w> {
         true
     }
 
+    fn unread(&self, request: Request, bounded: bool) -> Unread {
+        Unread {
+            request,
+            whole: !self.touched,
+            waits: self.waits,
+            bounded,
+        }
+    }
+
     /// Refuses a body that must not be touched any more: the server would reserve its declared
     /// length, or what is left of it.
     pub fn refuse_unread(&mut self, error: &ApiError) {
@@ -352,20 +363,15 @@ impl<'w> Call<'w> {
         if self.peer.is_none() && declared <= SWALLOWED {
             return swallow(request, &reply, declared);
         }
-        let unread = |request| Unread {
-            request,
-            whole: !self.touched,
-            waits: self.waits,
-        };
         match self.peer.and_then(|peer| self.watch.find(peer)) {
             Some(caller) => {
                 if has_turn {
                     caller.write(&reply.to_bytes());
                 }
-                self.watch.close_unread(caller, unread(request));
+                self.watch.close_unread(caller, self.unread(request, false));
             }
             // The caller has left.
-            None if self.peer.is_some() => unread(request).let_go(),
+            None if self.peer.is_some() => self.unread(request, false).let_go(),
             None => {
                 // On a unix socket the only writer is the server's own, behind an "upgrade", which
                 // hands reader and writer out together.

@@ -15,6 +15,7 @@ use crate::weir::{Weir, config};
 mod crowd;
 mod framing;
 mod pipelining;
+mod refusals;
 
 const MODEL: &str = "up/gpt-4o-mini";
 const PATH: &str = "/v1/chat/completions";
