@@ -611,10 +611,11 @@ fn work_on(gateway: &Arc<Gateway>, request: Request, desk: &Desk) {
         routes::answer(gateway, &state, endpoint, call, &at_work.job, &mut record);
     }));
     if record.status == 499 {
-        // A caller who did not read in time is still there, with half a chunk.
+        // A caller who did not read in time is still there, with half a chunk. Of one who left, the
+        // port may already be another's.
         let known = at_work.job.caller.lock().clone();
         let find = || gateway.watch.find(at_work.job.peer?).map(Arc::new);
-        if let Some(caller) = known.or_else(find) {
+        if let Some(caller) = known.or_else(find).filter(|caller| caller.has_unsent()) {
             caller.shut();
         }
     }

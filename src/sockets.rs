@@ -216,6 +216,14 @@ impl Caller {
         }
     }
 
+    /// Bytes were written that the peer's kernel has not taken.
+    pub fn has_unsent(&self) -> bool {
+        let mut count: c_int = 0;
+        // SAFETY: TIOCOUTQ writes one c_int.
+        let done = unsafe { libc::ioctl(self.fd.as_raw_fd(), libc::TIOCOUTQ, &mut count) };
+        done == 0 && count > 0
+    }
+
     /// A write of a few bytes will not block.
     pub fn is_writable(&self) -> bool {
         let mut poll = libc::pollfd {

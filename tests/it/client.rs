@@ -137,6 +137,14 @@ impl Client {
         })
     }
 
+    /// A connection from a port of the caller's choice.
+    pub fn connect_from(port: u16, addr: SocketAddr) -> io::Result<Client> {
+        let stream = wire::connect_from(port, addr)?;
+        Ok(Client {
+            wire: Wire::new(stream),
+        })
+    }
+
     pub fn local_addr(&self) -> SocketAddr {
         self.wire.stream.local_addr().unwrap()
     }
