@@ -44,6 +44,7 @@ use crate::cancel::Cause;
 use crate::config::{Config, Listen, Upstream};
 use crate::desk::{AtWork, Desk, Job, Phase};
 use crate::discovery::Discovery;
+use crate::exchange::Following;
 use crate::fetch::Fetcher;
 use crate::inbound::{Call, Unread};
 use crate::journal;
@@ -68,6 +69,7 @@ mod routes;
 
 use crew::Crew;
 use door::{Door, Opened};
+use routes::Endpoint;
 
 /// Workers beyond those that may be busy with chats: they answer that all are busy, and the
 /// health checks.
@@ -566,6 +568,38 @@ pub fn take(gateway: &Arc<Gateway>, request: Request, desk: &Desk) {
 }
 
 fn work_on(gateway: &Arc<Gateway>, request: Request, desk: &Desk) {
+    let Some((mut work, following)) = begin(gateway, request, desk) else {
+        return;
+    };
+    // Out here, where a stack that may stand for minutes is still short.
+    if let Some(following) = following {
+        let (state, job) = (&*work.state, &*work.at_work.job);
+        let record = &mut *work.record;
+        let fenced = catch_unwind(AssertUnwindSafe(|| {
+            following.follow(state, job, record);
+            record.spend(&state.limits);
+        }));
+        work.panicked = fenced.is_err();
+    }
+    end(gateway, work);
+}
+
+/// A request in the works.
+struct Work<'g> {
+    state: Arc<State>,
+    endpoint: Endpoint,
+    record: Box<Record>,
+    panicked: bool,
+    at_work: AtWork<'g>,
+}
+
+/// Answers, but for a stream that has begun. `None`: that was no request.
+#[inline(never)]
+fn begin<'g>(
+    gateway: &'g Arc<Gateway>,
+    request: Request,
+    desk: &'g Desk,
+) -> Option<(Work<'g>, Option<Box<Following<'g>>>)> {
     let state = gateway.state();
     let job = Job::new(request.remote_addr().copied(), state.config.deadline);
     if job.peer.is_none() {
@@ -578,7 +612,10 @@ fn work_on(gateway: &Arc<Gateway>, request: Request, desk: &Desk) {
     if let Some(peer) = at_work.job.peer {
         match gateway.watch.enter_lane(peer) {
             Some(place) => held.keep(place),
-            None => return Unread::new(request).let_go(),
+            None => {
+                Unread::new(request).let_go();
+                return None;
+            }
         }
     }
     let max_body = state.config.max_body_bytes;
@@ -589,15 +626,36 @@ fn work_on(gateway: &Arc<Gateway>, request: Request, desk: &Desk) {
             record.status = misframed.error.status;
             record.error = Some(misframed.error.message);
             gateway.metrics.note(&record, &state.names);
-            return record.log(state.config.log_format);
+            record.log(state.config.log_format);
+            return None;
         }
     };
     let endpoint = routes::endpoint(&call);
-    let mut record = Record::new(call.id.clone(), endpoint.name());
+    let mut record = Box::new(Record::new(call.id.clone(), endpoint.name()));
     // A panic drops the call or its stream, whose guards answer; what became of it is noted.
     let fenced = catch_unwind(AssertUnwindSafe(|| {
-        routes::answer(gateway, &state, endpoint, call, &at_work.job, &mut record);
+        routes::answer(gateway, &state, endpoint, call, &at_work.job, &mut record)
     }));
+    let work = Work {
+        state,
+        endpoint,
+        record,
+        panicked: fenced.is_err(),
+        at_work,
+    };
+    Some((work, fenced.ok().flatten()))
+}
+
+/// Notes what became of the request.
+#[inline(never)]
+fn end(gateway: &Arc<Gateway>, work: Work<'_>) {
+    let Work {
+        state,
+        endpoint,
+        mut record,
+        panicked,
+        at_work,
+    } = work;
     if record.status == 499 {
         // A caller who did not read in time is still there, with half a chunk.
         let known = at_work.job.caller.lock().clone();
@@ -606,7 +664,7 @@ fn work_on(gateway: &Arc<Gateway>, request: Request, desk: &Desk) {
             caller.shut();
         }
     }
-    if fenced.is_err() {
+    if panicked {
         error!("{}: a panic while answering", record.id);
         record.status = 500;
     }

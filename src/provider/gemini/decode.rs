@@ -359,6 +359,10 @@ impl Decoder for Decode {
         }
         Some(body)
     }
+
+    fn may_continue(&self) -> bool {
+        true
+    }
 }
 
 fn not_an_answer(error: serde_json::Error) -> Failure {
