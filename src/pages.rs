@@ -69,29 +69,44 @@ pub fn few_arenas() {
     }
 }
 
-/// When the heap is given back: once, when much work has been over for a while.
-#[derive(Debug, Default)]
+/// When something is given back: once, when much work has been over for a while.
+#[derive(Debug)]
 pub struct Thrift {
     /// The most requests at once since the last time.
     most: usize,
     idle_since: Option<u64>,
+    while_ms: u64,
+}
+
+impl Default for Thrift {
+    /// For the heap, which is soon filled again.
+    fn default() -> Thrift {
+        Thrift::after(2_000)
+    }
 }
 
 impl Thrift {
     /// So few requests leave nothing worth a look.
     const MUCH: usize = 16;
-    const WHILE_MS: u64 = 2_000;
 
-    /// Told how many requests are in the works; true when the heap should be given back.
+    pub fn after(while_ms: u64) -> Thrift {
+        Thrift {
+            most: 0,
+            idle_since: None,
+            while_ms,
+        }
+    }
+
+    /// Told how many requests are in the works; true when it is time.
     pub fn is_due(&mut self, jobs: usize, now: u64) -> bool {
         self.most = self.most.max(jobs);
         if jobs > 0 || self.most < Thrift::MUCH {
             self.idle_since = None;
             return false;
         }
-        let due = now >= *self.idle_since.get_or_insert(now) + Thrift::WHILE_MS;
+        let due = now >= *self.idle_since.get_or_insert(now) + self.while_ms;
         if due {
-            *self = Thrift::default();
+            *self = Thrift::after(self.while_ms);
         }
         due
     }

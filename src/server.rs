@@ -22,6 +22,7 @@
 //! request (1). The HTTP server's own queue of requests has no bound. A connection whose requests do
 //! not wait for answers is cut at the 33rd, and what it left in the queue is let go of unread.
 
+use std::cell::RefCell;
 use std::io::{self, Write};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -41,6 +42,7 @@ use signal_hook::iterator::Signals;
 use tiny_http::Request;
 
 use crate::cancel::Cause;
+use crate::clock;
 use crate::config::{Config, Listen, Upstream};
 use crate::desk::{AtWork, Desk, Job, Phase};
 use crate::discovery::Discovery;
@@ -53,6 +55,7 @@ use crate::line::{self, Line};
 use crate::mask::Masks;
 use crate::memory::Memory;
 use crate::metrics::{self, Metrics, Names};
+use crate::pages::Thrift;
 use crate::pool::Pool;
 use crate::record::Record;
 use crate::request_log::RequestLog;
@@ -78,6 +81,10 @@ const SPARE: usize = 4;
 /// A worker's stack. TLS handshakes and JSON of the deepest nesting fit several times; only
 /// touched pages count.
 const STACK: usize = 512 * 1024;
+
+/// After much work, connections to upstreams are closed when there was none for so long. A caller
+/// who comes back sooner finds them.
+const SETTLED_MS: u64 = 10_000;
 
 /// Signals that may be pending.
 const SIGNALS: usize = 8;
@@ -322,9 +329,15 @@ fn start(config: Config) -> Result<Started, String> {
     });
     let on_round = {
         let gateway = Arc::clone(&gateway);
+        let thrift = RefCell::new(Thrift::after(SETTLED_MS));
         Box::new(move |now| {
-            for pool in &gateway.state().pools {
+            let state = gateway.state();
+            for pool in &state.pools {
                 pool.tick(now);
+            }
+            let chats = gateway.chats.load(Ordering::Relaxed);
+            if thrift.borrow_mut().is_due(chats, clock::now()) {
+                state.lines.iter().for_each(Line::close_idle);
             }
             journal::nudge();
         })
