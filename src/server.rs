@@ -24,6 +24,7 @@
 
 use std::cell::RefCell;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -81,6 +82,10 @@ const SPARE: usize = 4;
 /// A worker's stack. TLS handshakes and JSON of the deepest nesting fit several times; only
 /// touched pages count.
 const STACK: usize = 512 * 1024;
+
+/// Workers that are there before the address is told; the others follow. A thousand take 40 ms,
+/// which the first callers need not wait for.
+const FIRST: usize = 8;
 
 /// After much work, connections to upstreams are closed when there was none for so long. A caller
 /// who comes back sooner finds them.
@@ -271,6 +276,10 @@ pub fn run(config: Config, reload: Box<dyn Fn() -> Result<Config, String> + Send
         Ok((gateway, signals, address)) => {
             // The one line on standard output.
             let _ = writeln!(io::stdout(), "{address}");
+            if let Err(message) = start_workers(&gateway, FIRST..usize::MAX) {
+                error!("{message}");
+                return ExitCode::FAILURE;
+            }
             gateway.discover();
             serve(&gateway, &signals, &*reload)
         }
@@ -375,15 +384,22 @@ fn start(config: Config) -> Result<Started, String> {
     let no_thread = |error: io::Error| format!("cannot start a thread: {error}");
     journal::start_writer(STACK).map_err(no_thread)?;
     gateway.watch.start(duties).map_err(no_thread)?;
-    for number in 0..max_chats + SPARE {
-        let gateway = Arc::clone(&gateway);
+    start_workers(&gateway, 0..FIRST)?;
+    Ok((gateway, signals, address))
+}
+
+/// Starts those of the workers whose numbers are in `which`.
+fn start_workers(gateway: &Arc<Gateway>, which: Range<usize>) -> Result<(), String> {
+    let all = gateway.max_chats + SPARE;
+    for number in which.start..which.end.min(all) {
+        let gateway = Arc::clone(gateway);
         thread::Builder::new()
             .name(format!("worker-{number}"))
             .stack_size(STACK)
             .spawn(move || work(&gateway))
-            .map_err(no_thread)?;
+            .map_err(|error| format!("cannot start a thread: {error}"))?;
     }
-    Ok((gateway, signals, address))
+    Ok(())
 }
 
 /// What the config allows, as far as the descriptors go: three for a connection (two of the HTTP
