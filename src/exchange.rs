@@ -388,7 +388,10 @@ impl Exchange<'_, '_> {
                         answer,
                         events: events.moved(),
                         id: self.id.to_owned(),
-                        encoded: sink.may_continue().then(|| std::mem::take(encoded)),
+                        encoded: match sink.may_continue() {
+                            true => std::mem::take(encoded),
+                            false => Encoded::default(),
+                        },
                         sink,
                         first_byte,
                         _entered: entered,

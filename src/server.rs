@@ -56,7 +56,7 @@ use crate::line::{self, Line};
 use crate::mask::Masks;
 use crate::memory::Memory;
 use crate::metrics::{self, Metrics, Names};
-use crate::pages::Thrift;
+use crate::pages::{self, Thrift};
 use crate::pool::Pool;
 use crate::record::Record;
 use crate::request_log::RequestLog;
@@ -347,6 +347,7 @@ fn start(config: Config) -> Result<Started, String> {
             let chats = gateway.chats.load(Ordering::Relaxed);
             if thrift.borrow_mut().is_due(chats, clock::now()) {
                 state.lines.iter().for_each(Line::close_idle);
+                pages::give_back_heap();
             }
             journal::nudge();
         })

@@ -29,8 +29,8 @@ pub struct Live {
     pub answer: Answer,
     pub sink: Sink,
     pub events: Events,
-    /// What was sent, for answers that may come in several parts.
-    pub encoded: Option<Encoded>,
+    /// What was sent, for answers that may come in several parts; else nothing.
+    pub encoded: Encoded,
     pub id: String,
     pub first_byte: Duration,
     /// What can end the waits in here.
@@ -109,6 +109,29 @@ fn announce(stream: &Stream, lines: &str, record: &Record) {
     stream.announce(lines);
 }
 
+/// What may be asked for once more.
+fn attempt_of<'a>(
+    live: (usize, &'a str, Duration),
+    encoded: &'a Encoded,
+    state: &'a State,
+    lease: &Lease,
+) -> Attempt<'a> {
+    let (upstream, id, first_byte) = live;
+    let place = &state.config.upstreams[upstream];
+    Attempt {
+        upstream: place,
+        key: &place.keys[lease.key()],
+        line: &state.lines[upstream],
+        fresh: false,
+        path: &encoded.path,
+        body: &encoded.body,
+        id,
+        first_byte,
+        streams: true,
+    }
+}
+
+// Each step has a frame of its own, so that the one that waits for events is small.
 impl Live {
     fn pass(
         &mut self,
@@ -118,53 +141,83 @@ impl Live {
         stream: &Stream,
         record: &mut Record,
     ) -> Result<(), Failure> {
-        let upstream = &state.config.upstreams[self.upstream];
-        let encoded = self.encoded.take().unwrap_or_default();
-        let live = self;
-        let (answer, sink) = (&mut live.answer, &mut live.sink);
-        let attempt = Attempt {
-            upstream,
-            key: &upstream.keys[lease.key()],
-            line: &state.lines[live.upstream],
-            fresh: false,
-            path: &encoded.path,
-            body: &encoded.body,
-            id: &live.id,
-            first_byte: live.first_byte,
-            streams: true,
-        };
-        job.enter(Phase::Between, upstream.idle);
-        let mut read_on = true;
+        job.enter(Phase::Between, state.config.upstreams[self.upstream].idle);
+        let mut begun = true;
         loop {
-            let mut outcome = Ok(read_on);
-            while let Ok(true) = outcome {
-                outcome = pass_on(stream, sink, record)
-                    .and_then(|()| live.events.next(&attempt, job, answer, sink, lease));
-            }
+            let outcome = match begun {
+                true => self.flow(lease, state, job, stream, record),
+                false => Ok(()),
+            };
             // However it ended, its timer must not end what follows.
             job.leave();
-            record.usage = sink.usage();
+            record.usage = self.sink.usage();
             outcome?;
-            // Some answers come in several parts, each asked for with a request of its own.
-            let Some(body) = sink.continuation(&encoded.body) else {
-                break;
-            };
-            let more = Attempt {
-                body: &body,
-                ..attempt
-            };
-            *answer = more.send(job)?;
-            read_on = false;
-            if let Halt::Begun(events) = read(state, job, &attempt, answer, sink, lease)? {
-                live.events = events;
-                read_on = true;
+            match self.go_on(lease, state, job)? {
+                Some(more) => begun = more,
+                None => return self.close(lease, state, job, stream, record),
             }
         }
+    }
+
+    /// Passes events on for as long as they come.
+    #[inline(never)]
+    fn flow(
+        &mut self,
+        lease: &Lease,
+        state: &State,
+        job: &Job,
+        stream: &Stream,
+        record: &mut Record,
+    ) -> Result<(), Failure> {
+        let live = (self.upstream, &*self.id, self.first_byte);
+        let attempt = attempt_of(live, &self.encoded, state, lease);
+        let (answer, sink) = (&mut self.answer, &mut self.sink);
+        loop {
+            pass_on(stream, sink, record)?;
+            if !self.events.next(&attempt, job, answer, sink, lease)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Some answers come in several parts, each asked for with a request of its own. `None`: this
+    /// one is whole. Else whether there is something of the next part.
+    #[inline(never)]
+    fn go_on(&mut self, lease: &Lease, state: &State, job: &Job) -> Result<Option<bool>, Failure> {
+        let Some(body) = self.sink.continuation(&self.encoded.body) else {
+            return Ok(None);
+        };
+        let live = (self.upstream, &*self.id, self.first_byte);
+        let attempt = Attempt {
+            body: &body,
+            ..attempt_of(live, &self.encoded, state, lease)
+        };
+        let (answer, sink) = (&mut self.answer, &mut self.sink);
+        *answer = attempt.send(job)?;
+        match read(state, job, &attempt, answer, sink, lease)? {
+            Halt::Begun(events) => self.events = events,
+            Halt::Ended(_) => return Ok(Some(false)),
+        }
+        Ok(Some(true))
+    }
+
+    #[inline(never)]
+    fn close(
+        &mut self,
+        lease: &Lease,
+        state: &State,
+        job: &Job,
+        stream: &Stream,
+        record: &mut Record,
+    ) -> Result<(), Failure> {
         record.spend(&state.limits);
-        sink.take_notes()
-            .keep(&state.memory, &upstream.name, lease.key());
-        end_stream(stream, sink, record)?;
-        drain(answer, &attempt, job);
+        let upstream = &state.config.upstreams[self.upstream].name;
+        let notes = self.sink.take_notes();
+        notes.keep(&state.memory, upstream, lease.key());
+        end_stream(stream, &mut self.sink, record)?;
+        let live = (self.upstream, &*self.id, self.first_byte);
+        let attempt = attempt_of(live, &self.encoded, state, lease);
+        drain(&mut self.answer, &attempt, job);
         Ok(())
     }
 }
