@@ -389,7 +389,10 @@ impl Exchange<'_, '_> {
                         events: events.moved(),
                         id: self.id.to_owned(),
                         encoded: match sink.may_continue() {
-                            true => std::mem::take(encoded),
+                            true => {
+                                encoded.body.shrink_to_fit();
+                                std::mem::take(encoded)
+                            }
                             false => Encoded::default(),
                         },
                         sink,
