@@ -424,10 +424,10 @@ impl Exchange<'_, '_> {
         push_header(
             &mut self.route_lines,
             "x-weir-attempts",
-            self.record.attempts,
+            &self.record.attempts.to_string(),
         );
         if !dropped.is_empty() {
-            push_header(&mut self.route_lines, "x-weir-dropped", dropped.join(","));
+            push_header(&mut self.route_lines, "x-weir-dropped", &dropped.join(","));
         }
         if let Some(stream) = &self.stream {
             stream.announce(self.route_lines.clone());
@@ -435,12 +435,22 @@ impl Exchange<'_, '_> {
     }
 }
 
+/// The value of `Server-Timing`, in milliseconds with one digit.
 pub fn timing(record: &Record) -> String {
-    format!(
-        "weir;dur={:.1}, upstream;dur={:.1}",
-        record.own_ms(),
-        record.upstream_ms
-    )
+    let mut value = String::with_capacity(48);
+    value.push_str("weir;dur=");
+    push_tenths(&mut value, record.own_ms());
+    value.push_str(", upstream;dur=");
+    push_tenths(&mut value, record.upstream_ms);
+    value
+}
+
+/// The way of `{:.1}` over floating point costs four times as much.
+fn push_tenths(text: &mut String, ms: f64) {
+    let tenths = (ms * 10.0).round() as u64;
+    text.push_str(&(tenths / 10).to_string());
+    text.push('.');
+    text.push(char::from(b'0' + (tenths % 10) as u8));
 }
 
 /// The places that can serve the request, in order.
@@ -504,4 +514,24 @@ pub fn refuse_body(config: &Config, mut call: Call<'_>, problem: &NoBody, record
         return call.refuse_unread(&error);
     }
     refuse(call, &error, record);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::push_tenths;
+
+    #[test]
+    fn milliseconds_have_one_rounded_digit() {
+        for (ms, text) in [
+            (0.0, "0.0"),
+            (0.04, "0.0"),
+            (0.06, "0.1"),
+            (9.96, "10.0"),
+            (1234.5, "1234.5"),
+        ] {
+            let mut shown = String::new();
+            push_tenths(&mut shown, ms);
+            assert_eq!(shown, text);
+        }
+    }
 }

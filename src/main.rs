@@ -32,7 +32,8 @@
 //! src/pool.rs        Client, Pool, Lease; pool/health.rs: which keys rest; pool/tally.rs: counts
 //! src/upstream.rs    a leased client and a body -> the head of an answer, or a Failure
 //! src/line.rs        the connection to an upstream: names, proxies, TLS, HTTP/1.1
-//! src/pages.rs      memory that nobody needs now goes back to the kernel
+//! src/pages.rs       memory that nobody needs now goes back to the kernel
+//! src/sched.rs       how threads share the processor
 //! src/cancel.rs      how one thread ends another one's wait
 //! src/failure.rs     how an attempt failed, and the one table of what follows
 //! src/sse.rs         upstream bytes -> events
@@ -127,6 +128,7 @@ mod record;
 mod reply;
 mod request_log;
 mod route;
+mod sched;
 mod server;
 mod sockets;
 #[cfg(test)]
@@ -179,6 +181,7 @@ struct Args {
 
 fn main() -> ExitCode {
     pages::few_arenas();
+    sched::take_turns();
     let args = match arguments() {
         Ok(args) => args,
         Err(code) => return code,

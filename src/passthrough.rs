@@ -212,7 +212,7 @@ impl<'w> Unanswered<'w> {
     /// The refusal with its header lines about the last attempt.
     fn about(&self, mut reply: Reply, record: &Record) -> Reply {
         reply.headers.push_str(&self.lines);
-        push_header(&mut reply.headers, "Server-Timing", timing(record));
+        push_header(&mut reply.headers, "Server-Timing", &timing(record));
         if self.refused.hopeless {
             push_header(&mut reply.headers, "x-should-retry", "false");
         }

@@ -137,12 +137,7 @@ impl State {
             let line = Line::new(&settings)
                 .map_err(|message| format!("upstream {}: {message}", upstream.name))?;
             lines.push(line);
-            let pool = Pool::new(upstream, config.max_waiting, config.cool_down_max);
-            let old = before.and_then(|before| before.pool(&upstream.name));
-            pools.push(Arc::new(match old {
-                Some(old) => pool.with_tally(&old.tally),
-                None => pool,
-            }));
+            pools.push(pool_for(upstream, &config, before));
         }
         let fetcher = config.fetch_images.then(Fetcher::new).transpose()?;
         let state = State {
@@ -169,27 +164,44 @@ impl State {
         Ok(state)
     }
 
-    fn pool(&self, upstream: &str) -> Option<&Arc<Pool>> {
-        let named = |known: &crate::config::Upstream| known.name == upstream;
-        let at = self.config.upstreams.iter().position(named)?;
-        self.pools.get(at)
+    fn upstream(&self, name: &str) -> Option<(&Upstream, &Arc<Pool>)> {
+        let mut all = self.config.upstreams.iter().zip(&self.pools);
+        all.find(|(known, _)| known.name == name)
     }
 
     fn inherit(&self, before: &State) {
         for (upstream, pool) in self.config.upstreams.iter().zip(&self.pools) {
-            let old = before.config.upstreams.iter().zip(&before.pools);
-            for (old_upstream, old_pool) in old {
-                if old_upstream.name != upstream.name {
-                    continue;
-                }
-                for (index, key) in upstream.keys.iter().enumerate() {
-                    let same = |old: &crate::config::Key| old.secret == key.secret;
-                    if let Some(old_index) = old_upstream.keys.iter().position(same) {
-                        pool.inherit(index, old_pool, old_index);
-                    }
+            let old = before.upstream(&upstream.name);
+            let Some((old_upstream, old_pool)) = old.filter(|(_, old)| !Arc::ptr_eq(old, pool))
+            else {
+                continue;
+            };
+            for (index, key) in upstream.keys.iter().enumerate() {
+                let same = |old: &crate::config::Key| old.secret == key.secret;
+                if let Some(old_index) = old_upstream.keys.iter().position(same) {
+                    pool.inherit(index, old_pool, old_index);
                 }
             }
         }
+    }
+}
+
+/// The pool that `before` had for this upstream, if it is as it was: its running requests have their
+/// slots then, and nobody loses a place in the line.
+fn pool_for(upstream: &Upstream, config: &Config, before: Option<&State>) -> Arc<Pool> {
+    let pool = || Pool::new(upstream, config.max_waiting, config.cool_down_max);
+    let known = before.and_then(|before| Some((before, before.upstream(&upstream.name)?)));
+    let Some((before, (old, old_pool))) = known else {
+        return Arc::new(pool());
+    };
+    let same = old.keys == upstream.keys
+        && old.slots == upstream.slots
+        && old.base_url == upstream.base_url
+        && before.config.max_waiting == config.max_waiting
+        && before.config.cool_down_max == config.cool_down_max;
+    match same {
+        true => Arc::clone(old_pool),
+        false => Arc::new(pool().with_tally(&old_pool.tally)),
     }
 }
 

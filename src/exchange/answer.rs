@@ -17,6 +17,7 @@ use crate::pool::Lease;
 use crate::provider::openai::{RelayStream, relay_body};
 use crate::provider::{Decoder, Flow};
 use crate::record::Record;
+use crate::reply::HEAD_ROOM;
 use crate::server::State;
 use crate::sse;
 use crate::stream::Stream;
@@ -410,7 +411,9 @@ fn read_whole(
     let declared = answer
         .header("content-length")
         .and_then(|length| length.parse::<usize>().ok());
-    let mut body = vec![0; declared.map_or(PIECE, |length| length.min(BELIEVED))];
+    let room = declared.map_or(PIECE, |length| length.min(BELIEVED));
+    let mut body = Vec::with_capacity(room + HEAD_ROOM);
+    body.resize(room, 0);
     let mut filled = 0;
     loop {
         if filled > cap {

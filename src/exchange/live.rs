@@ -105,7 +105,7 @@ impl Following<'_> {
 #[inline(never)]
 fn announce(stream: &Stream, lines: &str, record: &Record) {
     let mut lines = lines.to_owned();
-    crate::reply::push_header(&mut lines, "Server-Timing", timing(record));
+    crate::reply::push_header(&mut lines, "Server-Timing", &timing(record));
     stream.announce(lines);
 }
 

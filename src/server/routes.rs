@@ -366,7 +366,7 @@ fn ready(gateway: &Gateway, state: &State) -> Reply {
     };
     match problem {
         None => Reply::text(200, "ready\n"),
-        Some(problem) => Reply::text(503, problem).with("Retry-After", 1),
+        Some(problem) => Reply::text(503, problem).with("Retry-After", "1"),
     }
 }
 

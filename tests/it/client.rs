@@ -165,7 +165,10 @@ impl Client {
     pub fn head(&mut self, limit: Duration) -> Head {
         match self.wire.head(Some(Instant::now() + limit)) {
             Ok(Some(head)) => head,
-            Ok(None) => panic!("the connection ended before an answer"),
+            Ok(None) => panic!(
+                "the connection from {:?} ended before an answer",
+                self.wire.stream.local_addr()
+            ),
             Err(error) => panic!("no head within {limit:?}: {error}"),
         }
     }

@@ -268,6 +268,22 @@ impl Weir {
         self.proc_status("Threads:")
     }
 
+    /// How often the timer thread has gone to sleep so far.
+    pub fn rounds(&self) -> u64 {
+        let folder = format!("/proc/{}/task", self.pid());
+        let threads = fs::read_dir(folder).expect("the process runs").flatten();
+        let status = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("status")).ok();
+        let all = threads.filter_map(status);
+        let timer = all
+            .filter(|status| status.starts_with("Name:\ttimer\n"))
+            .last();
+        let timer = timer.expect("there is a timer thread");
+        let line = timer
+            .lines()
+            .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        line.expect("the kernel counts it").trim().parse().unwrap()
+    }
+
     /// Open file descriptors.
     pub fn fds(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.pid()))
