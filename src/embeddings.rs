@@ -177,7 +177,7 @@ impl Asking<'_> {
         let mut tokens = 0;
         for batch in self.embed.texts.chunks(BATCH) {
             self.texts = batch;
-            let vectors = tries.run(self, &targets)?;
+            let (vectors, _) = tries.run(self, &targets)?;
             all.extend(vectors.values);
             tokens += vectors.tokens.unwrap_or_else(|| Embed::estimate(batch));
             // The rest has to come from the same model.

@@ -138,6 +138,7 @@ pub fn send<'w>(
     let scissors = call.scissors();
     let mut relay = Relay::new(state, job, record, call, &method, headers, parcel);
     let outcome = Tries::new(state, job, &id).run(&mut relay, targets);
+    let outcome = outcome.map(|(status, _)| status);
     let left = relay.left();
     if let Some(stream) = &left.stream {
         record.heartbeats = stream.heartbeats();

@@ -22,7 +22,9 @@
 //! request (1). The HTTP server's own queue of requests has no bound. A connection whose requests do
 //! not wait for answers is cut at the 33rd, and what it left in the queue is let go of unread.
 
+use std::cell::RefCell;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -41,9 +43,11 @@ use signal_hook::iterator::Signals;
 use tiny_http::Request;
 
 use crate::cancel::Cause;
+use crate::clock;
 use crate::config::{Config, Listen, Upstream};
 use crate::desk::{AtWork, Desk, Job, Phase};
 use crate::discovery::Discovery;
+use crate::exchange::Following;
 use crate::fetch::Fetcher;
 use crate::inbound::{Call, Unread};
 use crate::journal;
@@ -52,6 +56,7 @@ use crate::line::{self, Line};
 use crate::mask::Masks;
 use crate::memory::Memory;
 use crate::metrics::{self, Metrics, Names};
+use crate::pages::{self, Thrift};
 use crate::pool::Pool;
 use crate::record::Record;
 use crate::request_log::RequestLog;
@@ -68,6 +73,7 @@ mod routes;
 
 use crew::Crew;
 use door::{Door, Opened};
+use routes::Endpoint;
 
 /// Workers beyond those that may be busy with chats: they answer that all are busy, and the
 /// health checks.
@@ -76,6 +82,14 @@ const SPARE: usize = 4;
 /// A worker's stack. TLS handshakes and JSON of the deepest nesting fit several times; only
 /// touched pages count.
 const STACK: usize = 512 * 1024;
+
+/// Workers that are there before the address is told; the others follow. A thousand take 40 ms,
+/// which the first callers need not wait for.
+const FIRST: usize = 8;
+
+/// After much work, connections to upstreams are closed when there was none for so long. A caller
+/// who comes back sooner finds them.
+const SETTLED_MS: u64 = 10_000;
 
 /// Signals that may be pending.
 const SIGNALS: usize = 8;
@@ -274,6 +288,10 @@ pub fn run(config: Config, reload: Box<dyn Fn() -> Result<Config, String> + Send
         Ok((gateway, signals, address)) => {
             // The one line on standard output.
             let _ = writeln!(io::stdout(), "{address}");
+            if let Err(message) = start_workers(&gateway, FIRST..usize::MAX) {
+                error!("{message}");
+                return ExitCode::FAILURE;
+            }
             gateway.discover();
             serve(&gateway, &signals, &*reload)
         }
@@ -332,9 +350,16 @@ fn start(config: Config) -> Result<Started, String> {
     });
     let on_round = {
         let gateway = Arc::clone(&gateway);
+        let thrift = RefCell::new(Thrift::after(SETTLED_MS));
         Box::new(move |now| {
-            for pool in &gateway.state().pools {
+            let state = gateway.state();
+            for pool in &state.pools {
                 pool.tick(now);
+            }
+            let chats = gateway.chats.load(Ordering::Relaxed);
+            if thrift.borrow_mut().is_due(chats, clock::now()) {
+                state.lines.iter().for_each(Line::close_idle);
+                pages::give_back_heap();
             }
             journal::nudge();
         })
@@ -372,15 +397,22 @@ fn start(config: Config) -> Result<Started, String> {
     let no_thread = |error: io::Error| format!("cannot start a thread: {error}");
     journal::start_writer(STACK).map_err(no_thread)?;
     gateway.watch.start(duties).map_err(no_thread)?;
-    for number in 0..max_chats + SPARE {
-        let gateway = Arc::clone(&gateway);
+    start_workers(&gateway, 0..FIRST)?;
+    Ok((gateway, signals, address))
+}
+
+/// Starts those of the workers whose numbers are in `which`.
+fn start_workers(gateway: &Arc<Gateway>, which: Range<usize>) -> Result<(), String> {
+    let all = gateway.max_chats + SPARE;
+    for number in which.start..which.end.min(all) {
+        let gateway = Arc::clone(gateway);
         thread::Builder::new()
             .name(format!("worker-{number}"))
             .stack_size(STACK)
             .spawn(move || work(&gateway))
-            .map_err(no_thread)?;
+            .map_err(|error| format!("cannot start a thread: {error}"))?;
     }
-    Ok((gateway, signals, address))
+    Ok(())
 }
 
 /// What the config allows, as far as the descriptors go: three for a connection (two of the HTTP
@@ -578,6 +610,38 @@ pub fn take(gateway: &Arc<Gateway>, request: Request, desk: &Desk) {
 }
 
 fn work_on(gateway: &Arc<Gateway>, request: Request, desk: &Desk) {
+    let Some((mut work, following)) = begin(gateway, request, desk) else {
+        return;
+    };
+    // Out here, where a stack that may stand for minutes is still short.
+    if let Some(following) = following {
+        let (state, job) = (&*work.state, &*work.at_work.job);
+        let record = &mut *work.record;
+        let fenced = catch_unwind(AssertUnwindSafe(|| {
+            following.follow(state, job, record);
+            record.spend(&state.limits);
+        }));
+        work.panicked = fenced.is_err();
+    }
+    end(gateway, work);
+}
+
+/// A request in the works.
+struct Work<'g> {
+    state: Arc<State>,
+    endpoint: Endpoint,
+    record: Box<Record>,
+    panicked: bool,
+    at_work: AtWork<'g>,
+}
+
+/// Answers, but for a stream that has begun. `None`: that was no request.
+#[inline(never)]
+fn begin<'g>(
+    gateway: &'g Arc<Gateway>,
+    request: Request,
+    desk: &'g Desk,
+) -> Option<(Work<'g>, Option<Box<Following<'g>>>)> {
     let state = gateway.state();
     let job = Job::new(request.remote_addr().copied(), state.config.deadline);
     if job.peer.is_none() {
@@ -590,7 +654,10 @@ fn work_on(gateway: &Arc<Gateway>, request: Request, desk: &Desk) {
     if let Some(peer) = at_work.job.peer {
         match gateway.watch.enter_lane(peer) {
             Some(place) => held.keep(place),
-            None => return Unread::new(request).let_go(),
+            None => {
+                Unread::new(request).let_go();
+                return None;
+            }
         }
     }
     let max_body = state.config.max_body_bytes;
@@ -601,15 +668,36 @@ fn work_on(gateway: &Arc<Gateway>, request: Request, desk: &Desk) {
             record.status = misframed.error.status;
             record.error = Some(misframed.error.message);
             gateway.metrics.note(&record, &state.names);
-            return record.log(state.config.log_format);
+            record.log(state.config.log_format);
+            return None;
         }
     };
     let endpoint = routes::endpoint(&call);
-    let mut record = Record::new(call.id.clone(), endpoint.name());
+    let mut record = Box::new(Record::new(call.id.clone(), endpoint.name()));
     // A panic drops the call or its stream, whose guards answer; what became of it is noted.
     let fenced = catch_unwind(AssertUnwindSafe(|| {
-        routes::answer(gateway, &state, endpoint, call, &at_work.job, &mut record);
+        routes::answer(gateway, &state, endpoint, call, &at_work.job, &mut record)
     }));
+    let work = Work {
+        state,
+        endpoint,
+        record,
+        panicked: fenced.is_err(),
+        at_work,
+    };
+    Some((work, fenced.ok().flatten()))
+}
+
+/// Notes what became of the request.
+#[inline(never)]
+fn end(gateway: &Arc<Gateway>, work: Work<'_>) {
+    let Work {
+        state,
+        endpoint,
+        mut record,
+        panicked,
+        at_work,
+    } = work;
     if record.status == 499 {
         // A caller who did not read in time is still there, with half a chunk. Of one who left, the
         // port may already be another's.
@@ -619,7 +707,7 @@ fn work_on(gateway: &Arc<Gateway>, request: Request, desk: &Desk) {
             caller.shut();
         }
     }
-    if fenced.is_err() {
+    if panicked {
         error!("{}: a panic while answering", record.id);
         record.status = 500;
     }

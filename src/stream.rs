@@ -245,6 +245,10 @@ impl Stream {
         let _writing = self.writing();
         out.frame(events, last);
         let written = out.write_frame();
+        if out.state == State::Fresh {
+            // The head was most of it, and is needed no more.
+            (out.frame, out.head) = (Vec::new(), Head::default());
+        }
         self.has_turn.store(true, Ordering::Relaxed);
         out.state = match written {
             Ok(()) if !last => State::Open,

@@ -110,7 +110,8 @@ impl Caller<'_> {
                 call.reply(reply);
             }
             // A whole answer is only asked for where there is no stream.
-            (Ok(Answered::Whole(_)), Caller::Stream(_)) => record.status = 500,
+            // A stream that has begun is followed to its end before.
+            (Ok(_), _) => record.status = 500,
             (Err(refused), caller) => {
                 record.error = Some(refused.error.message.clone());
                 if refused.caller_gone {
