@@ -87,9 +87,9 @@ const STACK: usize = 512 * 1024;
 /// which the first callers need not wait for.
 const FIRST: usize = 8;
 
-/// After much work, connections to upstreams are closed when there was none for so long. A caller
-/// who comes back sooner finds them.
-const SETTLED_MS: u64 = 10_000;
+/// Connections to upstreams are not used again after this time at rest. When there was no work for
+/// as long after much of it, they are closed.
+const IDLE_AGE: Duration = Duration::from_secs(50);
 
 /// Signals that may be pending.
 const SIGNALS: usize = 8;
@@ -132,7 +132,7 @@ impl State {
                 proxy: upstream.proxy.clone(),
                 ca_file: upstream.ca_file.clone(),
                 connections: upstream.slots * upstream.keys.len(),
-                idle_age: Duration::from_secs(50),
+                idle_age: IDLE_AGE,
             };
             let line = Line::new(&settings)
                 .map_err(|message| format!("upstream {}: {message}", upstream.name))?;
@@ -350,7 +350,7 @@ fn start(config: Config) -> Result<Started, String> {
     });
     let on_round = {
         let gateway = Arc::clone(&gateway);
-        let thrift = RefCell::new(Thrift::after(SETTLED_MS));
+        let thrift = RefCell::new(Thrift::after(clock::millis(IDLE_AGE)));
         Box::new(move |now| {
             let state = gateway.state();
             for pool in &state.pools {
