@@ -10,7 +10,8 @@
 //! src/config/        table.rs: every key once; build.rs: a file by it; sources.rs: where from
 //! src/print.rs       what --print prints; print/: units, a container, proxies in front
 //! src/server.rs      listener, a fixed set of workers, the fence around panics, stopping, reload
-//! src/server/        routes.rs: path -> Endpoint, and who may ask; crew.rs: which workers wait;
+//! src/server/        state.rs: what follows from a config; worker.rs: one request after the other;
+//!                    routes.rs: path -> Endpoint, and who may ask; crew.rs: which workers wait;
 //!                    door.rs: the listening socket; handed.rs: one that somebody else opened;
 //!                    keeper.rs: connections of a socket that was given up
 //! src/watch.rs       the timer thread: heartbeats, timers, hang-ups; watch/connections.rs: idle

@@ -1,4 +1,4 @@
-//! Listener, workers, the fence around panics, stopping and reloading.
+//! Listener, threads, stopping and reloading.
 //!
 //! Threads, what each waits for, and how it ends:
 //!
@@ -27,39 +27,27 @@ use std::io::{self, Write};
 use std::ops::Range;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use log::{debug, error, info, warn};
 use parking_lot::{Mutex, RwLock};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use tiny_http::Request;
 
 use crate::cancel::Cause;
 use crate::clock;
 use crate::config::{Config, Listen, Upstream};
-use crate::desk::{AtWork, Desk, Job, Phase};
 use crate::discovery::Discovery;
-use crate::exchange::Following;
-use crate::fetch::Fetcher;
-use crate::inbound::{Call, Unread};
 use crate::journal;
-use crate::limits::Limits;
-use crate::line::{self, Line};
-use crate::mask::Masks;
-use crate::memory::Memory;
-use crate::metrics::{self, Metrics, Names};
+use crate::line::Line;
+use crate::metrics::{self, Metrics};
 use crate::pages::{self, Thrift};
-use crate::pool::Pool;
-use crate::record::Record;
-use crate::request_log::RequestLog;
 use crate::sockets;
 use crate::status::Ledger;
 use crate::watch::{self, Duties, Watch};
@@ -70,10 +58,15 @@ mod door;
 mod handed;
 mod keeper;
 mod routes;
+mod state;
+mod worker;
 
 use crew::Crew;
 use door::{Door, Opened};
-use routes::Endpoint;
+use state::IDLE_AGE;
+pub use state::State;
+pub use worker::take;
+use worker::work;
 
 /// Workers beyond those that may be busy with chats: they answer that all are busy, and the
 /// health checks.
@@ -87,123 +80,11 @@ const STACK: usize = 512 * 1024;
 /// which the first callers need not wait for.
 const FIRST: usize = 8;
 
-/// Connections to upstreams are not used again after this time at rest. When there was no work for
-/// as long after much of it, they are closed.
-const IDLE_AGE: Duration = Duration::from_secs(50);
-
 /// Signals that may be pending.
 const SIGNALS: usize = 8;
 
 /// After the drain time, running requests have this long to say that they were cut.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-
-/// What follows from one configuration. Requests hold on to the one they began with.
-pub struct State {
-    pub config: Config,
-    /// One for each upstream of the config.
-    pub pools: Vec<Arc<Pool>>,
-    pub lines: Vec<Line>,
-    /// Gets images for models that cannot, where the config allows that.
-    pub fetcher: Option<Fetcher>,
-    /// Lives as long as the process, whatever is reloaded.
-    pub memory: Arc<Memory>,
-    /// What client keys have used; lives as long as the process, too.
-    pub limits: Arc<Limits>,
-    pub request_log: Option<Arc<RequestLog>>,
-    /// What no text from an upstream may show.
-    pub masks: Masks,
-    /// The models that metrics tell apart.
-    pub names: Names,
-    /// When the configuration was read.
-    pub since: SystemTime,
-}
-
-impl State {
-    /// Lays the lines and fills the pools. Keys that `before` had keep what is known of them.
-    fn new(mut config: Config, before: Option<&State>) -> Result<State, String> {
-        for upstream in &mut config.upstreams {
-            keep_list(upstream, before);
-        }
-        let mut pools = Vec::new();
-        let mut lines = Vec::new();
-        for upstream in &config.upstreams {
-            let settings = line::Settings {
-                connect: upstream.connect,
-                proxy: upstream.proxy.clone(),
-                ca_file: upstream.ca_file.clone(),
-                connections: upstream.slots * upstream.keys.len(),
-                idle_age: IDLE_AGE,
-            };
-            let line = Line::new(&settings)
-                .map_err(|message| format!("upstream {}: {message}", upstream.name))?;
-            lines.push(line);
-            pools.push(pool_for(upstream, &config, before));
-        }
-        let fetcher = config.fetch_images.then(Fetcher::new).transpose()?;
-        let state = State {
-            fetcher,
-            request_log: config.request_log.as_ref().map(|wanted| {
-                let old = before.and_then(|before| before.request_log.as_ref());
-                match old.filter(|old| old.is_for(wanted)) {
-                    Some(old) => Arc::clone(old),
-                    None => Arc::new(RequestLog::open(wanted)),
-                }
-            }),
-            masks: Masks::new(&config),
-            names: Names::new(&config),
-            since: SystemTime::now(),
-            config,
-            pools,
-            lines,
-            memory: before.map_or_else(Arc::default, |before| Arc::clone(&before.memory)),
-            limits: before.map_or_else(Arc::default, |before| Arc::clone(&before.limits)),
-        };
-        if let Some(before) = before {
-            state.inherit(before);
-        }
-        Ok(state)
-    }
-
-    fn upstream(&self, name: &str) -> Option<(&Upstream, &Arc<Pool>)> {
-        let mut all = self.config.upstreams.iter().zip(&self.pools);
-        all.find(|(known, _)| known.name == name)
-    }
-
-    fn inherit(&self, before: &State) {
-        for (upstream, pool) in self.config.upstreams.iter().zip(&self.pools) {
-            let old = before.upstream(&upstream.name);
-            let Some((old_upstream, old_pool)) = old.filter(|(_, old)| !Arc::ptr_eq(old, pool))
-            else {
-                continue;
-            };
-            for (index, key) in upstream.keys.iter().enumerate() {
-                let same = |old: &crate::config::Key| old.secret == key.secret;
-                if let Some(old_index) = old_upstream.keys.iter().position(same) {
-                    pool.inherit(index, old_pool, old_index);
-                }
-            }
-        }
-    }
-}
-
-/// The pool that `before` had for this upstream, if it is as it was: its running requests have their
-/// slots then, and nobody loses a place in the line.
-fn pool_for(upstream: &Upstream, config: &Config, before: Option<&State>) -> Arc<Pool> {
-    let pool = || Pool::new(upstream, config.max_waiting, config.cool_down_max);
-    let known = before.and_then(|before| Some((before, before.upstream(&upstream.name)?)));
-    let Some((before, (old, old_pool))) = known else {
-        return Arc::new(pool());
-    };
-    let same = old.keys == upstream.keys
-        && old.slots == upstream.slots
-        && old.base_url == upstream.base_url
-        && before.config.max_waiting == config.max_waiting
-        && before.config.cool_down_max == config.cool_down_max;
-    match same {
-        true => Arc::clone(old_pool),
-        false => Arc::new(pool().with_tally(&old_pool.tally)),
-    }
-}
 
 /// What all workers share.
 pub struct Gateway {
@@ -238,19 +119,6 @@ fn fence(config: &Config, reachable: Option<&str>) -> Result<(), String> {
              add some to the config file, or \"open\": true"
         )),
         _ => Ok(()),
-    }
-}
-
-/// A model list of the same upstream is kept over a reload.
-fn keep_list(upstream: &mut Upstream, before: Option<&State>) {
-    let known = before.and_then(|before| {
-        let all = &before.config.upstreams;
-        all.iter()
-            .find(|old| old.name == upstream.name && old.base_url == upstream.base_url)
-    });
-    let known = known.and_then(|old| old.options.learned.clone());
-    if let (Some(learned), Some(known)) = (&mut upstream.options.learned, known) {
-        *learned = known;
     }
 }
 
@@ -581,146 +449,4 @@ fn wait_until_idle(gateway: &Gateway, signals: &Receiver<i32>, limit: Duration) 
         }
     }
     true
-}
-
-/// One worker: takes requests for as long as the process lives.
-fn work(gateway: &Arc<Gateway>) {
-    let desk = gateway.watch.add_desk();
-    let mut server = gateway.door.current();
-    gateway.crew.rest();
-    loop {
-        match gateway.crew.stand(|| server.receive()) {
-            Ok(request) => {
-                take(gateway, request, &desk);
-                gateway.crew.rest();
-            }
-            Err(fault) => server = gateway.door.after(server, fault, gateway),
-        }
-        // Whoever slept through it finds a new server here.
-        server = gateway.door.newest(server);
-    }
-}
-
-/// Answers one request. Nothing that happens in here ends the worker.
-pub fn take(gateway: &Arc<Gateway>, request: Request, desk: &Desk) {
-    // Guards answer the caller and clear the desk.
-    if catch_unwind(AssertUnwindSafe(|| work_on(gateway, request, desk))).is_err() {
-        error!("a panic outside of an answer");
-    }
-}
-
-fn work_on(gateway: &Arc<Gateway>, request: Request, desk: &Desk) {
-    let Some((mut work, following)) = begin(gateway, request, desk) else {
-        return;
-    };
-    // Out here, where a stack that may stand for minutes is still short.
-    if let Some(following) = following {
-        let (state, job) = (&*work.state, &*work.at_work.job);
-        let record = &mut *work.record;
-        let fenced = catch_unwind(AssertUnwindSafe(|| {
-            following.follow(state, job, record);
-            record.spend(&state.limits);
-        }));
-        work.panicked = fenced.is_err();
-    }
-    end(gateway, work);
-}
-
-/// A request in the works.
-struct Work<'g> {
-    state: Arc<State>,
-    endpoint: Endpoint,
-    record: Box<Record>,
-    panicked: bool,
-    at_work: AtWork<'g>,
-}
-
-/// Answers, but for a stream that has begun. `None`: that was no request.
-#[inline(never)]
-fn begin<'g>(
-    gateway: &'g Arc<Gateway>,
-    request: Request,
-    desk: &'g Desk,
-) -> Option<(Work<'g>, Option<Box<Following<'g>>>)> {
-    let state = gateway.state();
-    let job = Job::new(request.remote_addr().copied(), state.config.deadline);
-    if job.peer.is_none() {
-        sockets::unix::limit_callers(state.config.body_wait, state.config.write_timeout);
-    }
-    // Whoever reads the body, or drains what nobody read, is ended when this is over.
-    job.enter(Phase::Body, state.config.body_wait);
-    let at_work = AtWork::begin(desk, &gateway.watch, job);
-    let held = Arc::clone(&at_work.job.held);
-    if let Some(peer) = at_work.job.peer {
-        match gateway.watch.enter_lane(peer) {
-            Some(place) => held.keep(place),
-            None => {
-                Unread::new(request).let_go();
-                return None;
-            }
-        }
-    }
-    let max_body = state.config.max_body_bytes;
-    let call = match Call::take(request, &gateway.watch, max_body, held) {
-        Ok(call) => call,
-        Err(misframed) => {
-            let mut record = Record::new(misframed.id, "none");
-            record.status = misframed.error.status;
-            record.error = Some(misframed.error.message);
-            gateway.metrics.note(&record, &state.names);
-            record.log(state.config.log_format);
-            return None;
-        }
-    };
-    let endpoint = routes::endpoint(&call);
-    let mut record = Box::new(Record::new(call.id.clone(), endpoint.name()));
-    // A panic drops the call or its stream, whose guards answer; what became of it is noted.
-    let fenced = catch_unwind(AssertUnwindSafe(|| {
-        routes::answer(gateway, &state, endpoint, call, &at_work.job, &mut record)
-    }));
-    let work = Work {
-        state,
-        endpoint,
-        record,
-        panicked: fenced.is_err(),
-        at_work,
-    };
-    Some((work, fenced.ok().flatten()))
-}
-
-/// Notes what became of the request.
-#[inline(never)]
-fn end(gateway: &Arc<Gateway>, work: Work<'_>) {
-    let Work {
-        state,
-        endpoint,
-        mut record,
-        panicked,
-        at_work,
-    } = work;
-    if record.status == 499 {
-        // A caller who did not read in time is still there, with half a chunk. Of one who left, the
-        // port may already be another's.
-        let known = at_work.job.caller.lock().clone();
-        let find = || gateway.watch.find(at_work.job.peer?).map(Arc::new);
-        if let Some(caller) = known.or_else(find).filter(|caller| caller.has_unsent()) {
-            caller.shut();
-        }
-    }
-    if panicked {
-        error!("{}: a panic while answering", record.id);
-        record.status = 500;
-    }
-    #[cfg(debug_assertions)]
-    crate::exchange::panic_on_demand(record.id.as_bytes());
-    gateway.metrics.note(&record, &state.names);
-    if endpoint.is_exchange() {
-        gateway.ledger.note(&record, &state.names);
-    }
-    if endpoint.is_logged() {
-        record.log(state.config.log_format);
-    }
-    if let Some(log) = &state.request_log {
-        log.write(&record, &state.masks);
-    }
 }
