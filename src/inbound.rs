@@ -44,6 +44,9 @@ const SWALLOWING: Duration = Duration::from_secs(30);
 /// What the server may drain in one piece behind it.
 const DRAINABLE: usize = 16 * 1024 * 1024;
 
+/// The HTTP server has read shorter bodies before there was a request.
+const READ_AHEAD: usize = 1024;
+
 /// An unread body up to this length keeps its connection.
 const DRAINED: u64 = 64 * 1024;
 
@@ -291,16 +294,22 @@ impl<'w> Call<'w> {
         // What is left of the body is drained when the request is dropped: so the reply goes out
         // first, and the request is dropped when its connection has ended.
         if close && let Some(peer) = self.peer {
+            self.watch.bar(peer);
             let has_turn = self.watch.wait_for_turn(&self.held);
             self.held.release();
             if let Some(caller) = self.watch.find(peer) {
                 if has_turn {
                     caller.write(&reply.into_bytes());
                 }
+                if !keeps_reader(&request) {
+                    // The server already waits for the next request, which must not come.
+                    caller.shut_read();
+                }
                 let unread = self.unread(request, true);
-                self.watch.close_unread(caller, unread);
+                self.watch.close_unread(peer, caller, unread);
                 return;
             }
+            self.watch.unbar(peer);
             drop(request.into_writer());
             return;
         }
@@ -318,8 +327,6 @@ impl<'w> Call<'w> {
     /// Reads and forgets the `length` bytes of a body that nobody has read, as far as they have
     /// come. True if those were all.
     fn forget_body(&self, request: &mut Request, length: u64) -> bool {
-        // The HTTP server has read shorter ones before there was a request.
-        const READ_AHEAD: usize = 1024;
         let declared = request.body_length().unwrap_or(0);
         let Some(peer) = self.peer.filter(|_| declared > READ_AHEAD) else {
             return true;
@@ -362,20 +369,33 @@ impl<'w> Call<'w> {
         let mut reply = Reply::error(error).with("Connection", "close");
         reply.headers.push_str(&self.common);
         let declared = request.body_length().unwrap_or(0);
+        if let Some(peer) = self.peer {
+            self.watch.bar(peer);
+        }
         let has_turn = self.peer.is_none() || self.watch.wait_for_turn(&self.held);
+        self.held.release();
         if self.peer.is_none() && swallow(&mut request, declared) {
             let _ = reply.write(&mut request.into_writer());
             return;
         }
-        match self.peer.and_then(|peer| self.watch.find(peer)) {
-            Some(caller) => {
+        let caller = self
+            .peer
+            .and_then(|peer| Some((peer, self.watch.find(peer)?)));
+        match caller {
+            Some((peer, caller)) => {
                 if has_turn {
                     caller.write(&reply.into_bytes());
                 }
-                self.watch.close_unread(caller, self.unread(request, false));
+                let unread = self.unread(request, false);
+                self.watch.close_unread(peer, caller, unread);
             }
-            // The caller has left.
-            None if self.peer.is_some() => self.unread(request, false).let_go(),
+            None if self.peer.is_some() => {
+                // The caller has left.
+                self.peer
+                    .into_iter()
+                    .for_each(|peer| self.watch.unbar(peer));
+                self.unread(request, false).let_go();
+            }
             None => {
                 // On a unix socket the only writer is the server's own, behind an "upgrade", which
                 // hands reader and writer out together.
@@ -391,6 +411,12 @@ impl<'w> Call<'w> {
             }
         }
     }
+}
+
+/// The HTTP server reads on behind this request only when it is dropped.
+fn keeps_reader(request: &Request) -> bool {
+    framing::header(request, "transfer-encoding").is_some()
+        || request.body_length().unwrap_or(0) > READ_AHEAD
 }
 
 /// Writes an answer and lets go of `held` before its end leaves. One that may not fit into the

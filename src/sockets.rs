@@ -204,6 +204,12 @@ impl Caller {
         })
     }
 
+    /// We have not said that we are done.
+    pub fn is_unended(&self) -> bool {
+        tcp_info(self.fd.as_raw_fd())
+            .is_some_and(|info| [TCP_ESTABLISHED, TCP_CLOSE_WAIT].contains(&info.tcpi_state))
+    }
+
     /// Bytes that arrived and that nobody has read.
     pub fn unread(&self) -> usize {
         let mut count: c_int = 0;
@@ -284,6 +290,9 @@ impl Caller {
 }
 
 const TCP_ESTABLISHED: u8 = 1;
+
+/// The peer has said that it is done, and we have not.
+const TCP_CLOSE_WAIT: u8 = 8;
 
 /// Our end has been sent, and acknowledged; the peer's has not come.
 const TCP_FIN_WAIT: [u8; 2] = [4, 5];

@@ -42,6 +42,10 @@ const SLOW: Duration = Duration::from_millis(500);
 /// why: closing with unread bytes on our side would reset it. What it still sends is thrown away.
 const LINGER_MS: u64 = 1_000;
 
+/// For so long, a request from a connection that was told to go may still stand in the HTTP server's
+/// queue: while it lingers, and while every worker is busy.
+const BARRED_MS: u64 = 10_000;
+
 /// Refused connections that linger at once; more are closed at once.
 const LINGERERS: usize = 256;
 
@@ -178,9 +182,18 @@ impl Watch {
     }
 
     /// Counts a request in on its connection, until its answer is about to be out. `None` if too
-    /// many have come there without waiting; nothing on the connection goes on then.
+    /// many have come there without waiting, or if it was told to go; nothing on the connection goes
+    /// on then.
     pub fn enter_lane(&self, peer: SocketAddr) -> Option<Place> {
-        let entered = self.lanes.enter(peer);
+        let mut entered = self.lanes.enter(peer);
+        if matches!(entered, Err(TooMany::Barred))
+            && self.lanes.is_told(peer)
+            && self.find(peer).is_some_and(|caller| caller.is_unended())
+        {
+            // A port that is used again.
+            self.unbar(peer);
+            entered = self.lanes.enter(peer);
+        }
         // Once is enough: the search among the descriptors costs more than the request did.
         if matches!(entered, Err(TooMany::Now))
             && let Some(caller) = self.find(peer)
@@ -189,6 +202,16 @@ impl Watch {
             caller.reset();
         }
         entered.ok()
+    }
+
+    /// The connection from `peer` will be closed: nothing that follows on it is a request.
+    pub fn bar(&self, peer: SocketAddr) {
+        self.lanes.bar(peer, clock::now() + BARRED_MS);
+    }
+
+    /// It has ended by itself.
+    pub fn unbar(&self, peer: SocketAddr) {
+        self.lanes.unbar(peer);
     }
 
     /// Waits until the answers to earlier requests of the same connection are out, for something
@@ -226,18 +249,19 @@ impl Watch {
     /// Closes the connection from `peer`, soon: what was written to it can still be read.
     pub fn close_soon(&self, peer: SocketAddr) {
         if let Some(caller) = self.find(peer) {
-            self.let_linger(caller, None);
+            self.let_linger(peer, caller, None);
         }
     }
 
     /// The same for a connection whose request must not be dropped while bytes may come: the HTTP
     /// server would read on.
-    pub fn close_unread(&self, caller: Caller, request: Unread) {
-        self.let_linger(caller, Some(request));
+    pub fn close_unread(&self, peer: SocketAddr, caller: Caller, request: Unread) {
+        self.let_linger(peer, caller, Some(request));
     }
 
-    fn let_linger(&self, caller: Caller, request: Option<Unread>) {
+    fn let_linger(&self, peer: SocketAddr, caller: Caller, request: Option<Unread>) {
         caller.shut_write();
+        self.lanes.tell(peer, clock::now() + BARRED_MS);
         let lingerer = Lingerer {
             caller,
             until: clock::now() + LINGER_MS,
@@ -451,6 +475,7 @@ impl Round {
     }
 
     fn close_lingerers(&self, now: u64) {
+        self.watch.lanes.forget(now);
         let mut over = Vec::new();
         {
             let mut lingering = self.watch.lingering.lock();

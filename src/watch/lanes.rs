@@ -13,9 +13,20 @@ use parking_lot::Mutex;
 /// than there are workers by default, since each may have one waiting for its turn.
 const MOST: u32 = 32;
 
-/// Connections with requests in the works.
 #[derive(Default)]
-pub struct Lanes(Mutex<HashMap<SocketAddr, Lane>>);
+pub struct Lanes {
+    /// Connections with requests in the works.
+    open: Mutex<HashMap<SocketAddr, Lane>>,
+    /// Connections that are told to go.
+    barred: Mutex<HashMap<SocketAddr, Barred>>,
+}
+
+struct Barred {
+    /// `clock::now` of the moment from which the HTTP server can have nothing more of it.
+    until: u64,
+    /// Our side of it has ended, so one that has not is another connection.
+    told: bool,
+}
 
 #[derive(Default)]
 struct Lane {
@@ -34,6 +45,8 @@ pub enum TooMany {
     Now,
     /// That was said before.
     Still,
+    /// The connection was told to go, or one before it from the same port.
+    Barred,
 }
 
 /// A request's place on its connection. Dropping it says that the answer is out.
@@ -45,7 +58,10 @@ pub struct Place {
 impl Lanes {
     /// A place for the next request.
     pub fn enter(self: &Arc<Lanes>, peer: SocketAddr) -> Result<Place, TooMany> {
-        let mut lanes = self.0.lock();
+        if self.barred.lock().contains_key(&peer) {
+            return Err(TooMany::Barred);
+        }
+        let mut lanes = self.open.lock();
         let lane = lanes.entry(peer).or_default();
         if lane.row >= MOST {
             return Err(match std::mem::replace(&mut lane.cut, true) {
@@ -60,11 +76,40 @@ impl Lanes {
             peer,
         })
     }
+
+    /// Lets nothing in that comes from `peer`.
+    pub fn bar(&self, peer: SocketAddr, until: u64) {
+        let told = false;
+        self.barred.lock().insert(peer, Barred { until, told });
+    }
+
+    /// The same, and our side of the connection has ended.
+    pub fn tell(&self, peer: SocketAddr, until: u64) {
+        let told = true;
+        self.barred.lock().insert(peer, Barred { until, told });
+    }
+
+    pub fn is_told(&self, peer: SocketAddr) -> bool {
+        let barred = self.barred.lock();
+        barred.get(&peer).is_some_and(|barred| barred.told)
+    }
+
+    pub fn unbar(&self, peer: SocketAddr) {
+        self.barred.lock().remove(&peer);
+    }
+
+    /// Forgets connections of which nothing more can come.
+    pub fn forget(&self, now: u64) {
+        let mut barred = self.barred.lock();
+        if !barred.is_empty() {
+            barred.retain(|_, barred| barred.until > now);
+        }
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut lanes = self.lanes.0.lock();
+        let mut lanes = self.lanes.open.lock();
         if let Some(lane) = lanes.get_mut(&self.peer) {
             lane.open -= 1;
             if lane.open == 0 {
@@ -96,7 +141,24 @@ mod tests {
         assert_eq!(lanes.enter(peer).err(), Some(TooMany::Still));
         assert!(lanes.enter(other).is_ok());
         drop(last);
-        assert!(lanes.0.lock().is_empty());
+        assert!(lanes.open.lock().is_empty());
+        assert!(lanes.enter(peer).is_ok());
+    }
+
+    #[test]
+    fn a_connection_that_was_told_to_go_stays_out_until_its_time_is_over() {
+        let lanes = Arc::new(Lanes::default());
+        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        lanes.bar(peer, 10);
+        lanes.forget(9);
+        assert_eq!(lanes.enter(peer).err(), Some(TooMany::Barred));
+        lanes.forget(10);
+        assert!(lanes.enter(peer).is_ok());
+        lanes.bar(peer, 20);
+        assert!(!lanes.is_told(peer));
+        lanes.tell(peer, 20);
+        assert!(lanes.is_told(peer));
+        lanes.unbar(peer);
         assert!(lanes.enter(peer).is_ok());
     }
 }

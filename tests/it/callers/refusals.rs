@@ -104,3 +104,54 @@ fn a_caller_who_reads_only_when_all_is_sent_gets_its_refusal_whole_and_an_orderl
     assert_eq!(scripted.count(), 0);
     assert_eq!(weir.ask(&chat(MODEL, false)).status, 200);
 }
+
+#[test]
+fn what_a_refused_caller_sends_later_is_no_request() {
+    let (scripted, weir) = start();
+    let later = request("POST", PATH, &[], chat(MODEL, false).to_string().as_bytes());
+    let post = format!("POST {PATH} HTTP/1.1\r\nHost: x\r\n");
+    let heads = [
+        format!("GET {PATH} HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n"),
+        format!("{post}Host: y\r\nContent-Length: 5\r\n\r\nhello"),
+        format!("{post}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        format!("{post}Transfer-Encoding: chunked\r\n\r\nzz\r\n"),
+        format!("{post}Content-Length: 900000\r\n\r\n"),
+    ];
+    for head in heads.iter().cycle().take(4 * heads.len()) {
+        let mut client = Client::connect(weir.addr);
+        client.send(head.as_bytes());
+        let answer = client.answer(LIMIT);
+        assert!([400, 413].contains(&answer.status), "{}", answer.text());
+        // Refused or thrown away, as it comes.
+        let _ = client.try_send(&later);
+        client.until_closed(LIMIT);
+    }
+    // What was taken has been worked on when these are answered.
+    weir.idle(LIMIT);
+    assert_eq!(weir.ask(&chat(MODEL, false)).status, 200);
+    weir.idle(LIMIT);
+    assert_eq!(scripted.count(), 1);
+}
+
+#[test]
+fn the_next_caller_on_the_port_of_one_who_was_refused_is_served() {
+    let (_scripted, weir) = start();
+    let mut same_port = 0;
+    for _ in 0..10 {
+        let mut first = Client::connect(weir.addr);
+        first.send(&head(PATH, MOST + 1, false));
+        assert_eq!(first.answer(LIMIT).status, 413);
+        let port = first.local_addr().port();
+        first.reset();
+        // Somebody else on this machine may have been quicker.
+        if let Ok(mut second) = Client::connect_from(port, weir.addr) {
+            same_port += 1;
+            // More in a row than may come without waiting.
+            for _ in 0..40 {
+                second.post(&chat(MODEL, false));
+                assert_eq!(second.answer(LIMIT).status, 200);
+            }
+        }
+    }
+    assert!(same_port > 0, "no port was free again");
+}
