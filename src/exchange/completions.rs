@@ -153,12 +153,14 @@ fn several(
             Dialect::Completions,
             None,
         );
+        // The lease is given back before the caller is answered.
+        let outcome = outcome.map(|(answered, _)| answered);
         if outcome.is_ok() {
             part.answered();
         }
         record.absorb(part);
         let answer = match outcome {
-            Ok((Answered::Whole(body), _)) => serde_json::from_slice(&body).unwrap_or(Value::Null),
+            Ok(Answered::Whole(body)) => serde_json::from_slice(&body).unwrap_or(Value::Null),
             Ok(_) => Value::Null,
             Err(refused) => return caller.finish(Err(refused), &lines, record),
         };

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::client::{Client, ask, chat};
+use crate::client::{Client, ask, chat, request};
 use crate::completion::Completion;
 use crate::first_mile::error_of;
 use crate::upstream::{Format, Reply, Upstream};
@@ -299,4 +299,29 @@ fn a_slot_that_never_comes_free_is_told_as_503() {
     assert_eq!(first.answer(LIMIT).status, 200);
     weir.idle(LIMIT);
     assert_eq!(scripted.count(), 1);
+}
+
+#[test]
+fn a_caller_who_does_not_read_the_answers_to_several_prompts_holds_no_slot() {
+    // More than the sockets between weir and its caller take.
+    let long = "x".repeat(16 << 20);
+    let format = Format::Anthropic;
+    let scripted = Upstream::start(move |request| {
+        let is_long = request.json().to_string().contains("first");
+        format.answer(request, &[if is_long { &long } else { "hi" }])
+    });
+    let mut settings = config(format, &scripted.url(), &["k"]);
+    settings["upstreams"][0]["slots"] = json!(1);
+    settings["lease_wait_ms"] = json!(3_000);
+    settings["write_timeout_ms"] = json!(60_000);
+    let weir = Weir::start(&settings);
+    let model = crate::streams::model(format);
+    let body = json!({"model": model, "prompt": ["first", "second"], "stream": true});
+    let body = body.to_string();
+    let mut slow = Client::connect(weir.addr);
+    slow.send(&request("POST", "/v1/completions", &[], body.as_bytes()));
+    assert!(!slow.first_read(LIMIT).is_empty());
+    assert_eq!(weir.ask(&chat(&model, false)).status, 200);
+    slow.reset();
+    weir.idle(LIMIT);
 }
