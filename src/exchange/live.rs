@@ -83,7 +83,7 @@ impl Following<'_> {
         } = *self;
         let (upstream, id) = (live.upstream, std::mem::take(&mut live.id));
         // The connection is back in the pool before the key is free for another request, and both
-        // are before the caller knows.
+        // are before the caller is told of a failure.
         drop(live);
         let outcome = match outcome {
             Ok(()) => {
@@ -152,7 +152,10 @@ impl Live {
             job.leave();
             record.usage = self.sink.usage();
             outcome?;
-            match self.go_on(lease, state, job)? {
+            let more = self.go_on(lease, state, job);
+            // What was asked counts, even if no more than that is known.
+            record.usage = self.sink.usage();
+            match more? {
                 Some(more) => begun = more,
                 None => return self.close(lease, state, job, stream, record),
             }
