@@ -163,7 +163,9 @@ impl Stream {
                 reply.headers.push_str(&out.head.fixed);
                 let _writing = self.writing();
                 // A caller who has gone is a normal end.
-                let _ = reply.write(&mut out.writer);
+                if reply.write(&mut out.writer).is_ok() {
+                    out.let_go();
+                }
                 false
             }
             State::Open => true,
@@ -193,6 +195,9 @@ impl Stream {
             let _writing = self.writing();
             reply.write(&mut out.writer)
         };
+        if written.is_ok() {
+            out.let_go();
+        }
         written.map(|()| true).map_err(|_| Gone)
     }
 
@@ -255,6 +260,9 @@ impl Stream {
             // After a failed write the framing is broken, so nothing may follow.
             _ => State::Ended,
         };
+        if last && written.is_ok() {
+            out.let_go();
+        }
         written.map_err(|_| Gone)
     }
 }
@@ -308,6 +316,12 @@ impl Out {
             self.frame.extend_from_slice(self.trailers.as_bytes());
             self.frame.extend_from_slice(b"\r\n");
         }
+    }
+
+    /// Lets go of the writer, for which the next answer on the connection waits: whoever still holds
+    /// on to the stream must not hold that up. Behind a broken answer there must not be one.
+    fn let_go(&mut self) {
+        self.writer = Box::new(io::sink());
     }
 
     fn write_frame(&mut self) -> io::Result<()> {
@@ -473,6 +487,30 @@ mod tests {
         stream.beat();
         drop(out);
         assert!(wire.0.lock().1.is_empty());
+    }
+
+    /// The HTTP server holds the next answer on the connection back until the writer is gone, and
+    /// the timer thread may hold on to the stream for a while.
+    #[test]
+    fn the_writer_is_let_go_of_with_the_last_byte() {
+        let ends: [fn(&Stream); 5] = [
+            |stream| stream.end(b"data: [DONE]\n\n", "").unwrap(),
+            |stream| {
+                stream.send(b"a").unwrap();
+                stream.end(b"b", "").unwrap();
+            },
+            |stream| assert!(stream.fail(Reply::new(503), b"x").unwrap()),
+            |stream| {
+                stream.send(b"a").unwrap();
+                assert!(!stream.fail(Reply::new(503), b"x").unwrap());
+            },
+            |stream| assert!(!stream.abandon(Reply::new(502))),
+        ];
+        for (number, end) in ends.into_iter().enumerate() {
+            let (stream, wire) = stream(true, Duration::from_secs(10));
+            end(&stream);
+            assert_eq!(Arc::strong_count(&wire.0), 1, "{number}");
+        }
     }
 
     #[test]

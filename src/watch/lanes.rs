@@ -103,6 +103,10 @@ impl Lanes {
         let mut barred = self.barred.lock();
         if !barred.is_empty() {
             barred.retain(|_, barred| barred.until > now);
+            if barred.is_empty() {
+                // With its room, of which a flood of refusals takes much.
+                *barred = HashMap::new();
+            }
         }
     }
 }
