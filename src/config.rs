@@ -222,7 +222,7 @@ impl fmt::Debug for Upstream {
 }
 
 /// One credential of an upstream.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Key {
     /// For logs and `/status`: `gemini#1`, or the environment variable it came from.
     pub name: String,

@@ -148,7 +148,7 @@ fn finish(
         }
     };
     reply.headers.push_str(lines);
-    push_header(&mut reply.headers, "Server-Timing", timing(record));
+    push_header(&mut reply.headers, "Server-Timing", &timing(record));
     record.spend(&state.limits);
     exchange::tell(call, reply, record);
 }
@@ -177,7 +177,7 @@ impl Asking<'_> {
         let mut tokens = 0;
         for batch in self.embed.texts.chunks(BATCH) {
             self.texts = batch;
-            let vectors = tries.run(self, &targets)?;
+            let (vectors, _) = tries.run(self, &targets)?;
             all.extend(vectors.values);
             tokens += vectors.tokens.unwrap_or_else(|| Embed::estimate(batch));
             // The rest has to come from the same model.
@@ -215,7 +215,11 @@ impl Asking<'_> {
         self.record.attempt(&upstream.name, lease.key_name());
         self.lines.clear();
         push_header(&mut self.lines, "x-weir-upstream", &upstream.name);
-        push_header(&mut self.lines, "x-weir-attempts", self.record.attempts);
+        push_header(
+            &mut self.lines,
+            "x-weir-attempts",
+            &self.record.attempts.to_string(),
+        );
         let attempt = Attempt {
             upstream,
             key: &upstream.keys[lease.key()],

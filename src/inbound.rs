@@ -9,7 +9,7 @@ use std::mem;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tiny_http::{Method, Request};
 
@@ -37,9 +37,12 @@ const MAX_HEAD: usize = 32 * 1024;
 /// A request's own id is taken over up to this length.
 const MAX_ID: usize = 128;
 
-/// A body over the limit that is still read to its end, where the connection cannot be found (a
-/// unix socket): only so does the answer reach the caller whole.
-const SWALLOWED: usize = 1 << 30;
+/// How long a body over the limit is still read, where the connection cannot be found (a unix
+/// socket): only so does the answer reach the caller whole.
+const SWALLOWING: Duration = Duration::from_secs(30);
+
+/// What the server may drain in one piece behind it.
+const DRAINABLE: usize = 16 * 1024 * 1024;
 
 /// An unread body up to this length keeps its connection.
 const DRAINED: u64 = 64 * 1024;
@@ -285,16 +288,18 @@ impl<'w> Call<'w> {
         if close {
             reply = reply.with("Connection", "close");
         }
-        // The writer must leave the request before it is dropped, and what is left of the body is
-        // drained when it is: so the reply goes out first, on a connection that was told to end.
+        // What is left of the body is drained when the request is dropped: so the reply goes out
+        // first, and the request is dropped when its connection has ended.
         if close && let Some(peer) = self.peer {
             let has_turn = self.watch.wait_for_turn(&self.held);
             self.held.release();
             if let Some(caller) = self.watch.find(peer) {
                 if has_turn {
-                    caller.write(&reply.to_bytes());
+                    caller.write(&reply.into_bytes());
                 }
-                self.watch.close_now(caller);
+                let unread = self.unread(request, true);
+                self.watch.close_unread(caller, unread);
+                return;
             }
             drop(request.into_writer());
             return;
@@ -302,7 +307,7 @@ impl<'w> Call<'w> {
         let mut writer = request.into_writer();
         // A caller who has gone is a normal end. One who did not read in time would take the next
         // answer for the rest of this one.
-        let written = write_held(&mut writer, &reply.to_bytes(), &self.held);
+        let written = write_held(&mut writer, &reply.into_bytes(), &self.held);
         if written.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
             && let Some(caller) = self.peer.and_then(|peer| self.watch.find(peer))
         {
@@ -339,33 +344,38 @@ impl<'w> Call<'w> {
         true
     }
 
+    fn unread(&self, request: Request, bounded: bool) -> Unread {
+        Unread {
+            request,
+            whole: !self.touched,
+            waits: self.waits,
+            bounded,
+        }
+    }
+
     /// Refuses a body that must not be touched any more: the server would reserve its declared
     /// length, or what is left of it.
     pub fn refuse_unread(&mut self, error: &ApiError) {
-        let Some(request) = self.request.take() else {
+        let Some(mut request) = self.request.take() else {
             return;
         };
         let mut reply = Reply::error(error).with("Connection", "close");
         reply.headers.push_str(&self.common);
         let declared = request.body_length().unwrap_or(0);
         let has_turn = self.peer.is_none() || self.watch.wait_for_turn(&self.held);
-        if self.peer.is_none() && declared <= SWALLOWED {
-            return swallow(request, &reply, declared);
+        if self.peer.is_none() && swallow(&mut request, declared) {
+            let _ = reply.write(&mut request.into_writer());
+            return;
         }
-        let unread = |request| Unread {
-            request,
-            whole: !self.touched,
-            waits: self.waits,
-        };
         match self.peer.and_then(|peer| self.watch.find(peer)) {
             Some(caller) => {
                 if has_turn {
-                    caller.write(&reply.to_bytes());
+                    caller.write(&reply.into_bytes());
                 }
-                self.watch.close_unread(caller, unread(request));
+                self.watch.close_unread(caller, self.unread(request, false));
             }
             // The caller has left.
-            None if self.peer.is_some() => unread(request).let_go(),
+            None if self.peer.is_some() => self.unread(request, false).let_go(),
             None => {
                 // On a unix socket the only writer is the server's own, behind an "upgrade", which
                 // hands reader and writer out together.
@@ -416,6 +426,11 @@ pub struct Scissors<'w> {
 }
 
 impl Scissors<'_> {
+    /// The connection can be found, as long as the caller is there.
+    pub fn can_cut(&self) -> bool {
+        self.peer.is_some()
+    }
+
     /// False where the connection cannot be found: on a unix socket.
     pub fn cut(&self) -> bool {
         let Some(caller) = self.peer.and_then(|peer| self.watch.find(peer)) else {
@@ -445,23 +460,37 @@ impl Drop for Call<'_> {
     }
 }
 
-/// Reads a body of `length` bytes and forgets it as it comes, then answers.
-fn swallow(mut request: Request, reply: &Reply, length: usize) {
+/// Reads a body of `length` bytes and forgets it as it comes. False if the request must not be
+/// dropped after that: what is still to come would be taken for the next one.
+///
+/// At an early end the server drains what it still expects, so it is told of a little at a time.
+fn swallow(request: &mut Request, length: usize) -> bool {
+    let begun = Instant::now();
+    let mut expected = length.min(DRAINABLE);
+    let mut later = length - expected;
+    if later > 0 && !rest::shorten(request, length, expected) {
+        return false;
+    }
     let mut waste = [0; 8 * 1024];
-    let mut left = length;
-    while left > 0 {
+    while expected > 0 && begun.elapsed() < SWALLOWING {
         match request.as_reader().read(&mut waste) {
-            Ok(0) | Err(_) => break,
-            Ok(count) => left = left.saturating_sub(count),
+            Ok(0) => return true,
+            Ok(count) => expected = expected.saturating_sub(count),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // The wait for a caller on a unix socket has a limit.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(_) => return true,
+        }
+        if later > 0 && expected <= DRAINABLE / 2 {
+            let more = later.min(DRAINABLE / 2);
+            if !rest::shorten(request, expected, expected + more) {
+                return false;
+            }
+            expected += more;
+            later -= more;
         }
     }
-    if left > SWALLOWED / 64 {
-        // Not to be drained in one piece, and nobody is there any more.
-        mem::forget(request);
-        return;
-    }
-    let mut writer = request.into_writer();
-    let _ = reply.write(&mut writer);
+    later == 0
 }
 
 pub fn too_long(max_body: usize) -> ApiError {
@@ -494,7 +523,12 @@ fn own_id(request: &Request) -> Option<String> {
 
 /// A new request id: unique, not secret.
 fn new_id() -> String {
-    format!("req_{:016x}", unique())
+    let number = unique();
+    let digit = |at| char::from_digit((number >> (4 * at)) as u32 & 15, 16);
+    "req_"
+        .chars()
+        .chain((0..16).rev().filter_map(digit))
+        .collect()
 }
 
 /// A number that no other call of this process gives, and hardly one of another process.

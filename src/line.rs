@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::RwLock;
 use ureq::http::{HeaderMap, Method, Request, Response, Uri};
 use ureq::{Agent, BodyReader, SendBody};
 
@@ -56,9 +57,15 @@ pub struct Settings {
 /// `Answer`.
 #[derive(Clone)]
 pub struct Line {
-    agent: Agent,
+    shared: Arc<Shared>,
     connect: Duration,
     fresh: bool,
+}
+
+struct Shared {
+    /// Locked for reading while a request is sent, for writing only when nobody does.
+    agent: RwLock<Agent>,
+    dialer: Dialer,
 }
 
 impl Line {
@@ -126,8 +133,12 @@ impl Line {
             .max_idle_age(settings.idle_age)
             .timeout_await_100(None)
             .build();
+        let agent = Agent::with_parts(config, dialer.clone(), dialer.clone());
         Line {
-            agent: Agent::with_parts(config, dialer.clone(), dialer),
+            shared: Arc::new(Shared {
+                agent: RwLock::new(agent),
+                dialer,
+            }),
             connect: settings.connect,
             fresh: false,
         }
@@ -140,6 +151,21 @@ impl Line {
             fresh: true,
             ..self.clone()
         }
+    }
+
+    /// Closes the connections that rest in the pool. Does nothing while a request is on its way.
+    ///
+    /// The client closes old ones when it is asked for one, which may not be for hours, and what
+    /// they hold is spread over all the memory that a thousand requests took: 1 000 connections of
+    /// 300 bytes keep 4 MiB.
+    pub fn close_idle(&self) {
+        let Shared { agent, dialer } = &*self.shared;
+        let emptied = agent.try_write().map(|mut agent| {
+            let config = agent.config().clone();
+            let new = Agent::with_parts(config, dialer.clone(), dialer.clone());
+            std::mem::replace(&mut *agent, new)
+        });
+        drop(emptied);
     }
 
     /// Sends one POST and waits for the head of the answer, whatever its status; redirects too
@@ -170,16 +196,17 @@ impl Line {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
+        let agent = self.shared.agent.read();
         let result = match body {
-            Sent::Bytes(body) => request.body(body).map(|request| self.agent.run(request)),
-            Sent::Nothing => request.body(()).map(|request| self.agent.run(request)),
+            Sent::Bytes(body) => request.body(body).map(|request| agent.run(request)),
+            Sent::Nothing => request.body(()).map(|request| agent.run(request)),
             Sent::Stream(body, length) => {
                 // Without a length the client sends chunks.
                 if let Some(length) = length {
                     request = request.header("content-length", length);
                 }
                 let request = request.body(SendBody::from_reader(body));
-                request.map(|request| self.agent.run(request))
+                request.map(|request| agent.run(request))
             }
         };
         match result {

@@ -10,7 +10,8 @@
 //! src/config/        table.rs: every key once; build.rs: a file by it; sources.rs: where from
 //! src/print.rs       what --print prints; print/: units, a container, proxies in front
 //! src/server.rs      listener, a fixed set of workers, the fence around panics, stopping, reload
-//! src/server/        routes.rs: path -> Endpoint, and who may ask; crew.rs: which workers wait;
+//! src/server/        state.rs: what follows from a config; worker.rs: one request after the other;
+//!                    routes.rs: path -> Endpoint, and who may ask; crew.rs: which workers wait;
 //!                    door.rs: the listening socket; handed.rs: one that somebody else opened;
 //!                    keeper.rs: connections of a socket that was given up
 //! src/watch.rs       the timer thread: heartbeats, timers, hang-ups; watch/connections.rs: idle
@@ -32,7 +33,8 @@
 //! src/pool.rs        Client, Pool, Lease; pool/health.rs: which keys rest; pool/tally.rs: counts
 //! src/upstream.rs    a leased client and a body -> the head of an answer, or a Failure
 //! src/line.rs        the connection to an upstream: names, proxies, TLS, HTTP/1.1
-//! src/pages.rs      memory that nobody needs now goes back to the kernel
+//! src/pages.rs       memory that nobody needs now goes back to the kernel
+//! src/sched.rs       how threads share the processor
 //! src/cancel.rs      how one thread ends another one's wait
 //! src/failure.rs     how an attempt failed, and the one table of what follows
 //! src/sse.rs         upstream bytes -> events
@@ -127,6 +129,7 @@ mod record;
 mod reply;
 mod request_log;
 mod route;
+mod sched;
 mod server;
 mod sockets;
 #[cfg(test)]
@@ -179,6 +182,7 @@ struct Args {
 
 fn main() -> ExitCode {
     pages::few_arenas();
+    sched::take_turns();
     let args = match arguments() {
         Ok(args) => args,
         Err(code) => return code,

@@ -138,6 +138,7 @@ pub fn send<'w>(
     let scissors = call.scissors();
     let mut relay = Relay::new(state, job, record, call, &method, headers, parcel);
     let outcome = Tries::new(state, job, &id).run(&mut relay, targets);
+    let outcome = outcome.map(|(status, _)| status);
     let left = relay.left();
     if let Some(stream) = &left.stream {
         record.heartbeats = stream.heartbeats();
@@ -211,7 +212,7 @@ impl<'w> Unanswered<'w> {
     /// The refusal with its header lines about the last attempt.
     fn about(&self, mut reply: Reply, record: &Record) -> Reply {
         reply.headers.push_str(&self.lines);
-        push_header(&mut reply.headers, "Server-Timing", timing(record));
+        push_header(&mut reply.headers, "Server-Timing", &timing(record));
         if self.refused.hopeless {
             push_header(&mut reply.headers, "x-should-retry", "false");
         }

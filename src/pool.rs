@@ -141,6 +141,11 @@ impl Lease {
         let mut desk = self.pool.desk.lock();
         desk.health[self.client.key].failed(&self.model, failure, self.pool.cool_down_max, now);
     }
+
+    /// When the first of the keys that are out of quota for this model has some again.
+    pub fn soonest_quota(&self) -> Option<Duration> {
+        self.pool.soonest_quota(&self.model, Instant::now())
+    }
 }
 
 /// How a key stands, for `/status`.

@@ -161,6 +161,11 @@ pub trait Decoder: Send {
     fn continuation(&mut self, _sent: &[u8]) -> Option<Vec<u8>> {
         None
     }
+
+    /// `continuation` may give one in the end, so what was sent has to be kept until then.
+    fn may_continue(&self) -> bool {
+        false
+    }
 }
 
 /// One upstream format.

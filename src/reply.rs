@@ -3,7 +3,6 @@
 //! The HTTP server's own `respond` copies through a buffer, ignores some headers and can panic on
 //! odd requests, so replies are written here, through its raw writer.
 
-use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use crate::error::ApiError;
@@ -21,6 +20,9 @@ pub struct Reply {
 }
 
 pub const JSON: &str = "application/json";
+
+/// What a head takes, as a rule. A body with so much to spare is sent without another buffer.
+pub const HEAD_ROOM: usize = 320;
 
 impl Reply {
     pub fn new(status: u16) -> Reply {
@@ -52,52 +54,59 @@ impl Reply {
     pub fn error(error: &ApiError) -> Reply {
         let mut reply = Reply::json(error.status, error.to_json());
         if let Some(seconds) = error.retry_after_seconds() {
-            reply = reply.with("Retry-After", seconds);
+            reply = reply.with("Retry-After", &seconds.to_string());
         }
         reply
     }
 
     /// Adds a header. The value must hold no line ends; those who pass foreign text check it.
-    pub fn with(mut self, name: &str, value: impl std::fmt::Display) -> Reply {
+    pub fn with(mut self, name: &str, value: &str) -> Reply {
         push_header(&mut self.headers, name, value);
         self
     }
 
-    /// The whole reply as it goes over the wire.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        let mut head = String::with_capacity(160 + self.headers.len());
-        let _ = write!(
-            head,
-            "HTTP/1.1 {} {}\r\n{}",
-            self.status,
+    /// The whole reply as it goes over the wire: in the body's own buffer, if that has `HEAD_ROOM`.
+    pub fn into_bytes(self) -> Vec<u8> {
+        let mut head = String::with_capacity(HEAD_ROOM + self.headers.len());
+        for part in [
+            "HTTP/1.1 ",
+            &self.status.to_string(),
+            " ",
             reason(self.status),
-            self.headers
-        );
+            "\r\n",
+        ] {
+            head.push_str(part);
+        }
+        head.push_str(&self.headers);
         if self.status != 204 {
-            let _ = write!(
-                head,
-                "Content-Type: {}\r\nContent-Length: {}\r\n",
-                self.content_type,
-                self.body.len()
-            );
+            push_header(&mut head, "Content-Type", self.content_type);
+            push_header(&mut head, "Content-Length", &self.body.len().to_string());
         }
         head.push_str("\r\n");
-        let mut bytes = head.into_bytes();
-        if !self.head_only {
-            bytes.extend_from_slice(&self.body);
+        if self.head_only {
+            return head.into_bytes();
         }
+        let mut bytes = self.body;
+        let (length, head) = (bytes.len(), head.as_bytes());
+        bytes.resize(length + head.len(), 0);
+        bytes.copy_within(..length, head.len());
+        bytes[..head.len()].copy_from_slice(head);
         bytes
     }
 
-    pub fn write(&self, writer: &mut dyn Write) -> io::Result<()> {
-        writer.write_all(&self.to_bytes())?;
+    pub fn write(self, writer: &mut dyn Write) -> io::Result<()> {
+        writer.write_all(&self.into_bytes())?;
         writer.flush()
     }
 }
 
 /// One header line, appended.
-pub fn push_header(lines: &mut String, name: &str, value: impl std::fmt::Display) {
-    let _ = write!(lines, "{name}: {value}\r\n");
+pub fn push_header(lines: &mut String, name: &str, value: &str) {
+    // A third of the instructions of `write!`, six times a request.
+    lines.reserve(name.len() + value.len() + 4);
+    for part in [name, ": ", value, "\r\n"] {
+        lines.push_str(part);
+    }
 }
 
 /// The reason phrase. Nobody acts on it; people read it.
@@ -141,7 +150,7 @@ mod tests {
     fn an_error_is_one_json_object_with_its_waiting_time() {
         let error =
             ApiError::new(429, "slow\r\ndown").with_retry_after(Duration::from_millis(1500));
-        let bytes = Reply::error(&error).with("x-request-id", "r").to_bytes();
+        let bytes = Reply::error(&error).with("x-request-id", "r").into_bytes();
         let text = String::from_utf8(bytes).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert_eq!(
@@ -157,12 +166,12 @@ mod tests {
     #[test]
     fn no_content_and_head_have_no_body() {
         assert_eq!(
-            Reply::new(204).to_bytes(),
+            Reply::new(204).into_bytes(),
             b"HTTP/1.1 204 No Content\r\n\r\n"
         );
         let mut reply = Reply::text(200, "ok");
         reply.head_only = true;
-        let text = String::from_utf8(reply.to_bytes()).unwrap();
+        let text = String::from_utf8(reply.into_bytes()).unwrap();
         assert!(text.ends_with("Content-Length: 2\r\n\r\n"));
     }
 }

@@ -1,4 +1,4 @@
-//! Listener, workers, the fence around panics, stopping and reloading.
+//! Listener, threads, stopping and reloading.
 //!
 //! Threads, what each waits for, and how it ends:
 //!
@@ -22,39 +22,32 @@
 //! request (1). The HTTP server's own queue of requests has no bound. A connection whose requests do
 //! not wait for answers is cut at the 33rd, and what it left in the queue is let go of unread.
 
+use std::cell::RefCell;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use log::{debug, error, info, warn};
 use parking_lot::{Mutex, RwLock};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use tiny_http::Request;
 
 use crate::cancel::Cause;
+use crate::clock;
 use crate::config::{Config, Listen, Upstream};
-use crate::desk::{AtWork, Desk, Job, Phase};
 use crate::discovery::Discovery;
-use crate::fetch::Fetcher;
-use crate::inbound::{Call, Unread};
 use crate::journal;
-use crate::limits::Limits;
-use crate::line::{self, Line};
-use crate::mask::Masks;
-use crate::memory::Memory;
-use crate::metrics::{self, Metrics, Names};
-use crate::pool::Pool;
-use crate::record::Record;
-use crate::request_log::RequestLog;
+use crate::line::Line;
+use crate::metrics::{self, Metrics};
+use crate::pages::{self, Thrift};
 use crate::sockets;
 use crate::status::Ledger;
 use crate::watch::{self, Duties, Watch};
@@ -65,9 +58,15 @@ mod door;
 mod handed;
 mod keeper;
 mod routes;
+mod state;
+mod worker;
 
 use crew::Crew;
 use door::{Door, Opened};
+use state::IDLE_AGE;
+pub use state::State;
+pub use worker::take;
+use worker::work;
 
 /// Workers beyond those that may be busy with chats: they answer that all are busy, and the
 /// health checks.
@@ -77,107 +76,15 @@ const SPARE: usize = 4;
 /// touched pages count.
 const STACK: usize = 512 * 1024;
 
+/// Workers that are there before the address is told; the others follow. A thousand take 40 ms,
+/// which the first callers need not wait for.
+const FIRST: usize = 8;
+
 /// Signals that may be pending.
 const SIGNALS: usize = 8;
 
 /// After the drain time, running requests have this long to say that they were cut.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-
-/// What follows from one configuration. Requests hold on to the one they began with.
-pub struct State {
-    pub config: Config,
-    /// One for each upstream of the config.
-    pub pools: Vec<Arc<Pool>>,
-    pub lines: Vec<Line>,
-    /// Gets images for models that cannot, where the config allows that.
-    pub fetcher: Option<Fetcher>,
-    /// Lives as long as the process, whatever is reloaded.
-    pub memory: Arc<Memory>,
-    /// What client keys have used; lives as long as the process, too.
-    pub limits: Arc<Limits>,
-    pub request_log: Option<Arc<RequestLog>>,
-    /// What no text from an upstream may show.
-    pub masks: Masks,
-    /// The models that metrics tell apart.
-    pub names: Names,
-    /// When the configuration was read.
-    pub since: SystemTime,
-}
-
-impl State {
-    /// Lays the lines and fills the pools. Keys that `before` had keep what is known of them.
-    fn new(mut config: Config, before: Option<&State>) -> Result<State, String> {
-        for upstream in &mut config.upstreams {
-            keep_list(upstream, before);
-        }
-        let mut pools = Vec::new();
-        let mut lines = Vec::new();
-        for upstream in &config.upstreams {
-            let settings = line::Settings {
-                connect: upstream.connect,
-                proxy: upstream.proxy.clone(),
-                ca_file: upstream.ca_file.clone(),
-                connections: upstream.slots * upstream.keys.len(),
-                idle_age: Duration::from_secs(50),
-            };
-            let line = Line::new(&settings)
-                .map_err(|message| format!("upstream {}: {message}", upstream.name))?;
-            lines.push(line);
-            let pool = Pool::new(upstream, config.max_waiting, config.cool_down_max);
-            let old = before.and_then(|before| before.pool(&upstream.name));
-            pools.push(Arc::new(match old {
-                Some(old) => pool.with_tally(&old.tally),
-                None => pool,
-            }));
-        }
-        let fetcher = config.fetch_images.then(Fetcher::new).transpose()?;
-        let state = State {
-            fetcher,
-            request_log: config.request_log.as_ref().map(|wanted| {
-                let old = before.and_then(|before| before.request_log.as_ref());
-                match old.filter(|old| old.is_for(wanted)) {
-                    Some(old) => Arc::clone(old),
-                    None => Arc::new(RequestLog::open(wanted)),
-                }
-            }),
-            masks: Masks::new(&config),
-            names: Names::new(&config),
-            since: SystemTime::now(),
-            config,
-            pools,
-            lines,
-            memory: before.map_or_else(Arc::default, |before| Arc::clone(&before.memory)),
-            limits: before.map_or_else(Arc::default, |before| Arc::clone(&before.limits)),
-        };
-        if let Some(before) = before {
-            state.inherit(before);
-        }
-        Ok(state)
-    }
-
-    fn pool(&self, upstream: &str) -> Option<&Arc<Pool>> {
-        let named = |known: &crate::config::Upstream| known.name == upstream;
-        let at = self.config.upstreams.iter().position(named)?;
-        self.pools.get(at)
-    }
-
-    fn inherit(&self, before: &State) {
-        for (upstream, pool) in self.config.upstreams.iter().zip(&self.pools) {
-            let old = before.config.upstreams.iter().zip(&before.pools);
-            for (old_upstream, old_pool) in old {
-                if old_upstream.name != upstream.name {
-                    continue;
-                }
-                for (index, key) in upstream.keys.iter().enumerate() {
-                    let same = |old: &crate::config::Key| old.secret == key.secret;
-                    if let Some(old_index) = old_upstream.keys.iter().position(same) {
-                        pool.inherit(index, old_pool, old_index);
-                    }
-                }
-            }
-        }
-    }
-}
 
 /// What all workers share.
 pub struct Gateway {
@@ -215,19 +122,6 @@ fn fence(config: &Config, reachable: Option<&str>) -> Result<(), String> {
     }
 }
 
-/// A model list of the same upstream is kept over a reload.
-fn keep_list(upstream: &mut Upstream, before: Option<&State>) {
-    let known = before.and_then(|before| {
-        let all = &before.config.upstreams;
-        all.iter()
-            .find(|old| old.name == upstream.name && old.base_url == upstream.base_url)
-    });
-    let known = known.and_then(|old| old.options.learned.clone());
-    if let (Some(learned), Some(known)) = (&mut upstream.options.learned, known) {
-        *learned = known;
-    }
-}
-
 impl Gateway {
     /// Chats in the works, up to the last byte of their answers.
     pub fn running(&self) -> usize {
@@ -262,6 +156,10 @@ pub fn run(config: Config, reload: Box<dyn Fn() -> Result<Config, String> + Send
         Ok((gateway, signals, address)) => {
             // The one line on standard output.
             let _ = writeln!(io::stdout(), "{address}");
+            if let Err(message) = start_workers(&gateway, FIRST..usize::MAX) {
+                error!("{message}");
+                return ExitCode::FAILURE;
+            }
             gateway.discover();
             serve(&gateway, &signals, &*reload)
         }
@@ -320,9 +218,16 @@ fn start(config: Config) -> Result<Started, String> {
     });
     let on_round = {
         let gateway = Arc::clone(&gateway);
+        let thrift = RefCell::new(Thrift::after(clock::millis(IDLE_AGE)));
         Box::new(move |now| {
-            for pool in &gateway.state().pools {
+            let state = gateway.state();
+            for pool in &state.pools {
                 pool.tick(now);
+            }
+            let chats = gateway.chats.load(Ordering::Relaxed);
+            if thrift.borrow_mut().is_due(chats, clock::now()) {
+                state.lines.iter().for_each(Line::close_idle);
+                pages::give_back_heap();
             }
             journal::nudge();
         })
@@ -360,15 +265,22 @@ fn start(config: Config) -> Result<Started, String> {
     let no_thread = |error: io::Error| format!("cannot start a thread: {error}");
     journal::start_writer(STACK).map_err(no_thread)?;
     gateway.watch.start(duties).map_err(no_thread)?;
-    for number in 0..max_chats + SPARE {
-        let gateway = Arc::clone(&gateway);
+    start_workers(&gateway, 0..FIRST)?;
+    Ok((gateway, signals, address))
+}
+
+/// Starts those of the workers whose numbers are in `which`.
+fn start_workers(gateway: &Arc<Gateway>, which: Range<usize>) -> Result<(), String> {
+    let all = gateway.max_chats + SPARE;
+    for number in which.start..which.end.min(all) {
+        let gateway = Arc::clone(gateway);
         thread::Builder::new()
             .name(format!("worker-{number}"))
             .stack_size(STACK)
             .spawn(move || work(&gateway))
-            .map_err(no_thread)?;
+            .map_err(|error| format!("cannot start a thread: {error}"))?;
     }
-    Ok((gateway, signals, address))
+    Ok(())
 }
 
 /// What the config allows, as far as the descriptors go: three for a connection (two of the HTTP
@@ -537,89 +449,4 @@ fn wait_until_idle(gateway: &Gateway, signals: &Receiver<i32>, limit: Duration) 
         }
     }
     true
-}
-
-/// One worker: takes requests for as long as the process lives.
-fn work(gateway: &Arc<Gateway>) {
-    let desk = gateway.watch.add_desk();
-    let mut server = gateway.door.current();
-    gateway.crew.rest();
-    loop {
-        match gateway.crew.stand(|| server.receive()) {
-            Ok(request) => {
-                take(gateway, request, &desk);
-                gateway.crew.rest();
-            }
-            Err(fault) => server = gateway.door.after(server, fault, gateway),
-        }
-        // Whoever slept through it finds a new server here.
-        server = gateway.door.newest(server);
-    }
-}
-
-/// Answers one request. Nothing that happens in here ends the worker.
-pub fn take(gateway: &Arc<Gateway>, request: Request, desk: &Desk) {
-    // Guards answer the caller and clear the desk.
-    if catch_unwind(AssertUnwindSafe(|| work_on(gateway, request, desk))).is_err() {
-        error!("a panic outside of an answer");
-    }
-}
-
-fn work_on(gateway: &Arc<Gateway>, request: Request, desk: &Desk) {
-    let state = gateway.state();
-    let job = Job::new(request.remote_addr().copied(), state.config.deadline);
-    if job.peer.is_none() {
-        sockets::unix::limit_callers(state.config.body_wait, state.config.write_timeout);
-    }
-    // Whoever reads the body, or drains what nobody read, is ended when this is over.
-    job.enter(Phase::Body, state.config.body_wait);
-    let at_work = AtWork::begin(desk, &gateway.watch, job);
-    let held = Arc::clone(&at_work.job.held);
-    if let Some(peer) = at_work.job.peer {
-        match gateway.watch.enter_lane(peer) {
-            Some(place) => held.keep(place),
-            None => return Unread::new(request).let_go(),
-        }
-    }
-    let max_body = state.config.max_body_bytes;
-    let call = match Call::take(request, &gateway.watch, max_body, held) {
-        Ok(call) => call,
-        Err(misframed) => {
-            let mut record = Record::new(misframed.id, "none");
-            record.status = misframed.error.status;
-            record.error = Some(misframed.error.message);
-            gateway.metrics.note(&record, &state.names);
-            return record.log(state.config.log_format);
-        }
-    };
-    let endpoint = routes::endpoint(&call);
-    let mut record = Record::new(call.id.clone(), endpoint.name());
-    // A panic drops the call or its stream, whose guards answer; what became of it is noted.
-    let fenced = catch_unwind(AssertUnwindSafe(|| {
-        routes::answer(gateway, &state, endpoint, call, &at_work.job, &mut record);
-    }));
-    if record.status == 499 {
-        // A caller who did not read in time is still there, with half a chunk.
-        let known = at_work.job.caller.lock().clone();
-        let find = || gateway.watch.find(at_work.job.peer?).map(Arc::new);
-        if let Some(caller) = known.or_else(find) {
-            caller.shut();
-        }
-    }
-    if fenced.is_err() {
-        error!("{}: a panic while answering", record.id);
-        record.status = 500;
-    }
-    #[cfg(debug_assertions)]
-    crate::exchange::panic_on_demand(record.id.as_bytes());
-    gateway.metrics.note(&record, &state.names);
-    if endpoint.is_exchange() {
-        gateway.ledger.note(&record, &state.names);
-    }
-    if endpoint.is_logged() {
-        record.log(state.config.log_format);
-    }
-    if let Some(log) = &state.request_log {
-        log.write(&record, &state.masks);
-    }
 }

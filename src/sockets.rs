@@ -125,8 +125,8 @@ pub struct Facts {
     pub acked: u64,
     /// Nothing has been received for this long.
     pub silent: Duration,
-    /// The peer's end of the connection has not been closed.
-    pub open: bool,
+    /// Our side has said that it is done, and the peer has not.
+    pub ending: bool,
 }
 
 impl Caller {
@@ -186,7 +186,7 @@ impl Caller {
             received: info.tcpi_bytes_received,
             acked: info.tcpi_bytes_acked,
             silent: Duration::from_millis(u64::from(info.tcpi_last_data_recv)),
-            open: info.tcpi_state == TCP_ESTABLISHED,
+            ending: TCP_FIN_WAIT.contains(&info.tcpi_state),
         })
     }
 
@@ -195,6 +195,13 @@ impl Caller {
         // POLLRDHUP alone does not tell: it is also set when our own side gave up reading, which
         // the HTTP server does behind the last request of a connection.
         tcp_info(self.fd.as_raw_fd()).is_none_or(|info| info.tcpi_state != TCP_ESTABLISHED)
+    }
+
+    /// The peer has closed or reset the connection, whether we have said that we are done or not.
+    pub fn has_left(&self) -> bool {
+        tcp_info(self.fd.as_raw_fd()).is_none_or(|info| {
+            info.tcpi_state != TCP_ESTABLISHED && !TCP_FIN_WAIT.contains(&info.tcpi_state)
+        })
     }
 
     /// Bytes that arrived and that nobody has read.
@@ -207,6 +214,14 @@ impl Caller {
         } else {
             0
         }
+    }
+
+    /// Bytes were written that the peer's kernel has not taken.
+    pub fn has_unsent(&self) -> bool {
+        let mut count: c_int = 0;
+        // SAFETY: TIOCOUTQ writes one c_int.
+        let done = unsafe { libc::ioctl(self.fd.as_raw_fd(), libc::TIOCOUTQ, &mut count) };
+        done == 0 && count > 0
     }
 
     /// A write of a few bytes will not block.
@@ -235,10 +250,11 @@ impl Caller {
         };
     }
 
-    /// Reads and forgets what has arrived, without waiting, up to `limit` bytes.
-    pub fn discard(&self, limit: usize) {
+    /// Reads and forgets what has arrived, without waiting, up to `limit` bytes. True if there was
+    /// something.
+    pub fn discard(&self, limit: usize) -> bool {
         let mut left = limit;
-        let mut waste = [0u8; 4096];
+        let mut waste = [0u8; 16 * 1024];
         while left > 0 {
             // SAFETY: the buffer is as long as said.
             let count = unsafe {
@@ -250,10 +266,11 @@ impl Caller {
                 )
             };
             match usize::try_from(count) {
-                Ok(0) | Err(_) => return,
+                Ok(0) | Err(_) => break,
                 Ok(count) => left = left.saturating_sub(count),
             }
         }
+        left < limit
     }
 
     /// Waits for the peer to hang up together with others: the entry for `wait`.
@@ -267,6 +284,9 @@ impl Caller {
 }
 
 const TCP_ESTABLISHED: u8 = 1;
+
+/// Our end has been sent, and acknowledged; the peer's has not come.
+const TCP_FIN_WAIT: [u8; 2] = [4, 5];
 
 /// The head of the kernel's `struct tcp_info` (include/uapi/linux/tcp.h), as far as it is used.
 /// libc's own copy ends before `tcpi_bytes_received` on some targets.

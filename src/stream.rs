@@ -20,6 +20,10 @@ use crate::reply::Reply;
 /// dispatch nothing for it.
 const HEARTBEAT: &[u8] = b": keep-alive\n\n";
 
+/// Breaks the framing of an answer in chunks, for connections that cannot be cut: no client takes
+/// this for the length of a chunk, which is what it waits for.
+pub const SPOILT: &[u8] = b"!\r\n";
+
 /// The caller has gone: a write failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gone;
@@ -167,12 +171,11 @@ impl Stream {
         }
     }
 
-    /// Breaks the framing of an abandoned stream, for connections that cannot be cut: no client
-    /// takes this for the length of a chunk, which is what it waits for.
+    /// Breaks the framing of an abandoned stream, for connections that cannot be cut.
     pub fn spoil(&self) {
         let mut out = self.out.lock();
         let _writing = self.writing();
-        let _ = out.writer.write_all(b"!\r\n");
+        let _ = out.writer.write_all(SPOILT);
         let _ = out.writer.flush();
     }
 
@@ -242,6 +245,10 @@ impl Stream {
         let _writing = self.writing();
         out.frame(events, last);
         let written = out.write_frame();
+        if out.state == State::Fresh {
+            // The head was most of it, and is needed no more.
+            (out.frame, out.head) = (Vec::new(), Head::default());
+        }
         self.has_turn.store(true, Ordering::Relaxed);
         out.state = match written {
             Ok(()) if !last => State::Open,

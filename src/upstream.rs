@@ -109,7 +109,7 @@ impl Attempt<'_> {
     }
 
     fn post(&self) -> Result<Answer, Broken> {
-        let url = format!("{}{}", self.upstream.base_url, self.path);
+        let url = [&*self.upstream.base_url, self.path].concat();
         let mut headers: Vec<(&str, &str)> = Vec::with_capacity(8);
         headers.push(("content-type", "application/json"));
         headers.push(("accept", accept(self.streams)));
@@ -169,7 +169,7 @@ pub fn accept(streams: bool) -> &'static str {
 pub fn bearer(upstream: &Upstream, key: &Key) -> Option<String> {
     let (_, prefix) = upstream.format.auth_header();
     let secret = key.secret.as_ref()?;
-    Some(format!("{prefix}{}", secret.reveal()))
+    Some([prefix, secret.reveal()].concat())
 }
 
 /// The headers that an upstream gets with every request.

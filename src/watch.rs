@@ -39,11 +39,14 @@ const TICK: Duration = Duration::from_millis(100);
 const SLOW: Duration = Duration::from_millis(500);
 
 /// A connection that was refused is closed for good this much later, so that the caller can read
-/// why: closing with unread bytes on our side would reset it.
+/// why: closing with unread bytes on our side would reset it. What it still sends is thrown away.
 const LINGER_MS: u64 = 1_000;
 
 /// Refused connections that linger at once; more are closed at once.
 const LINGERERS: usize = 256;
+
+/// What is thrown away on a round, of all of them together. It takes the thread about a millisecond.
+const DISCARDED: usize = 4 * 1024 * 1024;
 
 /// After a connection has come, all are looked at in short intervals for this long: the HTTP
 /// server may leave it waiting.
@@ -98,6 +101,8 @@ struct Lingerer {
     until: u64,
     /// A request whose body nobody reads; it is let go of when the connection is closed.
     request: Option<Unread>,
+    /// It goes on sending.
+    sends: bool,
 }
 
 /// What the timer thread is told at its start.
@@ -225,13 +230,8 @@ impl Watch {
         }
     }
 
-    /// The same, and nothing more is read from it: whoever reads gets its end.
-    pub fn close_now(&self, caller: Caller) {
-        caller.shut_read();
-        self.let_linger(caller, None);
-    }
-
-    /// The same for a connection whose request must not be dropped while bytes may come.
+    /// The same for a connection whose request must not be dropped while bytes may come: the HTTP
+    /// server would read on.
     pub fn close_unread(&self, caller: Caller, request: Unread) {
         self.let_linger(caller, Some(request));
     }
@@ -242,6 +242,7 @@ impl Watch {
             caller,
             until: clock::now() + LINGER_MS,
             request,
+            sends: false,
         };
         let mut lingering = self.lingering.lock();
         if lingering.len() >= LINGERERS {
@@ -277,11 +278,13 @@ impl Watch {
 const STACK: usize = 256 * 1024;
 
 impl Lingerer {
+    /// Whoever still sends is reset, or it could be stuck for minutes: the kernel tells nobody of the
+    /// room that there is behind an end of reading, and answers the question for it as before.
     fn close(self) {
-        self.caller.discard(64 * 1024);
         match self.request {
-            None => self.caller.shut(),
             Some(request) => request.give_up(&self.caller),
+            None if self.sends || self.caller.unread() > 0 => self.caller.reset(),
+            None => self.caller.shut(),
         }
     }
 }
@@ -451,11 +454,12 @@ impl Round {
         let mut over = Vec::new();
         {
             let mut lingering = self.watch.lingering.lock();
+            let share = DISCARDED / lingering.len().max(1);
             let mut at = 0;
             while at < lingering.len() {
-                let lingerer = &lingering[at];
-                lingerer.caller.discard(64 * 1024);
-                if lingerer.until <= now || lingerer.caller.is_gone() {
+                let lingerer = &mut lingering[at];
+                lingerer.sends |= lingerer.caller.discard(share);
+                if lingerer.until <= now || lingerer.caller.has_left() {
                     over.push(lingering.swap_remove(at));
                 } else {
                     at += 1;

@@ -32,7 +32,7 @@ impl Text {
             ("x-weir-completion-tokens", self.usage.completion),
         ] {
             if let Some(count) = count {
-                push_header(&mut lines, name, count);
+                push_header(&mut lines, name, &count.to_string());
             }
         }
         lines

@@ -5,8 +5,9 @@ use std::mem;
 use std::time::{Duration, Instant};
 
 use super::Exchange;
+use super::live::Live;
 use crate::chat::{Delta, DeltaSink, Usage};
-use crate::desk::Phase;
+use crate::desk::{Job, Phase};
 use crate::dialect::{Streamed, Whole};
 use crate::failure::Failure;
 use crate::line::Answer;
@@ -15,7 +16,11 @@ use crate::pages;
 use crate::pool::Lease;
 use crate::provider::openai::{RelayStream, relay_body};
 use crate::provider::{Decoder, Flow};
+use crate::record::Record;
+use crate::reply::HEAD_ROOM;
+use crate::server::State;
 use crate::sse;
+use crate::stream::Stream;
 use crate::upstream::Attempt;
 
 /// How an exchange was answered.
@@ -24,6 +29,8 @@ pub enum Answered {
     Streamed,
     /// With this body, which is still to be sent.
     Whole(Vec<u8>),
+    /// With the beginning of a stream, of which the caller has seen nothing yet.
+    Begun(Box<Live>),
 }
 
 /// Who turns an upstream's answer into what the caller reads.
@@ -136,9 +143,17 @@ impl Sink {
         }
     }
 
+    /// The request has to be kept until the answer is whole.
+    pub fn may_continue(&self) -> bool {
+        match &self.speaker {
+            Speaker::Relay(_) | Speaker::Whole => false,
+            Speaker::Chunks(decoder, _) | Speaker::Fold(decoder, _) => decoder.may_continue(),
+        }
+    }
+
     /// What is ready to be sent. Held back until the answer has begun in earnest: some upstreams
     /// announce an answer and then fail, which another key can still make good.
-    fn ready(&self) -> &[u8] {
+    pub fn ready(&self) -> &[u8] {
         if !self.has_content {
             return &[];
         }
@@ -153,7 +168,7 @@ impl Sink {
         }
     }
 
-    fn clear(&mut self) {
+    pub fn clear(&mut self) {
         self.relayed.clear();
         if let Speaker::Chunks(_, chunks) = &mut self.speaker {
             chunks.clear();
@@ -207,99 +222,154 @@ const CLOSING: Duration = Duration::from_millis(100);
 /// A stream that lasts longer gives back the stack that sending the request took.
 const SHORT: Duration = Duration::from_millis(500);
 
-impl Exchange<'_, '_> {
-    /// Reads one upstream answer and writes what it says, up to its end.
-    pub(super) fn relay(
+/// How the reading of an answer came to a halt.
+pub enum Halt {
+    /// The answer has ended.
+    Ended(Answered),
+    /// Something is there for the caller to read, and what follows is still to be read.
+    Begun(Events),
+}
+
+/// An upstream's event stream while it is read.
+pub struct Events {
+    reader: sse::Reader,
+    /// There was one.
+    any: bool,
+    /// The key is known to have given an answer.
+    told: bool,
+    /// When the stack is given back.
+    short: Option<Instant>,
+}
+
+impl Events {
+    fn new(cap: usize) -> Events {
+        Events {
+            reader: sse::Reader::new(cap),
+            any: false,
+            told: false,
+            short: Some(Instant::now() + SHORT),
+        }
+    }
+
+    /// The stack above is another one from here on.
+    pub fn moved(mut self) -> Events {
+        self.short = Some(Instant::now() + SHORT);
+        self
+    }
+
+    /// Reads on until the sink has something for the caller: true. False: the answer has ended.
+    pub fn next(
         &mut self,
         attempt: &Attempt<'_>,
+        job: &Job,
         answer: &mut Answer,
         sink: &mut Sink,
         lease: &Lease,
-    ) -> Result<Answered, Failure> {
-        let idle = attempt.upstream.idle;
-        sink.on_head(answer);
-        let streamed = answer
-            .header("content-type")
-            .is_some_and(|kind| kind.starts_with("text/event-stream"));
-        self.job.enter(Phase::Between, idle);
-        if matches!(sink.speaker, Speaker::Whole) || (!streamed && is_json(answer)) {
-            let body = self.read_whole(attempt, answer)?;
-            if body.trim_ascii().is_empty() {
-                return Err(Failure::empty());
-            }
-            sink.on_body(&body)?;
-            lease.succeeded();
-            if matches!(sink.speaker, Speaker::Whole) {
-                return Ok(Answered::Whole(body));
-            }
-            return Ok(Answered::Streamed);
-        }
-        let mut reader = sse::Reader::new(self.state.config.max_answer_bytes);
-        let mut told = false;
-        let mut events = 0u64;
-        let mut short = Some(Instant::now() + SHORT);
-        'answer: loop {
-            while let Some(event) = reader.next().map_err(|_| Failure::too_long())? {
-                events += 1;
+    ) -> Result<bool, Failure> {
+        loop {
+            while let Some(event) = self.reader.next().map_err(|_| Failure::too_long())? {
+                self.any = true;
                 let flow = sink.on_event(event)?;
-                if sink.has_content && !told {
-                    told = true;
+                if sink.has_content && !self.told {
+                    self.told = true;
                     lease.succeeded();
                 }
                 if flow == Flow::Done {
-                    break 'answer;
+                    return Ok(false);
                 }
-                self.pass_on(sink)?;
+                if !sink.ready().is_empty() {
+                    return Ok(true);
+                }
             }
-            if short.is_some_and(|until| Instant::now() >= until) {
-                short = None;
+            if self.short.is_some_and(|until| Instant::now() >= until) {
+                self.short = None;
                 pages::give_back_stack();
             }
-            let count = reader
+            let count = self
+                .reader
                 .fill(&mut answer.body)
-                .map_err(|error| attempt.broken(self.job, &error))?;
+                .map_err(|error| attempt.broken(job, &error))?;
             if count == 0 {
-                if let Some(event) = reader.finish() {
-                    events += 1;
+                if let Some(event) = self.reader.finish() {
+                    self.any = true;
                     if sink.on_event(event)? == Flow::Done {
-                        break;
+                        return Ok(false);
                     }
                 }
-                if events == 0 {
+                if !self.any {
                     return Err(Failure::empty());
                 }
                 sink.on_end()?;
-                break;
+                return Ok(false);
             }
-            self.job.extend(idle);
+            job.extend(attempt.upstream.idle);
         }
-        self.job.leave();
-        Ok(Answered::Streamed)
     }
+}
 
-    /// Writes what the last event came to.
-    fn pass_on(&mut self, sink: &mut Sink) -> Result<(), Failure> {
-        let Some(stream) = &self.stream else {
-            return Ok(());
-        };
-        let ready = sink.ready();
-        if ready.is_empty() {
-            return Ok(());
+/// Reads one upstream answer up to the first that the caller can be told, or to its end.
+pub fn read(
+    state: &State,
+    job: &Job,
+    attempt: &Attempt<'_>,
+    answer: &mut Answer,
+    sink: &mut Sink,
+    lease: &Lease,
+) -> Result<Halt, Failure> {
+    sink.on_head(answer);
+    let streamed = answer
+        .header("content-type")
+        .is_some_and(|kind| kind.starts_with("text/event-stream"));
+    job.enter(Phase::Between, attempt.upstream.idle);
+    let cap = state.config.max_answer_bytes;
+    if matches!(sink.speaker, Speaker::Whole) || (!streamed && is_json(answer)) {
+        let body = read_whole(cap, job, attempt, answer)?;
+        if body.trim_ascii().is_empty() {
+            return Err(Failure::empty());
         }
-        if self.record.first_byte.is_none() {
-            let mut lines = self.route_lines.clone();
-            crate::reply::push_header(&mut lines, "Server-Timing", super::timing(self.record));
-            stream.announce(lines);
+        sink.on_body(&body)?;
+        lease.succeeded();
+        if matches!(sink.speaker, Speaker::Whole) {
+            return Ok(Halt::Ended(Answered::Whole(body)));
         }
-        self.record.keep_answer(ready);
-        let sent = stream.send(ready);
-        self.record
-            .first_byte
-            .get_or_insert_with(|| self.record.begun.millis());
-        sink.clear();
-        sent.map_err(|_| Failure::caller_gone())
+        return Ok(Halt::Ended(Answered::Streamed));
     }
+    let mut events = Events::new(cap);
+    match events.next(attempt, job, answer, sink, lease)? {
+        true => Ok(Halt::Begun(events)),
+        false => Ok(Halt::Ended(Answered::Streamed)),
+    }
+}
 
+/// Ends a caller's stream with the last that there is to say.
+pub fn end_stream(stream: &Stream, sink: &mut Sink, record: &mut Record) -> Result<(), Failure> {
+    let mut trailers = String::new();
+    if let Speaker::Chunks(_, chunks) = &mut sink.speaker {
+        chunks.finish();
+        trailers = chunks.trailers();
+    }
+    let first = record.first_byte.is_none();
+    record.keep_answer(sink.pending());
+    let sent = stream.end(sink.pending(), &trailers);
+    if first {
+        record.first_byte = Some(record.begun.millis());
+    }
+    sent.map_err(|_| Failure::caller_gone())
+}
+
+/// What follows the last event is the end of the body, mostly there already.
+pub fn drain(answer: &mut Answer, attempt: &Attempt<'_>, job: &Job) {
+    job.enter(Phase::Between, CLOSING);
+    let mut rest = [0; 256];
+    let mut left = 16;
+    while left > 0 && matches!(answer.body.read(&mut rest), Ok(1..)) {
+        left -= 1;
+    }
+    // The answer is whole, whatever became of the connection.
+    let _ = attempt.ended(job);
+}
+
+impl Exchange<'_, '_> {
     /// Ends the answer: the stream with its last events, or the completion in one piece.
     pub(super) fn close(
         &mut self,
@@ -317,78 +387,65 @@ impl Exchange<'_, '_> {
                 self.route_lines.push_str(&fold.lines());
                 Answered::Whole(fold.into_body())
             }
-            (_, speaker) => {
-                let mut trailers = String::new();
-                if let Speaker::Chunks(_, chunks) = speaker {
-                    chunks.finish();
-                    trailers = chunks.trailers();
-                }
+            (answered, _) => {
                 if let Some(stream) = &self.stream {
-                    let first = self.record.first_byte.is_none();
-                    self.record.keep_answer(sink.pending());
-                    let sent = stream.end(sink.pending(), &trailers);
-                    if first {
-                        self.record.first_byte = Some(self.record.begun.millis());
-                    }
-                    sent.map_err(|_| Failure::caller_gone())?;
+                    end_stream(stream, &mut sink, self.record)?;
                 }
-                Answered::Streamed
+                answered
             }
         };
-        // What follows the last event is the end of the body, mostly there already.
-        self.job.enter(Phase::Between, CLOSING);
-        let mut rest = [0; 256];
-        let mut left = 16;
-        while left > 0 && matches!(answer.body.read(&mut rest), Ok(1..)) {
-            left -= 1;
-        }
-        // The answer is whole, whatever became of the connection.
-        let _ = attempt.ended(self.job);
+        drain(&mut answer, attempt, self.job);
         Ok(answered)
     }
+}
 
-    fn read_whole(&self, attempt: &Attempt<'_>, answer: &mut Answer) -> Result<Vec<u8>, Failure> {
-        let cap = self.state.config.max_answer_bytes;
-        // What is declared is only believed for so much before it has come.
-        const PIECE: usize = 4 * 1024;
-        const BELIEVED: usize = 256 * 1024;
-        let declared = answer
-            .header("content-length")
-            .and_then(|length| length.parse::<usize>().ok());
-        let mut body = vec![0; declared.map_or(PIECE, |length| length.min(BELIEVED))];
-        let mut filled = 0;
-        loop {
-            if filled > cap {
-                return Err(Failure::too_long());
-            }
-            // A whole body's end is still to be read, and needs no room of its own.
-            let mut end = [0];
-            if filled == body.len() && Some(filled) != declared {
-                let room = filled + PIECE;
-                if body.try_reserve_exact(room).is_err() {
-                    return Err(Failure::malformed(
-                        "there is no memory for an answer this long",
-                    ));
-                }
-                body.resize(filled + room, 0);
-            }
-            let room = match filled == body.len() {
-                true => &mut end[..],
-                false => &mut body[filled..],
-            };
-            match answer.body.read(room) {
-                Ok(0) => break,
-                Ok(count) => {
-                    filled = (filled + count).min(body.len());
-                }
-                Err(error) => return Err(attempt.broken(self.job, &error)),
-            }
-            self.job.extend(attempt.upstream.idle);
+fn read_whole(
+    cap: usize,
+    job: &Job,
+    attempt: &Attempt<'_>,
+    answer: &mut Answer,
+) -> Result<Vec<u8>, Failure> {
+    // What is declared is only believed for so much before it has come.
+    const PIECE: usize = 4 * 1024;
+    const BELIEVED: usize = 256 * 1024;
+    let declared = answer
+        .header("content-length")
+        .and_then(|length| length.parse::<usize>().ok());
+    let room = declared.map_or(PIECE, |length| length.min(BELIEVED));
+    let mut body = Vec::with_capacity(room + HEAD_ROOM);
+    body.resize(room, 0);
+    let mut filled = 0;
+    loop {
+        if filled > cap {
+            return Err(Failure::too_long());
         }
-        body.truncate(filled);
-        self.job.leave();
-        Ok(body)
+        // A whole body's end is still to be read, and needs no room of its own.
+        let mut end = [0];
+        if filled == body.len() && Some(filled) != declared {
+            let room = filled + PIECE;
+            if body.try_reserve_exact(room).is_err() {
+                return Err(Failure::malformed(
+                    "there is no memory for an answer this long",
+                ));
+            }
+            body.resize(filled + room, 0);
+        }
+        let room = match filled == body.len() {
+            true => &mut end[..],
+            false => &mut body[filled..],
+        };
+        match answer.body.read(room) {
+            Ok(0) => break,
+            Ok(count) => {
+                filled = (filled + count).min(body.len());
+            }
+            Err(error) => return Err(attempt.broken(job, &error)),
+        }
+        job.extend(attempt.upstream.idle);
     }
+    body.truncate(filled);
+    job.leave();
+    Ok(body)
 }
 
 fn is_json(answer: &Answer) -> bool {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{converse, refuse, refuse_body};
+use super::{Following, converse, refuse, refuse_body};
 use crate::config::ClientKey;
 use crate::desk::Job;
 use crate::dialect::Dialect;
@@ -15,28 +15,32 @@ use crate::record::Record;
 use crate::route;
 use crate::server::State;
 
-pub fn ask(
+pub fn ask<'w>(
     state: &State,
-    mut call: Call<'_>,
+    mut call: Call<'w>,
     job: &Arc<Job>,
     key: Option<&ClientKey>,
     record: &mut Record,
-) {
+) -> Option<Box<Following<'w>>> {
     let config = &state.config;
     let body = match call.read_body(config.max_body_bytes, job, config.body_wait) {
         Ok(body) => body,
-        Err(problem) => return refuse_body(config, call, &problem, record),
+        Err(problem) => {
+            refuse_body(config, call, &problem, record);
+            return None;
+        }
     };
     match request(state, &call, key, &body) {
         Ok(request) => {
             drop(body);
             // With what the query says.
             record.keep_request(&request);
-            converse(state, call, job, key, record, &request);
+            converse(state, call, job, key, record, request)
         }
         Err(error) => {
             record.keep_request(&body);
             refuse(call, &error, record);
+            None
         }
     }
 }

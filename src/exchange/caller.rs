@@ -106,11 +106,12 @@ impl Caller<'_> {
                 let mut reply = Reply::json(200, body);
                 reply.content_type = call.dialect.content_type();
                 reply.headers.push_str(lines);
-                push_header(&mut reply.headers, "Server-Timing", timing(record));
+                push_header(&mut reply.headers, "Server-Timing", &timing(record));
                 call.reply(reply);
             }
             // A whole answer is only asked for where there is no stream.
-            (Ok(Answered::Whole(_)), Caller::Stream(_)) => record.status = 500,
+            // A stream that has begun is followed to its end before.
+            (Ok(_), _) => record.status = 500,
             (Err(refused), caller) => {
                 record.error = Some(refused.error.message.clone());
                 if refused.caller_gone {
@@ -121,7 +122,7 @@ impl Caller<'_> {
                 let mut reply = inbound::refusal(caller.dialect(), &refused.error);
                 record.keep_answer(&reply.body);
                 reply.headers.push_str(lines);
-                push_header(&mut reply.headers, "Server-Timing", timing(record));
+                push_header(&mut reply.headers, "Server-Timing", &timing(record));
                 if refused.hopeless {
                     push_header(&mut reply.headers, "x-should-retry", "false");
                 }

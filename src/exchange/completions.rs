@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::answer::Answered;
 use super::caller::{Caller, Unfinished};
-use super::{converse, dry_run, outline, refuse, run, tell, with_body};
+use super::{Following, converse, dry_run, outline, refuse, run, tell, with_body};
 use crate::config::{ClientKey, Upstream};
 use crate::desk::Job;
 use crate::dialect::Dialect;
@@ -29,17 +29,15 @@ const LEGACY: &[&str] = &[
     "ft:babbage-*",
 ];
 
-pub fn completions(
+pub fn completions<'w>(
     state: &State,
-    call: Call<'_>,
+    call: Call<'w>,
     job: &Arc<Job>,
     key: Option<&ClientKey>,
     record: &mut Record,
-) {
+) -> Option<Box<Following<'w>>> {
     let config = &state.config;
-    let Some((mut call, body)) = with_body(state, call, job, record) else {
-        return;
-    };
+    let (mut call, body) = with_body(state, call, job, record)?;
     let read = Body::of_json(body).and_then(|body| {
         let model = body.model.as_deref().filter(|model| !model.is_empty());
         let model = model.ok_or_else(|| ApiError::invalid("model", "model: is required"))?;
@@ -48,7 +46,10 @@ pub fn completions(
     });
     let (body, targets) = match read {
         Ok(read) => read,
-        Err(error) => return refuse(call, &error, record),
+        Err(error) => {
+            refuse(call, &error, record);
+            return None;
+        }
     };
     record.model = body.model.clone().unwrap_or_default();
     let first = &targets[0];
@@ -61,24 +62,33 @@ pub fn completions(
             may_lack: true,
         };
         let sent = passthrough::send(state, call, job, record, &parcel, &targets);
-        let Some(mut unanswered) = sent else { return };
+        let mut unanswered = sent?;
         // Many servers know chats only.
         match unanswered.retract() {
             Some(back) => call = back,
-            None => return unanswered.finish(record),
+            None => {
+                unanswered.finish(record);
+                return None;
+            }
         }
     }
     let complete = match Complete::read(&body.held) {
         Ok(complete) => complete,
-        Err(error) => return refuse(call, &error, record),
+        Err(error) => {
+            refuse(call, &error, record);
+            return None;
+        }
     };
     call.dialect = Dialect::Completions;
     if !complete.dropped.is_empty() {
         call.add_common("x-weir-dropped", &complete.dropped.join(","));
     }
     match complete.prompts.as_slice() {
-        [prompt] => converse(state, call, job, key, record, &complete.chat(prompt)),
-        _ => several(state, call, job, record, &complete, &targets),
+        [prompt] => converse(state, call, job, key, record, complete.chat(prompt)),
+        _ => {
+            several(state, call, job, record, &complete, &targets);
+            None
+        }
     }
 }
 
@@ -148,8 +158,8 @@ fn several(
         }
         record.absorb(part);
         let answer = match outcome {
-            Ok(Answered::Whole(body)) => serde_json::from_slice(&body).unwrap_or(Value::Null),
-            Ok(Answered::Streamed) => Value::Null,
+            Ok((Answered::Whole(body), _)) => serde_json::from_slice(&body).unwrap_or(Value::Null),
+            Ok(_) => Value::Null,
             Err(refused) => return caller.finish(Err(refused), &lines, record),
         };
         answers.push(answer);

@@ -137,20 +137,23 @@ impl<'t> Tries<'t> {
         }
     }
 
-    /// Tries the targets in order.
-    pub fn run<W: Work>(&mut self, work: &mut W, targets: &[Target]) -> Result<W::Answer, Refused> {
+    /// Tries the targets in order. With the answer comes the lease of the key that gave it.
+    pub fn run<W: Work>(
+        &mut self,
+        work: &mut W,
+        targets: &[Target],
+    ) -> Result<(W::Answer, Lease), Refused> {
         let mut answered = Answered { work, answer: None };
-        self.try_all(&mut answered, targets)?;
-        Ok(answered
-            .answer
-            .expect("it went well, so there is an answer"))
+        let lease = self.try_all(&mut answered, targets)?;
+        let answer = answered.answer.expect("it went well, so there is one");
+        Ok((answer, lease))
     }
 
-    fn try_all(&mut self, work: &mut dyn AnyWork, targets: &[Target]) -> Result<(), Refused> {
+    fn try_all(&mut self, work: &mut dyn AnyWork, targets: &[Target]) -> Result<Lease, Refused> {
         let mut last: Option<Refused> = None;
         for target in targets {
             match self.try_target(work, target) {
-                Ok(()) => return Ok(()),
+                Ok(lease) => return Ok(lease),
                 Err((refused, Next::Elsewhere)) => last = Some(refused.unless_better(last)),
                 Err((refused, _)) => return Err(refused),
             }
@@ -165,7 +168,7 @@ impl<'t> Tries<'t> {
         &mut self,
         work: &mut dyn AnyWork,
         target: &Target,
-    ) -> Result<(), (Refused, Next)> {
+    ) -> Result<Lease, (Refused, Next)> {
         let upstream = &self.state.config.upstreams[target.upstream];
         let pool = &self.state.pools[target.upstream];
         work.record().upstream.clone_from(&upstream.name);
@@ -198,32 +201,12 @@ impl<'t> Tries<'t> {
             let attempted = work.attempt(target, &lease);
             self.job.settle();
             let failure = match attempted {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(lease),
                 Err(failure) => self.state.masks.failure(failure),
             };
-            debug!(
-                "{}: {} with key {} of {}: {} {}",
-                self.id,
-                failure.class.name(),
-                lease.key_name(),
-                upstream.name,
-                failure.status,
-                failure.message
-            );
             let key = lease.key();
-            lease.failed(&failure, Instant::now());
-            let mut refused = Refused {
-                error: Box::new(failure.to_error(&upstream.name, lease.key_name())),
-                caller_gone: failure.class == Class::CallerGone,
-                hopeless: failure.class == Class::KeyBad,
-                unfit: false,
-            };
-            // Given back before the next one is taken.
-            drop(lease);
-            if failure.class == Class::RateLimit {
-                let soonest = pool.soonest_quota(&wanted.model, Instant::now());
-                refused.error.retry_after = soonest.or(refused.error.retry_after);
-            }
+            // The lease is given back in here, before the next one is taken.
+            let mut refused = failed(self.id, &upstream.name, lease, &failure);
             match self.next(work, &failure, key, &mut wanted) {
                 Next::Again => last = Some(refused.unless_better(last)),
                 next => {
@@ -343,6 +326,30 @@ impl<'t> Tries<'t> {
                 refused
             }
         }
+    }
+}
+
+/// Gives back the lease of a key that failed, and says what a caller would be told of it.
+#[cold]
+#[inline(never)]
+pub fn failed(id: &str, upstream: &str, lease: Lease, failure: &Failure) -> Refused {
+    debug!(
+        "{id}: {} with key {} of {upstream}: {} {}",
+        failure.class.name(),
+        lease.key_name(),
+        failure.status,
+        failure.message
+    );
+    lease.failed(failure, Instant::now());
+    let mut error = Box::new(failure.to_error(upstream, lease.key_name()));
+    if failure.class == Class::RateLimit {
+        error.retry_after = lease.soonest_quota().or(error.retry_after);
+    }
+    Refused {
+        error,
+        caller_gone: failure.class == Class::CallerGone,
+        hopeless: failure.class == Class::KeyBad,
+        unfit: false,
     }
 }
 

@@ -1,3 +1,4 @@
+use super::said::SHOWN;
 use super::*;
 
 fn check(status: u16, body: &str, class: Class, told: u16, code: Option<&str>) {

@@ -1,4 +1,4 @@
-//! Makes the rest of a body that nobody will read shorter, inside the HTTP server's reader.
+//! Changes what the HTTP server's reader expects of a body that nobody will read.
 //!
 //! When a request is dropped, its reader drains what is left of the declared length, and reserves
 //! memory for all of it at once: `Content-Length: 999999999999999` ends the process. A request that
@@ -14,11 +14,12 @@ use tiny_http::Request;
 /// reader of any kind. That is no part of its interface, so its version is held exactly.
 type Kept = Box<dyn std::io::Read + Send>;
 
-/// Lets the reader of `request`, of whose body nothing has been read, expect `wanted` bytes instead
-/// of the `declared` ones. False if its number was not found for sure; then nothing is changed.
+/// Lets the reader of `request`, which still expects `expected` bytes of its body, expect `wanted`
+/// ones instead. False if its number was not found for sure; then nothing is changed.
 ///
-/// The connection must have ended: what comes behind would be taken for the next request.
-pub fn shorten(request: &mut Request, declared: usize, wanted: usize) -> bool {
+/// Behind what it expects, the next request begins: so the connection must have ended, or the
+/// number must become the right one before all of it has come.
+pub fn shorten(request: &mut Request, expected: usize, wanted: usize) -> bool {
     let reader = request.as_reader();
     if mem::size_of_val(reader) != mem::size_of::<Kept>() {
         return false;
@@ -28,7 +29,7 @@ pub fn shorten(request: &mut Request, declared: usize, wanted: usize) -> bool {
     let kept = unsafe { &mut *std::ptr::from_mut(reader).cast::<Kept>() };
     // SAFETY: the only number in a reader's keeping that has this value counts what it expects, for
     // which any other will do. An address of memory may be equal by chance, but beside it.
-    unsafe { replace(&mut **kept, declared, wanted) }
+    unsafe { replace(&mut **kept, expected, wanted) }
 }
 
 /// Replaces the word of `object` that holds `old`. False if there is none, or more than one.
@@ -82,11 +83,13 @@ mod tests {
             .unwrap();
             let mut request = server.recv().unwrap();
             assert!(!shorten(&mut request, length - 1, 6));
-            assert!(shorten(&mut request, length, 6));
-            assert!(!shorten(&mut request, length, 6));
+            request.as_reader().read_exact(&mut [0; 2]).unwrap();
+            assert!(!shorten(&mut request, length, 4));
+            assert!(shorten(&mut request, length - 2, 4));
+            assert!(!shorten(&mut request, length - 2, 4));
             let mut body = String::new();
             request.as_reader().read_to_string(&mut body).unwrap();
-            assert_eq!(body, "123456");
+            assert_eq!(body, "3456");
             drop(request);
             // Its thread goes on, with what was no body any more.
             assert_eq!(server.recv().unwrap().url(), "/next");

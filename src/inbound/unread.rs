@@ -28,6 +28,8 @@ pub struct Unread {
     pub(super) whole: bool,
     /// The server has not yet told the caller to go on.
     pub(super) waits: bool,
+    /// Its length is within the limit, and what is left of it can be drained.
+    pub(super) bounded: bool,
 }
 
 impl Unread {
@@ -36,6 +38,7 @@ impl Unread {
         Unread {
             whole: true,
             waits: framing::header(&request, "expect").is_some(),
+            bounded: false,
             request,
         }
     }
@@ -48,7 +51,7 @@ impl Unread {
 
     /// Lets go of a request whose connection has ended.
     pub fn let_go(self) {
-        if can_be_drained(self.request.body_length().unwrap_or(0)) {
+        if self.bounded || can_be_drained(self.request.body_length().unwrap_or(0)) {
             // Nothing can be read from it any more, so the drain is over at once.
             drop(self.request.into_writer());
         } else if self.waits {

@@ -311,30 +311,44 @@ impl fmt::Debug for Wire {
     }
 }
 
-/// Pages that are not in use. A request needs two for some microseconds; taking and zeroing them
-/// anew cost a tenth of its instructions.
-static SPARE: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+/// Rooms of one length that are not in use. A request needs three for some microseconds; taking and
+/// zeroing them anew cost a tenth of its instructions.
+struct Spare(Mutex<Vec<Vec<u8>>>);
 
 /// As many as requests are commonly on their way at once; the rest goes back to the allocator.
 const SPARES: usize = 8;
 
-/// A page of at least `length` bytes.
-fn page(length: usize) -> Vec<u8> {
-    if length <= INPUT
-        && let Some(page) = SPARE.lock().pop()
-    {
-        return page;
+static PAGES: Spare = Spare(Mutex::new(Vec::new()));
+static SIPS: Spare = Spare(Mutex::new(Vec::new()));
+
+impl Spare {
+    fn take(&self) -> Option<Vec<u8>> {
+        self.0.lock().pop()
     }
-    vec![0; length.max(INPUT)]
+
+    fn keep(&self, room: Vec<u8>) {
+        let mut rooms = self.0.lock();
+        if rooms.len() < SPARES {
+            rooms.push(room);
+        }
+    }
 }
 
-fn lay_aside(page: Vec<u8>) {
-    if page.len() != INPUT {
-        return;
-    }
-    let mut spare = SPARE.lock();
-    if spare.len() < SPARES {
-        spare.push(page);
+/// A page of at least `length` bytes.
+fn page(length: usize) -> Vec<u8> {
+    let kept = (length <= INPUT).then(|| PAGES.take()).flatten();
+    kept.unwrap_or_else(|| vec![0; length.max(INPUT)])
+}
+
+fn sip() -> Vec<u8> {
+    SIPS.take().unwrap_or_else(|| vec![0; SIP])
+}
+
+fn lay_aside(room: Vec<u8>) {
+    match room.len() {
+        INPUT => PAGES.keep(room),
+        SIP => SIPS.keep(room),
+        _ => {}
     }
 }
 
@@ -367,10 +381,10 @@ impl Pages {
         let left = self.end - self.start;
         let small = self.input.len() == SIP;
         let room = match (small, self.last_read) {
-            _ if self.input.is_empty() => vec![0; SIP],
+            _ if self.input.is_empty() => sip(),
             (true, _) if left == SIP => page(INPUT),
             (true, SIP..) => page(INPUT),
-            (false, ..SIP) if left == 0 => vec![0; SIP],
+            (false, ..SIP) if left == 0 => sip(),
             _ => return,
         };
         let old = std::mem::replace(&mut self.input, room);

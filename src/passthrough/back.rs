@@ -60,7 +60,7 @@ impl Relay<'_, '_> {
         };
         let mut lines = lines_of(&answer, false);
         lines.push_str(&self.lines);
-        push_header(&mut lines, "Server-Timing", timing(self.record));
+        push_header(&mut lines, "Server-Timing", &timing(self.record));
         let head = stream::Head {
             content_type: "text/event-stream",
             fixed,
@@ -111,15 +111,26 @@ impl Relay<'_, '_> {
         let mut piece = vec![0; PIECE];
         // With the first bytes there, the answer has begun: until then it can be asked for again.
         let mut count = self.read(attempt, &mut answer, &mut piece)?;
-        let Some(call) = self.call.take() else {
+        let Some(call) = &self.call else {
             return Err(Failure::caller_gone());
         };
         let (old, scissors) = (call.old, call.scissors());
+        let head_only = call.method == tiny_http::Method::Head;
+        let mut length = length;
+        if old && length.is_none() && !scissors.can_cut() {
+            // Nothing would tell a broken answer from a whole one.
+            count = self.read_rest(attempt, &mut answer, &mut piece, count)?;
+            length = Some(count as u64);
+        }
+        let Some(call) = self.call.take() else {
+            return Err(Failure::caller_gone());
+        };
         let Some((mut writer, common)) = call.into_writer() else {
             return Err(Failure::caller_gone());
         };
         let empty = answer.status == 204;
-        let chunked = length.is_none() && !old && !empty;
+        // Where a caller cannot be cut off, only chunks can say that an answer is broken.
+        let chunked = !old && !empty && !head_only && (length.is_none() || !scissors.can_cut());
         let mut head = format!(
             "HTTP/1.1 {} {}\r\n{common}{}",
             answer.status,
@@ -127,11 +138,11 @@ impl Relay<'_, '_> {
             lines_of(&answer, true)
         );
         head.push_str(&self.lines);
-        push_header(&mut head, "Server-Timing", timing(self.record));
+        push_header(&mut head, "Server-Timing", &timing(self.record));
         head.push_str(&match length {
             _ if empty => "\r\n".to_owned(),
+            _ if chunked => "Transfer-Encoding: chunked\r\n\r\n".to_owned(),
             Some(length) => format!("Content-Length: {length}\r\n\r\n"),
-            None if chunked => "Transfer-Encoding: chunked\r\n\r\n".to_owned(),
             None => "Connection: close\r\n\r\n".to_owned(),
         });
         self.record.first_byte = Some(self.record.begun.millis());
@@ -147,12 +158,15 @@ impl Relay<'_, '_> {
                     out.extend_from_slice(&piece[..count]);
                     out.extend_from_slice(b"\r\n");
                 }
-                true => out.extend_from_slice(b"0\r\n\r\n"),
+                true => {}
                 false => out.extend_from_slice(&piece[..count]),
             }
             tail.push(&piece[..count]);
             self.record.keep_answer(&piece[..count]);
             if over {
+                if chunked {
+                    out.extend_from_slice(b"0\r\n\r\n");
+                }
                 self.settle(&tail);
                 self.job.held.release();
             }
@@ -171,7 +185,37 @@ impl Relay<'_, '_> {
                 }
                 return Ok(answer.status);
             }
-            count = self.read(attempt, &mut answer, &mut piece)?;
+            count = match self.read(attempt, &mut answer, &mut piece) {
+                Ok(count) => count,
+                Err(failure) => {
+                    if chunked && !scissors.can_cut() {
+                        let _ = writer.write_all(stream::SPOILT);
+                        let _ = writer.flush();
+                    }
+                    return Err(failure);
+                }
+            };
+        }
+    }
+
+    /// Reads the answer to its end, behind the `filled` bytes of it that are in `body`. Gives its
+    /// length.
+    fn read_rest(
+        &mut self,
+        attempt: &Attempt<'_>,
+        answer: &mut Answer,
+        body: &mut Vec<u8>,
+        mut filled: usize,
+    ) -> Result<usize, Failure> {
+        loop {
+            if filled > self.state.config.max_answer_bytes || body.try_reserve(PIECE).is_err() {
+                return Err(Failure::too_long());
+            }
+            body.resize(filled + PIECE, 0);
+            match self.read(attempt, answer, &mut body[filled..])? {
+                0 => return Ok(filled),
+                count => filled += count,
+            }
         }
     }
 

@@ -94,7 +94,11 @@ impl<'r, 'w> Relay<'r, 'w> {
         self.record.attempt(&upstream.name, lease.key_name());
         self.lines.clear();
         push_header(&mut self.lines, "x-weir-upstream", &upstream.name);
-        push_header(&mut self.lines, "x-weir-attempts", self.record.attempts);
+        push_header(
+            &mut self.lines,
+            "x-weir-attempts",
+            &self.record.attempts.to_string(),
+        );
         let attempt = Attempt {
             upstream,
             key: &upstream.keys[lease.key()],

@@ -130,7 +130,7 @@ pub fn preflight(call: &Call<'_>) -> Reply {
     Reply::new(204)
         .with("Access-Control-Allow-Methods", "GET, POST, DELETE, OPTIONS")
         .with("Access-Control-Allow-Headers", asked.unwrap_or(USUAL))
-        .with("Access-Control-Max-Age", 600)
+        .with("Access-Control-Max-Age", "600")
 }
 
 fn without_port(host: &str) -> &str {

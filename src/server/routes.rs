@@ -167,28 +167,33 @@ pub fn endpoint(call: &Call<'_>) -> Endpoint {
     }
 }
 
-/// Answers the request and notes in the record what came of it.
-pub fn answer(
+/// Answers the request and notes in the record what came of it. A stream that has begun is given
+/// back: it is followed to its end from a stack that holds nothing of this.
+pub fn answer<'w>(
     gateway: &Gateway,
     state: &State,
     endpoint: Endpoint,
-    mut call: Call<'_>,
+    mut call: Call<'w>,
     job: &Arc<Job>,
     record: &mut Record,
-) {
+) -> Option<Box<exchange::Following<'w>>> {
     let config = &state.config;
     allow_origin(config, &mut call);
     call.dialect = endpoint.dialect(&call);
     let key = match client_key(config, endpoint, &call) {
         Ok(key) => key,
-        Err(error) => return refuse(call, endpoint, &error, record),
+        Err(error) => {
+            refuse(call, endpoint, &error, record);
+            return None;
+        }
     };
     if let Some(key) = key {
         record.client.clone_from(&key.name);
     }
     let acts = endpoint.is_exchange() || endpoint == Endpoint::Reset;
     if acts && let Err(error) = fend_off(config, &call) {
-        return refuse(call, endpoint, &error, record);
+        refuse(call, endpoint, &error, record);
+        return None;
     }
     // Not before: whoever has no key could push everything else out of the log.
     if state.request_log.is_some() && endpoint.is_exchange() {
@@ -205,7 +210,10 @@ pub fn answer(
     }
     match ticket {
         Ok(ticket) => job.held.keep(ticket),
-        Err(error) => return refuse(call, endpoint, &error, record),
+        Err(error) => {
+            refuse(call, endpoint, &error, record);
+            return None;
+        }
     }
     let reply = match endpoint {
         Endpoint::Chat
@@ -217,25 +225,35 @@ pub fn answer(
                 let error = ApiError::new(503, "the gateway is shutting down")
                     .with_code("shutting_down")
                     .with_retry_after(Duration::from_secs(1));
-                return refuse(call, endpoint, &error, record);
+                refuse(call, endpoint, &error, record);
+                return None;
             }
             let Some(seat) = Seat::take(&gateway.chats, gateway.max_chats) else {
                 let error = ApiError::new(503, "all workers of the gateway are busy")
                     .with_code("overloaded")
                     .with_retry_after(Duration::from_secs(1));
-                return refuse(call, endpoint, &error, record);
+                refuse(call, endpoint, &error, record);
+                return None;
             };
             job.held.keep(seat);
             job.is_chat.store(true, Ordering::Relaxed);
-            match endpoint {
+            let following = match endpoint {
                 Endpoint::Ask => exchange::ask(state, call, job, key, record),
                 Endpoint::Completions => exchange::completions(state, call, job, key, record),
-                Endpoint::Embeddings => embeddings::embeddings(state, call, job, key, record),
-                Endpoint::Relay => passthrough::relay(state, call, job, key, record),
+                Endpoint::Embeddings => {
+                    embeddings::embeddings(state, call, job, key, record);
+                    None
+                }
+                Endpoint::Relay => {
+                    passthrough::relay(state, call, job, key, record);
+                    None
+                }
                 _ => exchange::chat(state, call, job, key, record),
+            };
+            if following.is_none() {
+                record.spend(&state.limits);
             }
-            record.spend(&state.limits);
-            return;
+            return following;
         }
         Endpoint::Models => Reply::json(200, models::list(config, &usable(state), key, 0)),
         Endpoint::Model => {
@@ -246,7 +264,8 @@ pub fn answer(
                     let error = ApiError::new(404, format!("there is no model `{id}`"))
                         .with_code("model_not_found")
                         .with_param("model");
-                    return refuse(call, endpoint, &error, record);
+                    refuse(call, endpoint, &error, record);
+                    return None;
                 }
             }
         }
@@ -270,16 +289,18 @@ pub fn answer(
             note(&error, record);
             let reply = call.refusal(&error).with("Allow", right);
             call.reply(reply);
-            return;
+            return None;
         }
         Endpoint::Unknown => {
             let error = ApiError::new(404, format!("there is nothing at {}", shown(&call.path)))
                 .with_code("not_found");
-            return refuse(call, endpoint, &error, record);
+            refuse(call, endpoint, &error, record);
+            return None;
         }
     };
     record.status = reply.status;
     call.reply(reply);
+    None
 }
 
 /// A place among the exchanges that may run at once.
@@ -345,7 +366,7 @@ fn ready(gateway: &Gateway, state: &State) -> Reply {
     };
     match problem {
         None => Reply::text(200, "ready\n"),
-        Some(problem) => Reply::text(503, problem).with("Retry-After", 1),
+        Some(problem) => Reply::text(503, problem).with("Retry-After", "1"),
     }
 }
 

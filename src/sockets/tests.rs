@@ -91,6 +91,26 @@ fn our_own_end_of_reading_is_no_hang_up() {
 }
 
 #[test]
+fn a_caller_who_was_told_that_we_are_done_has_left_only_when_it_closes() {
+    let (far, near, port) = pair();
+    let caller = callers(port).found.remove(0);
+    assert!(!caller.has_left() && !caller.facts().unwrap().ending);
+    caller.shut_write();
+    // The peer's kernel acknowledges it at any time.
+    for _ in 0..100 {
+        assert!(!caller.has_left() && caller.facts().unwrap().ending);
+        std::thread::yield_now();
+    }
+    drop(far);
+    let deadline = std::time::Instant::now() + Duration::from_secs(5);
+    while !caller.has_left() {
+        assert!(std::time::Instant::now() < deadline);
+        std::thread::yield_now();
+    }
+    drop(near);
+}
+
+#[test]
 fn a_listener_tells_how_many_wait() {
     use std::os::fd::AsFd;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

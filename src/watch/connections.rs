@@ -128,6 +128,10 @@ impl Connections {
                 take(jobs, caller, now);
                 continue;
             }
+            if facts.ending {
+                // It has been told to go, and lingers: what it sends is no head.
+                continue;
+            }
             let unread_bytes = caller.unread();
             let waits = unread_bytes > 0;
             let taken = connection.taken(facts, unread_bytes);
@@ -258,7 +262,7 @@ mod tests {
             received,
             acked,
             silent: Duration::ZERO,
-            open: true,
+            ending: false,
         }
     }
 

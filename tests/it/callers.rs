@@ -15,6 +15,7 @@ use crate::weir::{Weir, config};
 mod crowd;
 mod framing;
 mod pipelining;
+mod refusals;
 
 const MODEL: &str = "up/gpt-4o-mini";
 const PATH: &str = "/v1/chat/completions";
@@ -338,8 +339,11 @@ fn megabytes_of_body_on_a_new_connection_are_never_taken_for_a_long_head() {
         assert!(sent.is_ok(), "{number}: {sent:?}");
         assert_eq!(client.answer(LIMIT).status, 400, "{number}");
         if number % 2 == 0 {
-            // Long enough for the timer thread to go to sleep, so that the next one wakes it.
-            std::thread::sleep(Duration::from_millis(60));
+            // The timer thread has looked round and sleeps, so that the next one wakes it.
+            let seen = weir.rounds();
+            until(LIMIT, "the timer thread to go round", || {
+                (weir.rounds() > seen + 1).then_some(())
+            });
         }
     }
     weir.idle(LIMIT);

@@ -137,6 +137,14 @@ impl Client {
         })
     }
 
+    /// A connection from a port of the caller's choice.
+    pub fn connect_from(port: u16, addr: SocketAddr) -> io::Result<Client> {
+        let stream = wire::connect_from(port, addr)?;
+        Ok(Client {
+            wire: Wire::new(stream),
+        })
+    }
+
     pub fn local_addr(&self) -> SocketAddr {
         self.wire.stream.local_addr().unwrap()
     }
@@ -165,7 +173,10 @@ impl Client {
     pub fn head(&mut self, limit: Duration) -> Head {
         match self.wire.head(Some(Instant::now() + limit)) {
             Ok(Some(head)) => head,
-            Ok(None) => panic!("the connection ended before an answer"),
+            Ok(None) => panic!(
+                "the connection from {:?} ended before an answer",
+                self.wire.stream.local_addr()
+            ),
             Err(error) => panic!("no head within {limit:?}: {error}"),
         }
     }

@@ -245,3 +245,40 @@ fn during_the_pause_before_a_retry() {
     }
     assert_eq!(scripted.count(), 2);
 }
+
+/// The kernel may give a port to the next caller as soon as it is free.
+#[test]
+fn the_next_caller_on_the_port_of_one_who_left_knows_nothing_of_it() {
+    const ROUNDS: usize = 10;
+    let events = Format::OpenAi.events(&["one ", "two"]);
+    let (before, after) = events.split_at(Format::OpenAi.events_to_first_text());
+    let gated = |gate: usize| {
+        let stream = Reply::stream().events(before).gate(&gate.to_string());
+        stream.events(after).end()
+    };
+    let scripted = Upstream::queue((0..2 * ROUNDS).map(gated));
+    let mut settings = config(Format::OpenAi, &scripted.url(), &["k"]);
+    settings["keepalive_ms"] = json!(60_000);
+    let weir = Weir::start(&settings);
+    let mut same_port = 0;
+    for round in 0..ROUNDS {
+        let mut first = weir.open_stream(&chat(MODEL, true));
+        while !first.data(LIMIT).contains("one ") {}
+        let port = first.client.local_addr().port();
+        first.client.reset();
+        let again = Client::connect_from(port, weir.addr);
+        // Somebody else on this machine may have been quicker.
+        same_port += usize::from(again.is_ok());
+        let mut second = again.unwrap_or_else(|_| Client::connect(weir.addr));
+        second.post(&chat(MODEL, true));
+        let mut second = second.stream(LIMIT);
+        while !second.data(LIMIT).contains("one ") {}
+        scripted.open(&(2 * round).to_string());
+        until(LIMIT, "the end of the first request", || {
+            (weir.log().matches("status=499").count() > round).then_some(())
+        });
+        scripted.open(&(2 * round + 1).to_string());
+        while second.data(LIMIT) != "[DONE]" {}
+    }
+    assert!(same_port > 0, "no port was free again");
+}

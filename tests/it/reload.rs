@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
-use crate::client::{ask, chat, get};
-use crate::upstream::{Format, Upstream};
+use crate::client::{Client, ask, chat, get};
+use crate::upstream::{Format, Reply, Upstream};
 use crate::wait::{LIMIT, until};
 use crate::weir::{Weir, config};
 
@@ -85,6 +85,79 @@ fn what_only_a_restart_changes_is_told() {
     }
     let told = "`body_wait_ms` holds for bodies at once, for the heads of requests with a restart";
     assert!(log.contains(told), "{log}");
+}
+
+#[test]
+fn running_requests_keep_their_slots_over_a_reload() {
+    let (before, after) = {
+        let mut events = Format::OpenAi.events(&["one ", "two"]);
+        let after = events.split_off(Format::OpenAi.events_to_first_text());
+        (events, after)
+    };
+    let slow = Reply::stream().events(&before).gate("go").events(&after);
+    let upstream = Upstream::start(move |request| match request.wants_stream() {
+        true => slow.clone().end(),
+        false => Format::OpenAi.answer(request, &["hi"]),
+    });
+    let mut settings = config(Format::OpenAi, &upstream.url(), &["k"]);
+    settings["upstreams"][0]["slots"] = json!(1);
+    settings["lease_wait_ms"] = json!(100);
+    let weir = Weir::start(&settings);
+    let mut stream = weir.open_stream(&chat(MODEL, true));
+    while !stream.data(LIMIT).contains("one ") {}
+
+    settings["retries"] = json!(1);
+    reload(&weir, &settings);
+    weir.wait_log("configuration reloaded", LIMIT);
+    let free = || weir.status()["upstreams"][0]["keys"][0]["free"].clone();
+    assert_eq!(free(), json!(0));
+    assert_eq!(
+        weir.ask(&chat(MODEL, false)).status,
+        503,
+        "its slot is taken"
+    );
+    assert_eq!(upstream.count(), 1);
+
+    // Another key has slots of its own.
+    settings["upstreams"][0]["keys"] = json!(["k2"]);
+    reload(&weir, &settings);
+    until(LIMIT, "the other key", || {
+        (free() == json!(1)).then_some(())
+    });
+    assert_eq!(weir.ask(&chat(MODEL, false)).status, 200);
+    assert_eq!(upstream.keys(), ["k", "k2"]);
+
+    upstream.open("go");
+    while !stream.data(LIMIT).contains("[DONE]") {}
+    weir.idle(LIMIT);
+}
+
+#[test]
+fn a_slot_that_comes_free_after_a_reload_goes_to_who_has_waited_since_before() {
+    let upstream = Upstream::always(Format::OpenAi.whole("slow").behind("go"));
+    let mut settings = config(Format::OpenAi, &upstream.url(), &["k"]);
+    settings["upstreams"][0]["slots"] = json!(1);
+    let weir = Weir::start(&settings);
+    let send = || {
+        let mut client = Client::connect(weir.addr);
+        client.post(&chat(MODEL, false));
+        client
+    };
+    let mut first = send();
+    upstream.wait_requests(1, LIMIT);
+    let mut second = send();
+    let waiting = || weir.status()["waiting"].clone();
+    until(LIMIT, "the second to wait", || {
+        (waiting() == json!(1)).then_some(())
+    });
+    reload(&weir, &settings);
+    weir.wait_log("configuration reloaded", LIMIT);
+    assert_eq!(waiting(), json!(1));
+    upstream.open("go");
+    for client in [&mut first, &mut second] {
+        assert_eq!(client.answer(LIMIT).status, 200);
+    }
+    weir.idle(LIMIT);
 }
 
 #[test]

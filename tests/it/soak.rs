@@ -194,7 +194,7 @@ impl Caller {
                         client.send(&bytes);
                     }
                     let answer = client.answer(2 * LIMIT);
-                    kept = Some(client);
+                    kept = (answer.header("connection") != Some("close")).then_some(client);
                     let (end, seen) = judge(number, &answer);
                     attempt = seen;
                     end
@@ -310,9 +310,13 @@ fn every_request_is_accounted_for_and_nothing_stays_behind() {
                 thread::spawn(move || caller.run(until))
             })
             .collect();
-        let ends = callers
-            .into_iter()
-            .map(|caller| caller.join().expect("a caller fails"));
+        let ends = callers.into_iter().map(|caller| {
+            caller.join().unwrap_or_else(|_| {
+                let log = weir.log();
+                let last: Vec<_> = log.lines().rev().take(200).collect();
+                panic!("a caller fails; the last lines, newest first: {last:#?}")
+            })
+        });
         ends.flatten().collect::<Vec<_>>()
     };
     // Once through everything first, so that what is started on demand has been started.

@@ -35,6 +35,39 @@ pub fn pieces(streamed: &Streamed) -> Vec<&str> {
         .collect()
 }
 
+/// A long history counts for as long as it may have to be sent again, and not for the minutes that
+/// its answer takes.
+#[test]
+fn a_stream_that_has_begun_does_not_hold_its_request() {
+    const STREAMS: usize = 10;
+    const LONG: usize = 4 << 20;
+    let format = Format::OpenAi;
+    let scripted = Upstream::start(move |_| {
+        let events = format.events(&["one ", "two"]);
+        let (begun, rest) = events.split_at(format.events_to_first_text());
+        Reply::stream().events(begun).gate("go").events(rest).end()
+    });
+    let weir = once(format, &scripted);
+    let before = weir.rss_kib();
+    let mut body = chat(&model(format), true);
+    body["messages"][0]["content"] = json!("x".repeat(LONG));
+    let mut streams = Vec::new();
+    for _ in 0..STREAMS {
+        let mut stream = weir.open_stream(&body);
+        while !stream.data(LIMIT).contains("one ") {}
+        streams.push(stream);
+    }
+    // As the caller sent it and as the upstream got it, each request came to 8 MiB.
+    let all = STREAMS * LONG / 1024;
+    let held = weir.rss_kib().saturating_sub(before);
+    assert!(held < all, "{held} KiB of {} are held", 2 * all);
+    scripted.open("go");
+    for mut stream in streams {
+        let streamed = Streamed::read(stream.rest(LIMIT));
+        assert_eq!(pieces(&streamed), ["two"]);
+    }
+}
+
 #[test]
 fn a_stream_cut_after_its_first_words_ends_with_an_error() {
     for format in Format::CHAT {

@@ -1,4 +1,5 @@
-//! Callers on a unix socket: the same limits as for those who come over TCP.
+//! Callers on a unix socket: the same limits as for those who come over TCP, and no broken answer
+//! that looks whole.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ const LARGE: usize = 8 << 20;
 
 /// A weir with one place for chats, on a socket in a folder that must outlive it.
 struct Local {
-    _weir: Weir,
+    weir: Weir,
     path: PathBuf,
     _folder: Folder,
 }
@@ -33,7 +34,7 @@ impl Local {
         settings["body_wait_ms"] = json!(400);
         let listen = format!("unix:{}", path.display());
         Local {
-            _weir: Weir::start_with(&settings, &["--listen", &listen], &[]),
+            weir: Weir::start_with(&settings, &["--listen", &listen], &[]),
             path,
             _folder: folder,
         }
@@ -131,5 +132,122 @@ fn a_body_that_does_not_come_gives_its_worker_back_after_body_wait_ms() {
         let got = String::from_utf8_lossy(&client.until_closed(LIMIT)).into_owned();
         let told = ["HTTP/1.1 408", "HTTP/1.1 503"];
         assert!(told.iter().any(|start| got.starts_with(start)), "{got}");
+    }
+}
+
+#[test]
+fn callers_who_announce_gigabytes_and_leave_leave_no_thread_behind() {
+    let scripted = upstream();
+    let weir = Local::start(&scripted, 400);
+    assert_eq!(weir.ask("hello"), "hi");
+    let process = &weir.weir;
+    let (threads, fds) = (process.threads(), process.fds());
+    for number in 0..60 {
+        let mut client = weir.connect();
+        let length = ["2000000000", "999999999999999"][number % 2];
+        let head = request(
+            "POST",
+            "/v1/chat/completions",
+            &[("Content-Length", length)],
+            &vec![b' '; number * 1000],
+        );
+        // Its own request is refused or its end is seen, whichever comes first.
+        let _ = client.try_send(&head);
+        client.hang_up();
+    }
+    until(2 * LIMIT, "threads and descriptors to go back", || {
+        (process.threads() <= threads + 8 && process.fds() <= fds + 16).then_some(())
+    });
+    assert_eq!(weir.ask("hello"), "hi");
+}
+
+#[test]
+fn a_body_of_more_than_a_gigabyte_is_taken_to_its_end_and_refused() {
+    let scripted = upstream();
+    let weir = Local::start(&scripted, 30_000);
+    let length = (1 << 30) + (100 << 20);
+    let mut client = weir.connect();
+    let header = ("Content-Length", &*length.to_string());
+    client.send(&request("POST", "/v1/chat/completions", &[header], b""));
+    let piece = vec![b' '; 1 << 20];
+    for _ in 0..length >> 20 {
+        client.send(&piece);
+    }
+    assert_eq!(client.answer(LIMIT).status, 413);
+    // What follows is the next request.
+    client.post(&says("hello", false));
+    assert_eq!(client.answer(LIMIT).status, 200);
+    assert!(weir.weir.peak_rss_kib() < 200 << 10);
+}
+
+const SPEECH: &str = "/v1/audio/speech";
+
+/// An answer of any kind in two pieces, with or without a length of its own.
+fn speech(sized: bool, breaks: bool) -> Reply {
+    let head = match sized {
+        true => "Content-Length: 10",
+        false => "Transfer-Encoding: chunked",
+    };
+    let (first, rest) = match sized {
+        true => ("hello", "world"),
+        false => ("5\r\nhello\r\n", "5\r\nworld\r\n0\r\n\r\n"),
+    };
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Type: audio/mpeg\r\n{head}\r\n\r\n{first}");
+    let begun = Reply::silence()
+        .raw(head)
+        .flush()
+        .delay(Duration::from_millis(50));
+    match breaks {
+        true => begun.close(),
+        false => begun.raw(rest),
+    }
+}
+
+/// What a caller of this version gets of it until the connection ends.
+fn spoken(version: &str, sized: bool, breaks: bool) -> String {
+    let scripted = Upstream::always(speech(sized, breaks));
+    let weir = Local::start(&scripted, 1_500);
+    let body = json!({"model": MODEL, "input": "hello", "voice": "alloy"}).to_string();
+    let length = body.len().to_string();
+    let headers = [("Content-Length", &*length), ("Connection", "close")];
+    let mut client = weir.connect();
+    let whole = request("POST", SPEECH, &headers, b"");
+    let head = String::from_utf8(whole).unwrap();
+    client.send(head.replace("HTTP/1.1", version).as_bytes());
+    client.send(body.as_bytes());
+    String::from_utf8_lossy(&client.until_closed(LIMIT)).into_owned()
+}
+
+#[test]
+fn an_answer_that_breaks_off_is_never_taken_for_a_whole_one() {
+    for sized in [false, true] {
+        let got = spoken("HTTP/1.1", sized, true);
+        // No client takes this for the length of a chunk, and nobody has to wait for the rest.
+        assert!(
+            got.contains("Transfer-Encoding: chunked\r\n"),
+            "{sized}: {got}"
+        );
+        assert!(got.ends_with("\r\n5\r\nhello\r\n!\r\n"), "{sized}: {got}");
+    }
+    // Without chunks, one that has a length falls short of it.
+    let got = spoken("HTTP/1.0", true, true);
+    assert!(got.contains("Content-Length: 10\r\n"), "{got}");
+    assert!(got.ends_with("\r\n\r\nhello"), "{got}");
+    // And one that has none is not begun before its end is there.
+    let got = spoken("HTTP/1.0", false, true);
+    assert!(got.starts_with("HTTP/1.1 502 "), "{got}");
+}
+
+#[test]
+fn an_answer_of_any_kind_comes_whole() {
+    for sized in [false, true] {
+        let got = spoken("HTTP/1.1", sized, false);
+        assert!(got.starts_with("HTTP/1.1 200 "), "{sized}: {got}");
+        let end = "\r\n\r\n5\r\nhello\r\n5\r\nworld\r\n0\r\n\r\n";
+        assert!(got.ends_with(end), "{sized}: {got}");
+        let got = spoken("HTTP/1.0", sized, false);
+        assert!(got.starts_with("HTTP/1.1 200 "), "{sized}: {got}");
+        assert!(got.contains("Content-Length: 10\r\n"), "{sized}: {got}");
+        assert!(got.ends_with("\r\n\r\nhelloworld"), "{sized}: {got}");
     }
 }

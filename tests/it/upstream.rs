@@ -285,6 +285,9 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             let shared = Arc::clone(shared);
             move || shared.serve(number, stream)
         });
+        // A thread that has ended keeps its stack until its handle is gone, and a long soak would
+        // run out of room for mappings.
+        state.servers.retain(|server| !server.is_finished());
         state.servers.push(server);
         shared.changed.notify_all();
     }

@@ -31,6 +31,8 @@ pub struct Weir {
     readers: Vec<JoinHandle<()>>,
     /// For `/status`, where the config asks for one.
     key: Option<String>,
+    /// The name of the worker that starts last, behind the address.
+    last_worker: String,
     dir: Folder,
 }
 
@@ -75,7 +77,7 @@ impl Weir {
         let key = config["client_keys"][0].as_str().map(str::to_string);
         // Where the file says where to listen, no argument does.
         let by_file = config["listen"].is_string();
-        Weir::spawn(command, arguments, environment, dir, key, by_file)
+        Weir::spawn(command, arguments, environment, dir, key, by_file).with_workers(config)
     }
 
     /// With so few file descriptors, soft and hard.
@@ -92,7 +94,13 @@ impl Weir {
         let script = format!("{limit}; exec \"$0\" \"$@\"");
         command.args(["-c", &script]).arg(binary());
         command.arg("--config").arg(&file);
-        Weir::spawn(command, &[], &[], dir, None, false)
+        Weir::spawn(command, &[], &[], dir, None, false).with_workers(config)
+    }
+
+    fn with_workers(mut self, config: &Value) -> Weir {
+        let workers = config["workers"].as_u64().unwrap_or(64);
+        self.last_worker = format!("worker-{}", workers + 3);
+        self
     }
 
     /// Without a config file, in an empty folder.
@@ -148,6 +156,7 @@ impl Weir {
             log,
             readers: vec![read_lines, read_log],
             key,
+            last_worker: "worker-67".into(),
             dir,
         };
         match weir.lines.recv_timeout(LIMIT) {
@@ -248,8 +257,31 @@ impl Weir {
         self.proc_status("VmHWM:")
     }
 
+    /// How many threads there are, once all workers are.
     pub fn threads(&self) -> usize {
+        until(LIMIT, "the last worker", || {
+            let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).ok()?;
+            let name = |task: fs::DirEntry| fs::read_to_string(task.path().join("comm")).ok();
+            let mut names = tasks.flatten().filter_map(name);
+            names.find(|name| name.trim_end() == self.last_worker)
+        });
         self.proc_status("Threads:")
+    }
+
+    /// How often the timer thread has gone to sleep so far.
+    pub fn rounds(&self) -> u64 {
+        let folder = format!("/proc/{}/task", self.pid());
+        let threads = fs::read_dir(folder).expect("the process runs").flatten();
+        let status = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("status")).ok();
+        let all = threads.filter_map(status);
+        let timer = all
+            .filter(|status| status.starts_with("Name:\ttimer\n"))
+            .last();
+        let timer = timer.expect("there is a timer thread");
+        let line = timer
+            .lines()
+            .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        line.expect("the kernel counts it").trim().parse().unwrap()
     }
 
     /// Open file descriptors.

@@ -4,8 +4,8 @@
 //! repeated here.
 
 use std::io::{self, ErrorKind, Read};
-use std::net::TcpStream;
-use std::os::fd::AsRawFd;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::time::{Duration, Instant};
 
 /// The first line of a message and its headers.
@@ -211,4 +211,39 @@ pub fn reset(stream: TcpStream) {
     assert_eq!(done, 0, "SO_LINGER: {}", io::Error::last_os_error());
     // The last descriptor of the connection must be this one.
     drop(stream);
+}
+
+/// A connection to `to` from a port of the caller's choice, on loopback.
+pub fn connect_from(port: u16, to: SocketAddr) -> io::Result<TcpStream> {
+    let SocketAddr::V4(to) = to else {
+        return Err(io::ErrorKind::Unsupported.into());
+    };
+    let address = |ip: Ipv4Addr, port: u16| libc::sockaddr_in {
+        sin_family: libc::AF_INET as libc::sa_family_t,
+        sin_port: port.to_be(),
+        sin_addr: libc::in_addr {
+            s_addr: u32::from_ne_bytes(ip.octets()),
+        },
+        sin_zero: [0; 8],
+    };
+    let (from, to) = (address(*to.ip(), port), address(*to.ip(), to.port()));
+    let length = size_of::<libc::sockaddr_in>() as libc::socklen_t;
+    let done = |code: i32| match code {
+        0.. => Ok(code),
+        _ => Err(io::Error::last_os_error()),
+    };
+    // SAFETY: the addresses outlive the calls and the length is theirs; the new descriptor is given
+    // to nobody else.
+    #[allow(unsafe_code)]
+    unsafe {
+        let fd = done(libc::socket(
+            libc::AF_INET,
+            libc::SOCK_STREAM | libc::SOCK_CLOEXEC,
+            0,
+        ))?;
+        let stream = TcpStream::from_raw_fd(fd);
+        done(libc::bind(fd, (&raw const from).cast(), length))?;
+        done(libc::connect(fd, (&raw const to).cast(), length))?;
+        Ok(stream)
+    }
 }

@@ -166,8 +166,8 @@ else
     flags="$flags${unit}--remap-path-prefix=$(readlink -f "$sources")=/rust"
     if [ -n "$native" ]; then
         find_unwind
-        # rustup's linker, where there is one, keeps one of the functions that came out alike: 20 KiB.
-        # Unlike gold it tells those apart that unwind in different ways.
+        # rustup's linker, where there is one, keeps one of the functions that came out alike:
+        # 20 KiB. Unlike gold it tells those apart that unwind in different ways.
         lld=$sysroot/lib/rustlib/x86_64-unknown-linux-gnu/bin/gcc-ld
         fold=
         [ "$rustc" = rustc ] && [ -e "$lld/ld.lld" ] && \
@@ -183,8 +183,8 @@ else
     # sorting and of printing numbers: 72 KiB less.
     set -- "$@" -Z build-std=std,panic_unwind
     set -- "$@" -Z build-std-features=panic-unwind,optimize_for_size
-    # With frame pointers the tables of unwinding need no line for each push and pop: some 50 KiB less,
-    # for 2 % more instructions a request. The other flag keeps arguments from being pushed.
+    # With frame pointers the tables of unwinding need no line for each push and pop: some 50 KiB
+    # less, for 2 % more instructions a request. The other flag keeps arguments from being pushed.
     if [ "$arch" = x86_64 ]; then
         flags="$flags${unit}-Cforce-frame-pointers=non-leaf${unit}-Zunstable-options"
         flags="$flags${unit}-Cllvm-args=-no-x86-call-frame-opt"

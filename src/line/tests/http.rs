@@ -63,6 +63,27 @@ fn a_fresh_line_takes_no_connection_from_the_pool() {
 }
 
 #[test]
+fn connections_at_rest_are_closed_when_told_and_the_next_request_opens_one() {
+    let upstream = Upstream::answering(OK);
+    let line = line();
+    assert_eq!(whole(line.get(&upstream.url(), &[]).unwrap()), "ok");
+    assert!(upstream.next().starts_with("0: GET"));
+    line.close_idle();
+    assert_eq!(upstream.next(), "closed");
+    assert_eq!(whole(line.get(&upstream.url(), &[]).unwrap()), "ok");
+    assert!(upstream.next().starts_with("1: GET"));
+}
+
+#[test]
+fn a_connection_in_use_is_not_closed_with_those_at_rest() {
+    let upstream = Upstream::answering(OK);
+    let line = line();
+    let answer = line.get(&upstream.url(), &[]).unwrap();
+    line.close_idle();
+    assert_eq!(whole(answer), "ok");
+}
+
+#[test]
 fn a_connection_with_something_left_on_it_is_not_used_again() {
     // Surplus bytes in one piece with the answer, and after the connection went to rest.
     for late in [false, true] {

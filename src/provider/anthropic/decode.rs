@@ -328,6 +328,10 @@ impl Decoder for Messages {
         self.counters.next_answer();
         Some(body)
     }
+
+    fn may_continue(&self) -> bool {
+        self.kept.is_some()
+    }
 }
 
 /// An event that does not fit: of no consequence if its type is unknown.

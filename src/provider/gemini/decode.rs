@@ -191,6 +191,8 @@ impl Decode {
             .candidates
             .binary_search_by_key(&index, |candidate| candidate.index);
         if let Err(position) = found {
+            // Most answers have one, which is larger than all else that a stream holds.
+            self.candidates.reserve_exact(1);
             self.candidates
                 .insert(position, Candidate::new(index, &self.undo));
         }
@@ -358,6 +360,10 @@ impl Decoder for Decode {
             candidate.finish = None;
         }
         Some(body)
+    }
+
+    fn may_continue(&self) -> bool {
+        true
     }
 }
 

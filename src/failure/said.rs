@@ -1,0 +1,234 @@
+//! `Said`: what the body of an error says, in the words of whichever provider or proxy wrote it.
+//!
+//! Finds message, code and hints in every shape they come in, and knows what the words mean; what
+//! follows from that is the table's affair.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// What an error body says, whoever wrote it.
+#[derive(Debug, Default)]
+pub struct Said {
+    pub message: String,
+    pub kind: Option<String>,
+    pub code: Option<String>,
+    pub param: Option<String>,
+    /// Google's `status` (`RESOURCE_EXHAUSTED`) and the `reason` of its details, upper case.
+    pub reasons: Vec<String>,
+    pub retry_delay: Option<Duration>,
+    /// A number from 400 to 599 in `code` or `status`.
+    pub number: Option<u16>,
+    /// The body was an error object, not a page or nothing.
+    pub structured: bool,
+}
+
+/// How much of a body that is no error object is shown.
+pub const SHOWN: usize = 500;
+
+impl Said {
+    pub fn read(body: &[u8], status: u16) -> Said {
+        match serde_json::from_slice::<Value>(body) {
+            Ok(value) => Said::from_json(&value, status),
+            Err(_) => Said {
+                message: describe_page(body, status),
+                ..Said::default()
+            },
+        }
+    }
+
+    fn from_json(value: &Value, status: u16) -> Said {
+        // Gemini wraps its error object in an array of one now and then.
+        let value = match value {
+            Value::Array(items) => items.first().unwrap_or(&Value::Null),
+            other => other,
+        };
+        let error = match value.get("error") {
+            Some(error @ Value::Object(_)) => error,
+            Some(Value::String(message)) => {
+                return Said {
+                    message: message.clone(),
+                    kind: text(value.get("type")).filter(|kind| kind != "error"),
+                    code: text(value.get("code")),
+                    number: number(value.get("code")).or(number(value.get("status"))),
+                    structured: true,
+                    ..Said::default()
+                };
+            }
+            _ => value,
+        };
+        let details = error.get("details");
+        let mut said = Said {
+            message: text(error.get("message"))
+                .or_else(|| text(error.get("detail")))
+                .or_else(|| text(error.get("msg")))
+                .unwrap_or_default(),
+            kind: text(error.get("type")),
+            code: text(error.get("code"))
+                .or_else(|| details.and_then(|d| text(d.get("error_code")))),
+            param: text(error.get("param")),
+            number: number(error.get("code"))
+                .or_else(|| number(error.get("status")))
+                .or_else(|| number(value.get("status")))
+                .or_else(|| number(value.get("status_code"))),
+            structured: error.is_object(),
+            ..Said::default()
+        };
+        if let Some(status) = text(error.get("status")) {
+            said.reasons.push(status.to_ascii_uppercase());
+            // Google's word is the nearest thing to a code that it has.
+            if said.code.is_none() {
+                said.code = Some(status.to_ascii_lowercase());
+            }
+        }
+        for detail in details.and_then(Value::as_array).into_iter().flatten() {
+            if let Some(reason) = text(detail.get("reason")) {
+                said.reasons.push(reason.to_ascii_uppercase());
+            }
+            if let Some(delay) = detail.get("retryDelay").and_then(Value::as_str) {
+                said.retry_delay = seconds(delay.trim_end_matches('s'));
+            }
+        }
+        if said.message.is_empty() {
+            said.message = match &said.kind {
+                Some(kind) => format!("the upstream answered {status}: {kind}"),
+                None => format!("the upstream answered {status}"),
+            };
+        }
+        said
+    }
+
+    pub fn is_code(&self, code: &str) -> bool {
+        self.code.as_deref() == Some(code) || self.kind.as_deref() == Some(code)
+    }
+
+    fn has_reason(&self, reason: &str) -> bool {
+        self.reasons.iter().any(|known| known == reason)
+    }
+
+    /// Gemini tells a wrong key with status 400.
+    pub fn is_key_invalid(&self) -> bool {
+        self.has_reason("API_KEY_INVALID")
+            || self.has_reason("FAILED_PRECONDITION")
+            || self.message.starts_with("API key expired")
+            || self.message.starts_with("API key not valid")
+            || self.is_code("invalid_api_key")
+    }
+
+    pub fn is_out_of_money(&self) -> bool {
+        const CODES: &[&str] = &[
+            "insufficient_quota",
+            "billing_hard_limit_reached",
+            "billing_not_active",
+            "credit_balance_exhausted",
+            "organization_spend_limit_exceeded",
+            "project_spend_limit_exceeded",
+            "organization_usage_limit_exceeded",
+            "enforced_spend_limit_reached",
+            "contract_spend_limit_reached",
+            "linked_organization_spend_limit_reached",
+            "organization_on_hold",
+            "billing_error",
+        ];
+        CODES.iter().any(|code| self.is_code(code))
+            || self.message.starts_with("You have reached your specified")
+            || self.message.starts_with("Your credit balance is too low")
+    }
+
+    pub fn is_about_model(&self) -> bool {
+        let message = self.message.to_ascii_lowercase();
+        message.contains("model") || message.contains("not supported")
+    }
+
+    pub fn is_content_policy(&self) -> bool {
+        self.is_code("content_policy_violation")
+            || self.is_code("content_filter")
+            || self.is_code("moderation_blocked")
+    }
+
+    pub fn is_about_signature(&self) -> bool {
+        let message = self.message.to_ascii_lowercase();
+        (message.contains("signature") && message.contains("thinking"))
+            || message.contains("thought signature")
+            || message.contains("thought_signature")
+    }
+
+    /// The status that an error inside a stream would have had outside it.
+    pub fn status_meant(&self) -> Option<u16> {
+        let by_word = |word: &str| match word {
+            "invalid_request_error" | "INVALID_ARGUMENT" | "OUT_OF_RANGE" => Some(400),
+            "authentication_error" | "invalid_api_key" | "UNAUTHENTICATED" => Some(401),
+            "billing_error" => Some(402),
+            "permission_error" | "PERMISSION_DENIED" => Some(403),
+            "not_found_error" | "NOT_FOUND" | "model_not_found" => Some(404),
+            "request_too_large" => Some(413),
+            "rate_limit_error"
+            | "rate_limit_exceeded"
+            | "insufficient_quota"
+            | "RESOURCE_EXHAUSTED" => Some(429),
+            "api_error" | "server_error" | "internal_error" | "INTERNAL" => Some(500),
+            "UNAVAILABLE" | "server_is_overloaded" => Some(503),
+            "timeout_error" | "DEADLINE_EXCEEDED" => Some(504),
+            "overloaded_error" => Some(529),
+            _ => None,
+        };
+        self.number
+            .or_else(|| self.kind.as_deref().and_then(by_word))
+            .or_else(|| self.code.as_deref().and_then(by_word))
+            .or_else(|| self.reasons.iter().find_map(|reason| by_word(reason)))
+    }
+}
+
+/// A string that is not empty.
+fn text(value: Option<&Value>) -> Option<String> {
+    let text = value?.as_str()?;
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+/// An HTTP error status, written as a number or as digits.
+fn number(value: Option<&Value>) -> Option<u16> {
+    let number = match value? {
+        Value::Number(number) => number.as_u64()?,
+        Value::String(digits) => digits.parse().ok()?,
+        _ => return None,
+    };
+    u16::try_from(number)
+        .ok()
+        .filter(|n| (400..600).contains(n))
+}
+
+/// A duration from decimal seconds, if it is one.
+pub fn seconds(text: &str) -> Option<Duration> {
+    let seconds: f64 = text.trim().parse().ok()?;
+    Duration::try_from_secs_f64(seconds).ok()
+}
+
+/// One line about a body that is no error object.
+fn describe_page(body: &[u8], status: u16) -> String {
+    let text = String::from_utf8_lossy(&body[..body.len().min(16 * SHOWN)]);
+    let trimmed = text.trim();
+    if trimmed.is_empty() {
+        return format!("the upstream answered {status} without a body");
+    }
+    if trimmed.starts_with('<') {
+        let lower = trimmed.to_ascii_lowercase();
+        let title = lower.find("<title>").and_then(|start| {
+            let start = start + "<title>".len();
+            let end = lower[start..].find("</title>")? + start;
+            Some(
+                trimmed[start..end]
+                    .split_whitespace()
+                    .collect::<Vec<_>>()
+                    .join(" "),
+            )
+        });
+        return match title {
+            Some(title) if !title.is_empty() => {
+                let title: String = title.chars().take(SHOWN).collect();
+                format!("the upstream answered {status} with an HTML page: {title}")
+            }
+            _ => format!("the upstream answered {status} with an HTML page"),
+        };
+    }
+    trimmed.chars().take(SHOWN).collect()
+}

@@ -1,0 +1,139 @@
+//! `State`: what follows from one configuration, and what of the one before goes on in it.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::config::{Config, Upstream};
+use crate::fetch::Fetcher;
+use crate::limits::Limits;
+use crate::line::{self, Line};
+use crate::mask::Masks;
+use crate::memory::Memory;
+use crate::metrics::Names;
+use crate::pool::Pool;
+use crate::request_log::RequestLog;
+
+/// Connections to upstreams are not used again after this time at rest. When there was no work for
+/// as long after much of it, they are closed.
+pub const IDLE_AGE: Duration = Duration::from_secs(50);
+
+/// What follows from one configuration. Requests hold on to the one they began with.
+pub struct State {
+    pub config: Config,
+    /// One for each upstream of the config.
+    pub pools: Vec<Arc<Pool>>,
+    pub lines: Vec<Line>,
+    /// Gets images for models that cannot, where the config allows that.
+    pub fetcher: Option<Fetcher>,
+    /// Lives as long as the process, whatever is reloaded.
+    pub memory: Arc<Memory>,
+    /// What client keys have used; lives as long as the process, too.
+    pub limits: Arc<Limits>,
+    pub request_log: Option<Arc<RequestLog>>,
+    /// What no text from an upstream may show.
+    pub masks: Masks,
+    /// The models that metrics tell apart.
+    pub names: Names,
+    /// When the configuration was read.
+    pub since: SystemTime,
+}
+
+impl State {
+    /// Lays the lines and fills the pools. Keys that `before` had keep what is known of them.
+    pub fn new(mut config: Config, before: Option<&State>) -> Result<State, String> {
+        for upstream in &mut config.upstreams {
+            keep_list(upstream, before);
+        }
+        let mut pools = Vec::new();
+        let mut lines = Vec::new();
+        for upstream in &config.upstreams {
+            let settings = line::Settings {
+                connect: upstream.connect,
+                proxy: upstream.proxy.clone(),
+                ca_file: upstream.ca_file.clone(),
+                connections: upstream.slots * upstream.keys.len(),
+                idle_age: IDLE_AGE,
+            };
+            let line = Line::new(&settings)
+                .map_err(|message| format!("upstream {}: {message}", upstream.name))?;
+            lines.push(line);
+            pools.push(pool_for(upstream, &config, before));
+        }
+        let fetcher = config.fetch_images.then(Fetcher::new).transpose()?;
+        let state = State {
+            fetcher,
+            request_log: config.request_log.as_ref().map(|wanted| {
+                let old = before.and_then(|before| before.request_log.as_ref());
+                match old.filter(|old| old.is_for(wanted)) {
+                    Some(old) => Arc::clone(old),
+                    None => Arc::new(RequestLog::open(wanted)),
+                }
+            }),
+            masks: Masks::new(&config),
+            names: Names::new(&config),
+            since: SystemTime::now(),
+            config,
+            pools,
+            lines,
+            memory: before.map_or_else(Arc::default, |before| Arc::clone(&before.memory)),
+            limits: before.map_or_else(Arc::default, |before| Arc::clone(&before.limits)),
+        };
+        if let Some(before) = before {
+            state.inherit(before);
+        }
+        Ok(state)
+    }
+
+    fn upstream(&self, name: &str) -> Option<(&Upstream, &Arc<Pool>)> {
+        let mut all = self.config.upstreams.iter().zip(&self.pools);
+        all.find(|(known, _)| known.name == name)
+    }
+
+    fn inherit(&self, before: &State) {
+        for (upstream, pool) in self.config.upstreams.iter().zip(&self.pools) {
+            let old = before.upstream(&upstream.name);
+            let Some((old_upstream, old_pool)) = old.filter(|(_, old)| !Arc::ptr_eq(old, pool))
+            else {
+                continue;
+            };
+            for (index, key) in upstream.keys.iter().enumerate() {
+                let same = |old: &crate::config::Key| old.secret == key.secret;
+                if let Some(old_index) = old_upstream.keys.iter().position(same) {
+                    pool.inherit(index, old_pool, old_index);
+                }
+            }
+        }
+    }
+}
+
+/// The pool that `before` had for this upstream, if it is as it was: its running requests have their
+/// slots then, and nobody loses a place in the line.
+fn pool_for(upstream: &Upstream, config: &Config, before: Option<&State>) -> Arc<Pool> {
+    let pool = || Pool::new(upstream, config.max_waiting, config.cool_down_max);
+    let known = before.and_then(|before| Some((before, before.upstream(&upstream.name)?)));
+    let Some((before, (old, old_pool))) = known else {
+        return Arc::new(pool());
+    };
+    let same = old.keys == upstream.keys
+        && old.slots == upstream.slots
+        && old.base_url == upstream.base_url
+        && before.config.max_waiting == config.max_waiting
+        && before.config.cool_down_max == config.cool_down_max;
+    match same {
+        true => Arc::clone(old_pool),
+        false => Arc::new(pool().with_tally(&old_pool.tally)),
+    }
+}
+
+/// A model list of the same upstream is kept over a reload.
+fn keep_list(upstream: &mut Upstream, before: Option<&State>) {
+    let known = before.and_then(|before| {
+        let all = &before.config.upstreams;
+        all.iter()
+            .find(|old| old.name == upstream.name && old.base_url == upstream.base_url)
+    });
+    let known = known.and_then(|old| old.options.learned.clone());
+    if let (Some(learned), Some(known)) = (&mut upstream.options.learned, known) {
+        *learned = known;
+    }
+}
