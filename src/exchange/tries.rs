@@ -40,6 +40,44 @@ pub trait Work {
     fn attempt(&mut self, target: &Target, lease: &Lease) -> Result<Self::Answer, Failure>;
 }
 
+/// Work of any kind, so that the way over targets is compiled once and not for each kind.
+trait AnyWork {
+    fn record(&mut self) -> &mut Record;
+    fn is_final(&self) -> bool;
+    fn begin(&mut self, target: &Target) -> Result<Option<usize>, ApiError>;
+    fn name(&self, target: &Target) -> String;
+    fn attempt(&mut self, target: &Target, lease: &Lease) -> Result<(), Failure>;
+}
+
+/// Work, and its answer once there is one.
+struct Answered<'w, W: Work> {
+    work: &'w mut W,
+    answer: Option<W::Answer>,
+}
+
+impl<W: Work> AnyWork for Answered<'_, W> {
+    fn record(&mut self) -> &mut Record {
+        self.work.record()
+    }
+
+    fn is_final(&self) -> bool {
+        self.work.is_final()
+    }
+
+    fn begin(&mut self, target: &Target) -> Result<Option<usize>, ApiError> {
+        self.work.begin(target)
+    }
+
+    fn name(&self, target: &Target) -> String {
+        self.work.name(target)
+    }
+
+    fn attempt(&mut self, target: &Target, lease: &Lease) -> Result<(), Failure> {
+        self.answer = Some(self.work.attempt(target, lease)?);
+        Ok(())
+    }
+}
+
 /// There is no answer, or no whole one.
 pub struct Refused {
     pub error: Box<ApiError>,
@@ -105,10 +143,17 @@ impl<'t> Tries<'t> {
         work: &mut W,
         targets: &[Target],
     ) -> Result<(W::Answer, Lease), Refused> {
+        let mut answered = Answered { work, answer: None };
+        let lease = self.try_all(&mut answered, targets)?;
+        let answer = answered.answer.expect("it went well, so there is one");
+        Ok((answer, lease))
+    }
+
+    fn try_all(&mut self, work: &mut dyn AnyWork, targets: &[Target]) -> Result<Lease, Refused> {
         let mut last: Option<Refused> = None;
         for target in targets {
             match self.try_target(work, target) {
-                Ok(answered) => return Ok(answered),
+                Ok(lease) => return Ok(lease),
                 Err((refused, Next::Elsewhere)) => last = Some(refused.unless_better(last)),
                 Err((refused, _)) => return Err(refused),
             }
@@ -119,11 +164,11 @@ impl<'t> Tries<'t> {
     }
 
     /// Tries one target with as many of its keys as make sense.
-    fn try_target<W: Work>(
+    fn try_target(
         &mut self,
-        work: &mut W,
+        work: &mut dyn AnyWork,
         target: &Target,
-    ) -> Result<(W::Answer, Lease), (Refused, Next)> {
+    ) -> Result<Lease, (Refused, Next)> {
         let upstream = &self.state.config.upstreams[target.upstream];
         let pool = &self.state.pools[target.upstream];
         work.record().upstream.clone_from(&upstream.name);
@@ -156,7 +201,7 @@ impl<'t> Tries<'t> {
             let attempted = work.attempt(target, &lease);
             self.job.settle();
             let failure = match attempted {
-                Ok(answered) => return Ok((answered, lease)),
+                Ok(()) => return Ok(lease),
                 Err(failure) => self.state.masks.failure(failure),
             };
             let key = lease.key();
@@ -174,9 +219,9 @@ impl<'t> Tries<'t> {
     }
 
     /// What the failure's class says, applied to this request.
-    fn next<W: Work>(
+    fn next(
         &mut self,
-        work: &mut W,
+        work: &mut dyn AnyWork,
         failure: &Failure,
         key: usize,
         wanted: &mut Wanted,

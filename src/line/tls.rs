@@ -7,9 +7,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use rustls::client::Resumption;
-use rustls::crypto::ring as provider;
+use rustls::crypto::{CryptoProvider, KeyProvider, ring as provider};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::sign::SigningKey;
 use rustls::{
     CertificateError, ClientConfig, ClientConnection, Error, InvalidMessage, RootCertStore,
 };
@@ -74,7 +75,11 @@ pub fn config(ca_file: Option<&Path>, also: Option<&Path>) -> Result<Arc<ClientC
     if trust.built_in {
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }
-    let mut config = ClientConfig::builder_with_provider(Arc::new(provider::default_provider()))
+    let crypto = CryptoProvider {
+        key_provider: &NoKeys,
+        ..provider::default_provider()
+    };
+    let mut config = ClientConfig::builder_with_provider(Arc::new(crypto))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
         .with_root_certificates(roots)
@@ -88,6 +93,17 @@ pub fn config(ca_file: Option<&Path>, also: Option<&Path>) -> Result<Arc<ClientC
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
+}
+
+/// weir shows no certificate of its own, so nothing has to read private keys or to sign with them.
+/// RSA and elliptic curves with private keys are left out of the program that way.
+#[derive(Debug)]
+struct NoKeys;
+
+impl KeyProvider for NoKeys {
+    fn load_private_key(&self, _: PrivateKeyDer<'static>) -> Result<Arc<dyn SigningKey>, Error> {
+        Err(Error::General("no private keys are used".into()))
+    }
 }
 
 /// Shakes hands with `host` over a fresh connection.

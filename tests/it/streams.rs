@@ -47,7 +47,10 @@ fn a_stream_that_has_begun_does_not_hold_its_request() {
         let (begun, rest) = events.split_at(format.events_to_first_text());
         Reply::stream().events(begun).gate("go").events(rest).end()
     });
-    let weir = once(format, &scripted);
+    let mut settings = config(format, &scripted.url(), &["k1", "k2"]);
+    // Until the last of them has begun, the first ones are silent.
+    settings["idle_ms"] = json!(60_000);
+    let weir = Weir::start(&settings);
     let before = weir.rss_kib();
     let mut body = chat(&model(format), true);
     body["messages"][0]["content"] = json!("x".repeat(LONG));

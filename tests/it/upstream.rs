@@ -4,6 +4,7 @@
 //! `Upstream` is dropped: every socket is shut down and every pause looks at the stop sign.
 
 use std::collections::{HashMap, HashSet};
+use std::fs;
 use std::io::{self, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::wait::until;
 use crate::wire::{self, Wire};
 
 mod reply;
@@ -198,6 +200,13 @@ impl Upstream {
         self.wait(limit, &what, |state| {
             let connection = state.connections.get(connection)?;
             connection.stream.is_none().then_some(())
+        });
+        // A busy kernel may tell the peer a little later. A line has the peer's own address, then
+        // ours, both in hexadecimal, then the state: 01 is an open connection.
+        let open = format!(":{:04X} 01 ", self.addr.port());
+        until(limit, "the peer's end of the connection to close", || {
+            let all = fs::read_to_string("/proc/net/tcp").expect("Linux tells its connections");
+            (!all.contains(&open)).then_some(())
         });
     }
 
