@@ -294,10 +294,11 @@ impl<'w> Call<'w> {
         // What is left of the body is drained when the request is dropped: so the reply goes out
         // first, and the request is dropped when its connection has ended.
         if close && let Some(peer) = self.peer {
-            self.watch.bar(peer);
             let has_turn = self.watch.wait_for_turn(&self.held);
             self.held.release();
             if let Some(caller) = self.watch.find(peer) {
+                // Not before: of what came together with it, this one may be the last.
+                self.watch.bar(peer, &caller);
                 if has_turn {
                     caller.write(&reply.into_bytes());
                 }
@@ -306,10 +307,9 @@ impl<'w> Call<'w> {
                     caller.shut_read();
                 }
                 let unread = self.unread(request, true);
-                self.watch.close_unread(peer, caller, unread);
+                self.watch.close_unread(caller, unread);
                 return;
             }
-            self.watch.unbar(peer);
             drop(request.into_writer());
             return;
         }
@@ -369,9 +369,6 @@ impl<'w> Call<'w> {
         let mut reply = Reply::error(error).with("Connection", "close");
         reply.headers.push_str(&self.common);
         let declared = request.body_length().unwrap_or(0);
-        if let Some(peer) = self.peer {
-            self.watch.bar(peer);
-        }
         let has_turn = self.peer.is_none() || self.watch.wait_for_turn(&self.held);
         self.held.release();
         if self.peer.is_none() && swallow(&mut request, declared) {
@@ -383,19 +380,15 @@ impl<'w> Call<'w> {
             .and_then(|peer| Some((peer, self.watch.find(peer)?)));
         match caller {
             Some((peer, caller)) => {
+                self.watch.bar(peer, &caller);
                 if has_turn {
                     caller.write(&reply.into_bytes());
                 }
                 let unread = self.unread(request, false);
-                self.watch.close_unread(peer, caller, unread);
+                self.watch.close_unread(caller, unread);
             }
-            None if self.peer.is_some() => {
-                // The caller has left.
-                self.peer
-                    .into_iter()
-                    .for_each(|peer| self.watch.unbar(peer));
-                self.unread(request, false).let_go();
-            }
+            // The caller has left.
+            None if self.peer.is_some() => self.unread(request, false).let_go(),
             None => {
                 // On a unix socket the only writer is the server's own, behind an "upgrade", which
                 // hands reader and writer out together.

@@ -204,10 +204,13 @@ impl Caller {
         })
     }
 
-    /// We have not said that we are done.
-    pub fn is_unended(&self) -> bool {
-        tcp_info(self.fd.as_raw_fd())
-            .is_some_and(|info| [TCP_ESTABLISHED, TCP_CLOSE_WAIT].contains(&info.tcpi_state))
+    /// Tells the connection from a later one between the same addresses.
+    pub fn number(&self) -> Option<u64> {
+        // SAFETY: plain numbers, for which all zeroes is a value.
+        let mut stat: libc::stat = unsafe { mem::zeroed() };
+        // SAFETY: the structure is the call's to fill.
+        let done = unsafe { libc::fstat(self.fd.as_raw_fd(), &raw mut stat) } == 0;
+        done.then(|| inode(&stat))
     }
 
     /// Bytes that arrived and that nobody has read.
@@ -289,10 +292,13 @@ impl Caller {
     }
 }
 
-const TCP_ESTABLISHED: u8 = 1;
+/// Not 64 bits everywhere.
+#[allow(clippy::useless_conversion, reason = "it is shorter on some targets")]
+fn inode(stat: &libc::stat) -> u64 {
+    stat.st_ino.into()
+}
 
-/// The peer has said that it is done, and we have not.
-const TCP_CLOSE_WAIT: u8 = 8;
+const TCP_ESTABLISHED: u8 = 1;
 
 /// Our end has been sent, and acknowledged; the peer's has not come.
 const TCP_FIN_WAIT: [u8; 2] = [4, 5];

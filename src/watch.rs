@@ -186,12 +186,12 @@ impl Watch {
     /// on then.
     pub fn enter_lane(&self, peer: SocketAddr) -> Option<Place> {
         let mut entered = self.lanes.enter(peer);
-        if matches!(entered, Err(TooMany::Barred))
-            && self.lanes.is_told(peer)
-            && self.find(peer).is_some_and(|caller| caller.is_unended())
+        if let Err(TooMany::Barred(refused)) = entered
+            && let Some(caller) = self.find(peer)
+            && caller.number() != Some(refused)
         {
             // A port that is used again.
-            self.unbar(peer);
+            self.lanes.unbar(peer);
             entered = self.lanes.enter(peer);
         }
         // Once is enough: the search among the descriptors costs more than the request did.
@@ -205,13 +205,10 @@ impl Watch {
     }
 
     /// The connection from `peer` will be closed: nothing that follows on it is a request.
-    pub fn bar(&self, peer: SocketAddr) {
-        self.lanes.bar(peer, clock::now() + BARRED_MS);
-    }
-
-    /// It has ended by itself.
-    pub fn unbar(&self, peer: SocketAddr) {
-        self.lanes.unbar(peer);
+    pub fn bar(&self, peer: SocketAddr, caller: &Caller) {
+        if let Some(number) = caller.number() {
+            self.lanes.bar(peer, number, clock::now() + BARRED_MS);
+        }
     }
 
     /// Waits until the answers to earlier requests of the same connection are out, for something
@@ -249,19 +246,19 @@ impl Watch {
     /// Closes the connection from `peer`, soon: what was written to it can still be read.
     pub fn close_soon(&self, peer: SocketAddr) {
         if let Some(caller) = self.find(peer) {
-            self.let_linger(peer, caller, None);
+            self.bar(peer, &caller);
+            self.let_linger(caller, None);
         }
     }
 
     /// The same for a connection whose request must not be dropped while bytes may come: the HTTP
     /// server would read on.
-    pub fn close_unread(&self, peer: SocketAddr, caller: Caller, request: Unread) {
-        self.let_linger(peer, caller, Some(request));
+    pub fn close_unread(&self, caller: Caller, request: Unread) {
+        self.let_linger(caller, Some(request));
     }
 
-    fn let_linger(&self, peer: SocketAddr, caller: Caller, request: Option<Unread>) {
+    fn let_linger(&self, caller: Caller, request: Option<Unread>) {
         caller.shut_write();
-        self.lanes.tell(peer, clock::now() + BARRED_MS);
         let lingerer = Lingerer {
             caller,
             until: clock::now() + LINGER_MS,

@@ -24,8 +24,8 @@ pub struct Lanes {
 struct Barred {
     /// `clock::now` of the moment from which the HTTP server can have nothing more of it.
     until: u64,
-    /// Our side of it has ended, so one that has not is another connection.
-    told: bool,
+    /// Which of the connections that come from the same port after each other.
+    number: u64,
 }
 
 #[derive(Default)]
@@ -45,8 +45,8 @@ pub enum TooMany {
     Now,
     /// That was said before.
     Still,
-    /// The connection was told to go, or one before it from the same port.
-    Barred,
+    /// The connection with this number was told to go: this one, or one before it from its port.
+    Barred(u64),
 }
 
 /// A request's place on its connection. Dropping it says that the answer is out.
@@ -58,8 +58,8 @@ pub struct Place {
 impl Lanes {
     /// A place for the next request.
     pub fn enter(self: &Arc<Lanes>, peer: SocketAddr) -> Result<Place, TooMany> {
-        if self.barred.lock().contains_key(&peer) {
-            return Err(TooMany::Barred);
+        if let Some(barred) = self.barred.lock().get(&peer) {
+            return Err(TooMany::Barred(barred.number));
         }
         let mut lanes = self.open.lock();
         let lane = lanes.entry(peer).or_default();
@@ -78,20 +78,8 @@ impl Lanes {
     }
 
     /// Lets nothing in that comes from `peer`.
-    pub fn bar(&self, peer: SocketAddr, until: u64) {
-        let told = false;
-        self.barred.lock().insert(peer, Barred { until, told });
-    }
-
-    /// The same, and our side of the connection has ended.
-    pub fn tell(&self, peer: SocketAddr, until: u64) {
-        let told = true;
-        self.barred.lock().insert(peer, Barred { until, told });
-    }
-
-    pub fn is_told(&self, peer: SocketAddr) -> bool {
-        let barred = self.barred.lock();
-        barred.get(&peer).is_some_and(|barred| barred.told)
+    pub fn bar(&self, peer: SocketAddr, number: u64, until: u64) {
+        self.barred.lock().insert(peer, Barred { until, number });
     }
 
     pub fn unbar(&self, peer: SocketAddr) {
@@ -153,15 +141,12 @@ mod tests {
     fn a_connection_that_was_told_to_go_stays_out_until_its_time_is_over() {
         let lanes = Arc::new(Lanes::default());
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
-        lanes.bar(peer, 10);
+        lanes.bar(peer, 7, 10);
         lanes.forget(9);
-        assert_eq!(lanes.enter(peer).err(), Some(TooMany::Barred));
+        assert_eq!(lanes.enter(peer).err(), Some(TooMany::Barred(7)));
         lanes.forget(10);
         assert!(lanes.enter(peer).is_ok());
-        lanes.bar(peer, 20);
-        assert!(!lanes.is_told(peer));
-        lanes.tell(peer, 20);
-        assert!(lanes.is_told(peer));
+        lanes.bar(peer, 8, 20);
         lanes.unbar(peer);
         assert!(lanes.enter(peer).is_ok());
     }
