@@ -13,6 +13,9 @@ use parking_lot::Mutex;
 /// than there are workers by default, since each may have one waiting for its turn.
 const MOST: u32 = 32;
 
+/// Refused connections that are remembered. What follows on more of them is answered to nobody.
+const MOST_BARRED: usize = 8_192;
+
 #[derive(Default)]
 pub struct Lanes {
     /// Connections with requests in the works.
@@ -77,9 +80,12 @@ impl Lanes {
         })
     }
 
-    /// Lets nothing in that comes from `peer`.
+    /// Lets nothing in that comes from `peer`, as far as there is room to remember that.
     pub fn bar(&self, peer: SocketAddr, number: u64, until: u64) {
-        self.barred.lock().insert(peer, Barred { until, number });
+        let mut barred = self.barred.lock();
+        if barred.len() < MOST_BARRED {
+            barred.insert(peer, Barred { until, number });
+        }
     }
 
     pub fn unbar(&self, peer: SocketAddr) {
@@ -149,5 +155,9 @@ mod tests {
         lanes.bar(peer, 8, 20);
         lanes.unbar(peer);
         assert!(lanes.enter(peer).is_ok());
+        for port in 0..=u16::MAX {
+            lanes.bar(SocketAddr::from(([127, 0, 0, 1], port)), 9, 30);
+        }
+        assert_eq!(lanes.barred.lock().len(), MOST_BARRED);
     }
 }
