@@ -300,12 +300,10 @@ fn a_shortage_of_descriptors_is_survived() {
     let scripted = Upstream::start(|request| Format::OpenAi.answer(request, &["hi"]));
     let weir = Weir::start_limited(&config(Format::OpenAi, &scripted.url(), &["k"]), 64);
     let crowd: Vec<Client> = (0..100).map(|_| Client::connect(weir.addr)).collect();
-    // Behind all of them in the queue: answered or not, by then they have been accepted or the
-    // descriptors are gone.
-    let mut behind = Client::connect(weir.addr);
-    behind.send(&request("GET", "/healthz", &[], b""));
-    behind.until_closed_or_answered(Duration::from_secs(1));
-    assert!(weir.fds() >= 32, "{}", weir.fds());
+    // More than half of the descriptors, until idle connections are closed for want of them.
+    until(LIMIT, "the descriptors to run short", || {
+        (weir.fds() >= 32).then_some(())
+    });
     drop(crowd);
     // Answered again, at the latest when those are gone.
     until(LIMIT, "an answer", || {
