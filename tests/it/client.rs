@@ -137,7 +137,8 @@ impl Client {
         })
     }
 
-    /// A connection from a port of the caller's choice.
+    /// A connection from a port of the caller's choice, or with 0 from one that nobody else has.
+    /// (Without a choice, the kernel gives one that is in use for other connections.)
     pub fn connect_from(port: u16, addr: SocketAddr) -> io::Result<Client> {
         let stream = wire::connect_from(port, addr)?;
         Ok(Client {

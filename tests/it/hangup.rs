@@ -262,7 +262,9 @@ fn the_next_caller_on_the_port_of_one_who_left_knows_nothing_of_it() {
     let weir = Weir::start(&settings);
     let mut same_port = 0;
     for round in 0..ROUNDS {
-        let mut first = weir.open_stream(&chat(MODEL, true));
+        let mut first = Client::connect_from(0, weir.addr).unwrap();
+        first.post(&chat(MODEL, true));
+        let mut first = first.stream(LIMIT);
         while !first.data(LIMIT).contains("one ") {}
         let port = first.client.local_addr().port();
         first.client.reset();

@@ -138,7 +138,7 @@ fn the_next_caller_on_the_port_of_one_who_was_refused_is_served() {
     let (_scripted, weir) = start();
     let mut same_port = 0;
     for _ in 0..10 {
-        let mut first = Client::connect(weir.addr);
+        let mut first = Client::connect_from(0, weir.addr).unwrap();
         first.send(&head(PATH, MOST + 1, false));
         assert_eq!(first.answer(LIMIT).status, 413);
         let port = first.local_addr().port();
