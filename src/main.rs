@@ -25,7 +25,8 @@
 //! src/reply.rs       one HTTP reply out, in one write
 //! src/exchange.rs    the story of one chat exchange, top to bottom
 //! src/exchange/      encode.rs: the request for a target; tries.rs: targets, keys and retries;
-//!                    answer.rs: what comes back; caller.rs: whom it goes to; ask.rs: POST /ask;
+//!                    answer.rs: what comes back; live.rs: a stream from its first event on;
+//!                    caller.rs: whom it goes to; ask.rs: POST /ask;
 //!                    completions.rs: POST /v1/completions; dry_run.rs: told, not sent
 //! src/embeddings.rs  POST /v1/embeddings
 //! src/passthrough.rs the other routes of the OpenAI API, passed on in pieces
@@ -36,7 +37,8 @@
 //! src/pages.rs       memory that nobody needs now goes back to the kernel
 //! src/sched.rs       how threads share the processor
 //! src/cancel.rs      how one thread ends another one's wait
-//! src/failure.rs     how an attempt failed, and the one table of what follows
+//! src/failure.rs     how an attempt failed, and the one table of what follows; failure/said.rs:
+//!                    what the body of an error says
 //! src/sse.rs         upstream bytes -> events
 //! src/stream.rs      the caller's event stream, shared with the heartbeat
 //! src/memory.rs      what upstreams signed, kept for callers who lose it; memory/learned.rs:
