@@ -312,7 +312,7 @@ fn a_caller_who_does_not_read_the_answers_to_several_prompts_holds_no_slot() {
     });
     let mut settings = config(format, &scripted.url(), &["k"]);
     settings["upstreams"][0]["slots"] = json!(1);
-    settings["lease_wait_ms"] = json!(3_000);
+    settings["lease_wait_ms"] = json!(15_000);
     settings["write_timeout_ms"] = json!(60_000);
     let weir = Weir::start(&settings);
     let model = crate::streams::model(format);

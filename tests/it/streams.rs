@@ -49,7 +49,7 @@ fn a_stream_that_has_begun_does_not_hold_its_request() {
     });
     let mut settings = config(format, &scripted.url(), &["k1", "k2"]);
     // Until the last of them has begun, the first ones are silent.
-    settings["idle_ms"] = json!(60_000);
+    settings["upstreams"][0]["idle_ms"] = json!(60_000);
     let weir = Weir::start(&settings);
     let before = weir.rss_kib();
     let mut body = chat(&model(format), true);
