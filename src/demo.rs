@@ -243,7 +243,13 @@ impl Shared {
     fn answer(&self, request: Request, asked: &Asked, number: u64) -> io::Result<()> {
         let fault = Fault::of_model(&asked.model);
         if let Some(Fault::Status(status)) = fault {
-            let message = format!("weir's demo was asked for an error {status}");
+            let mut message = format!("weir's demo was asked for an error {status}");
+            // Words that name the key or the account, as real upstreams have them.
+            message.push_str(match status {
+                401 => ": invalid API key",
+                402 => ": insufficient credits",
+                _ => "",
+            });
             let error = wire::error(asked.dialect, status, &message);
             let after = match status {
                 429 | 503 => &[("Retry-After", "1")][..],

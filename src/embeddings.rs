@@ -15,7 +15,7 @@ use crate::exchange::{self, dry_run, refuse, timing, with_body};
 use crate::failure::{Class, Failure};
 use crate::inbound::Call;
 use crate::passthrough::{self, Body, Parcel};
-use crate::pool::Lease;
+use crate::pool::{Asked, Lease};
 use crate::provider::gemini::embed::{self, BATCH, Vectors};
 use crate::provider::{Encoded, Format};
 use crate::record::Record;
@@ -263,5 +263,13 @@ impl Work for Asking<'_> {
         let outcome = self.send(target, lease);
         self.broken = matches!(&outcome, Err(failure) if failure.class == Class::Transport);
         outcome
+    }
+
+    /// The same key may be fine for chats, whatever this route says.
+    fn asked(&self) -> Asked {
+        Asked {
+            aside: true,
+            ..Asked::default()
+        }
     }
 }

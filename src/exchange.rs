@@ -18,7 +18,7 @@ use crate::error::ApiError;
 use crate::failure::{Class, Failure};
 use crate::inbound::{self, Call, NoBody};
 use crate::memory::Notes;
-use crate::pool::Lease;
+use crate::pool::{Asked, Lease};
 use crate::provider::Encoded;
 use crate::record::Record;
 use crate::reply::{Reply, push_header};
@@ -303,6 +303,10 @@ impl Work for Exchange<'_, '_> {
         }
         self.broken = matches!(&outcome, Err(failure) if failure.class == Class::Transport);
         outcome
+    }
+
+    fn asked(&self) -> Asked {
+        Asked::of(&[self.encoded.path.as_bytes(), &self.encoded.body])
     }
 }
 

@@ -12,16 +12,23 @@ pub use self::said::seconds;
 use crate::error::{ApiError, kind_of_status};
 
 mod said;
+mod words;
 
 /// What kind of thing went wrong. Everything that follows is decided by this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
     /// The caller's request is at fault; every key would say the same.
     RequestFault,
+    /// The request is at fault with this key: what it names, costs or may do differs by key.
+    OtherKey,
+    /// The upstream will never do what was asked, however often it is asked.
+    Unsupported,
     /// This key (or this provider) does not serve the model.
     ModelMissing,
-    /// The key is wrong, forbidden or out of money.
+    /// The key is wrong, forbidden or out of money, as the upstream says in so many words.
     KeyBad,
+    /// Refused without a word on what is at fault: the key, the model or the request.
+    Unclear,
     /// The key is out of quota for a while.
     RateLimit,
     /// The upstream is in trouble.
@@ -43,29 +50,29 @@ pub enum Verdict {
     NextTarget,
     /// Another key may serve it; not counted as a retry.
     SwitchKey,
+    /// Another key may serve it; counted as a retry.
+    SwitchCounted,
     /// Worth another try, with whatever key comes next, counted.
     Retry,
     /// Stop without a word.
     Abandon,
 }
 
-/// How long a key rests, and how strictly.
+/// How long a key cools down, and how strictly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CoolDown {
     None,
     /// The key is not used for this model until then.
     Model(Duration),
-    /// The key is not used at all until then.
-    Key(Duration),
+    /// The key is not used at all for minutes.
+    Key,
     /// The server's hint, else one second doubling per window. This key for this model.
     RateLimit,
+    /// None at first; a key that refuses several requests in a row is not used for a while.
+    Strike,
     /// Other keys come first until then, but the key is used if there is no other.
     Avoid(Duration),
 }
-
-/// A key that the provider refuses rests this long: long enough not to be a nuisance, short
-/// enough that a key repaired in the provider's console comes back by itself.
-const BAD_KEY_REST: Duration = Duration::from_secs(600);
 
 /// A model that a key does not serve is asked for again after this long.
 const MISSING_MODEL_REST: Duration = Duration::from_secs(600);
@@ -78,8 +85,11 @@ impl Class {
     pub fn verdict(self) -> Verdict {
         match self {
             Class::RequestFault | Class::Ended => Verdict::Forward,
-            Class::ModelMissing => Verdict::NextTarget,
-            Class::KeyBad | Class::RateLimit => Verdict::SwitchKey,
+            Class::Unsupported => Verdict::NextTarget,
+            Class::OtherKey | Class::ModelMissing | Class::KeyBad | Class::RateLimit => {
+                Verdict::SwitchKey
+            }
+            Class::Unclear => Verdict::SwitchCounted,
             Class::Server | Class::Transport => Verdict::Retry,
             Class::CallerGone => Verdict::Abandon,
         }
@@ -87,9 +97,14 @@ impl Class {
 
     pub fn cool_down(self) -> CoolDown {
         match self {
-            Class::RequestFault | Class::Ended | Class::CallerGone => CoolDown::None,
+            Class::RequestFault
+            | Class::OtherKey
+            | Class::Unsupported
+            | Class::Ended
+            | Class::CallerGone => CoolDown::None,
+            Class::Unclear => CoolDown::Strike,
             Class::ModelMissing => CoolDown::Model(MISSING_MODEL_REST),
-            Class::KeyBad => CoolDown::Key(BAD_KEY_REST),
+            Class::KeyBad => CoolDown::Key,
             Class::RateLimit => CoolDown::RateLimit,
             Class::Server | Class::Transport => CoolDown::Avoid(TROUBLE_REST),
         }
@@ -98,8 +113,11 @@ impl Class {
     pub fn name(self) -> &'static str {
         match self {
             Class::RequestFault => "request fault",
+            Class::OtherKey => "request fault with this key",
+            Class::Unsupported => "not supported",
             Class::ModelMissing => "model missing",
             Class::KeyBad => "key refused",
+            Class::Unclear => "refused",
             Class::RateLimit => "rate limit",
             Class::Server => "server error",
             Class::Transport => "transport error",
@@ -117,13 +135,21 @@ pub struct Failure {
     pub status: u16,
     pub kind: Cow<'static, str>,
     pub code: Option<Cow<'static, str>>,
-    pub param: Option<String>,
+    pub param: Option<Box<str>>,
     /// The upstream's own words, or ours where it had none.
     pub message: String,
     /// How long the upstream asked to be left alone.
     pub retry_after: Option<Duration>,
     /// A 400 about a reasoning signature: worth one resend without signatures.
     pub signature_refused: bool,
+    /// The request is longer than the model takes: one with more room may take it.
+    pub too_long: bool,
+    /// The model that the upstream says is missing, where it names one.
+    #[expect(
+        clippy::box_collection,
+        reason = "rare, and each Result carries its size"
+    )]
+    pub model_named: Option<Box<String>>,
 }
 
 impl Failure {
@@ -137,6 +163,8 @@ impl Failure {
             message,
             retry_after: None,
             signature_refused: false,
+            too_long: false,
+            model_named: None,
         }
     }
 
@@ -231,10 +259,12 @@ impl Failure {
             status: error.status,
             kind: error.kind,
             code: error.code,
-            param: error.param,
+            param: error.param.map(String::into_boxed_str),
             message: error.message,
             retry_after: None,
             signature_refused: false,
+            too_long: false,
+            model_named: None,
         }
     }
 
@@ -254,7 +284,7 @@ impl Failure {
         let said = Said::read(body, status);
         let mut failure = judge(status, &said);
         failure.retry_after = retry_after.or(said.retry_delay);
-        failure
+        failure.without_false_hope()
     }
 
     /// An error object that came inside a stream or under a success status: `{"error":...}`,
@@ -264,7 +294,23 @@ impl Failure {
         let status = said.status_meant().unwrap_or(502);
         let mut failure = judge(status, &said);
         failure.retry_after = said.retry_delay;
-        failure
+        failure.without_false_hope()
+    }
+
+    /// No wait helps a request that can never pass.
+    fn without_false_hope(mut self) -> Self {
+        if self.is_final() {
+            self.retry_after = None;
+        }
+        self
+    }
+
+    /// Asking again cannot help; clients that retry by themselves are told so.
+    pub fn is_final(&self) -> bool {
+        matches!(
+            self.class,
+            Class::KeyBad | Class::OtherKey | Class::Unsupported
+        )
     }
 
     /// `/chat/completions` does not take the request, but says that `/responses` would.
@@ -283,20 +329,21 @@ impl Failure {
 
     /// What the caller is told. Our own bad keys are our trouble: 502, with names but no secrets.
     pub fn to_error(&self, upstream: &str, key: &str) -> ApiError {
-        let message = match self.class {
-            Class::KeyBad => {
-                format!(
-                    "upstream {upstream} refused its key {key}: {}",
-                    self.message
-                )
-            }
-            _ => self.message.clone(),
+        // An error of our key is told with our key's name, since the caller has none there.
+        let is_ours =
+            self.class == Class::KeyBad || (self.class == Class::Unclear && self.status == 502);
+        let message = match is_ours {
+            true => format!(
+                "upstream {upstream} refused its key {key}: {}",
+                self.message
+            ),
+            false => self.message.clone(),
         };
         ApiError {
             status: self.status,
             kind: self.kind.clone(),
             code: self.code.clone(),
-            param: self.param.clone(),
+            param: self.param.clone().map(String::from),
             message,
             retry_after: self.retry_after,
         }
@@ -306,50 +353,72 @@ impl Failure {
 /// The part of the table that recognises: status and words in, class and client status out.
 fn judge(status: u16, said: &Said) -> Failure {
     let (class, told) = recognise(status, said);
+    let too_long = is_too_long(status, said);
+    let own = || said.code.clone().map(Cow::Owned);
     let kind = match class {
         // An upstream's own word for the fault fits only where its status is passed on.
-        Class::RequestFault => said.kind.clone().map(Cow::Owned),
+        Class::RequestFault | Class::OtherKey if told == status => {
+            said.kind.clone().map(Cow::Owned)
+        }
+        Class::ModelMissing if told == 404 => Some(Cow::Borrowed("invalid_request_error")),
         _ => None,
     };
     let code = match class {
         Class::KeyBad => Some(Cow::Borrowed("upstream_key_refused")),
-        Class::ModelMissing => Some(Cow::Borrowed("model_not_found")),
+        Class::Unclear => own().or(Some(Cow::Borrowed("upstream_refused"))),
+        Class::ModelMissing if told == 404 => Some(Cow::Borrowed("model_not_found")),
         Class::RateLimit => Some(Cow::Borrowed("rate_limit_exceeded")),
         Class::Server if status == 529 => Some(Cow::Borrowed("overloaded")),
-        _ => said.code.clone().map(Cow::Owned),
+        // The one code that callers look for, whatever an upstream calls it.
+        Class::RequestFault if too_long && status != 413 => {
+            Some(Cow::Borrowed("context_length_exceeded"))
+        }
+        _ => own(),
     };
     Failure {
         class,
         status: told,
-        kind: kind.unwrap_or(Cow::Borrowed(match class {
-            Class::ModelMissing => "invalid_request_error",
-            _ => kind_of_status(told),
-        })),
+        kind: kind.unwrap_or(Cow::Borrowed(kind_of_status(told))),
         code,
         param: match class {
             Class::ModelMissing => Some("model".into()),
-            _ => said.param.clone(),
+            _ => said.param.as_deref().map(Box::from),
         },
         message: said.message.clone(),
         retry_after: None,
         signature_refused: status == 400 && said.is_about_signature(),
+        too_long,
+        model_named: match class {
+            Class::ModelMissing => said.model_named().map(|name| Box::new(name.to_owned())),
+            _ => None,
+        },
     }
 }
 
+fn is_too_long(status: u16, said: &Said) -> bool {
+    status == 413 || (matches!(status, 400 | 422 | 500..=599) && said.is_context_overflow())
+}
+
 fn recognise(status: u16, said: &Said) -> (Class, u16) {
+    if is_too_long(status, said) {
+        // A server that tells it as its own failure would only be asked again.
+        let told = if status < 500 { status } else { 400 };
+        return (Class::RequestFault, told);
+    }
+    if matches!(status, 400..=404 | 410 | 429)
+        && let Some(recognised) = refusal(status, said)
+    {
+        return recognised;
+    }
     match status {
-        400 if said.is_key_invalid() || said.is_out_of_money() => (Class::KeyBad, 502),
-        400 | 404 if said.is_code("model_not_found") => (Class::ModelMissing, 404),
-        404 if said.is_about_model() => (Class::ModelMissing, 404),
-        401 | 402 => (Class::KeyBad, 502),
-        403 if said.is_content_policy() => (Class::RequestFault, 403),
-        // A refusal in the provider's own words is about the key; a bare or HTML 403 comes from
-        // something in between (a WAF, a proxy) and passes.
-        403 if said.structured => (Class::KeyBad, 502),
-        403 => (Class::Server, 403),
-        429 if said.is_out_of_money() => (Class::KeyBad, 502),
+        401 => (Class::Unclear, 502),
+        402 | 403 => (Class::Unclear, status),
         429 => (Class::RateLimit, 429),
+        // The proxy on the way wants a password, which is no affair of the caller's.
+        407 => (Class::Transport, 502),
         408 => (Class::Server, 408),
+        500 if said.is_unsupported() => (Class::Unsupported, 500),
+        501 | 505 => (Class::Unsupported, status),
         // Not a registered status; callers know 503.
         529 => (Class::Server, 503),
         500..=599 => (Class::Server, status),
@@ -357,6 +426,32 @@ fn recognise(status: u16, said: &Said) -> (Class, u16) {
         // A redirect or anything else where an answer should be.
         _ => (Class::Server, 502),
     }
+}
+
+/// What the words of a refusal are about. Codes come before phrases, and what is about the request
+/// before what is about the key: a wrong guess there costs all callers the key.
+fn refusal(status: u16, said: &Said) -> Option<(Class, u16)> {
+    let of_model = || match said.is_code("model_not_found") {
+        true => 404,
+        false if status == 403 => 403,
+        false => 404,
+    };
+    // A caller takes 401 for a word about its own key.
+    let own = if status == 401 { 403 } else { status };
+    Some(match status {
+        404 | 410 if said.is_model_missing(status) => (Class::ModelMissing, 404),
+        404 if said.is_about_request() => (Class::OtherKey, 404),
+        404 | 410 => return None,
+        _ if said.is_key_code() || said.is_money_code() => (Class::KeyBad, 502),
+        _ if said.names_account() => (Class::KeyBad, 502),
+        401..=403 | 429 if said.is_flagged() => (Class::RequestFault, own),
+        429 if said.never_passes() => (Class::OtherKey, 429),
+        401..=403 if said.is_model_missing(status) => (Class::ModelMissing, of_model()),
+        401..=403 | 429 if said.is_about_request() => (Class::OtherKey, own),
+        400 if said.is_model_missing(status) => (Class::ModelMissing, 404),
+        _ if said.names_key(status) || said.is_out_of_money() => (Class::KeyBad, 502),
+        _ => return None,
+    })
 }
 
 #[cfg(test)]

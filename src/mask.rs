@@ -77,8 +77,10 @@ impl Masks {
             }
         };
         hide(&mut failure.message);
-        if let Some(param) = &mut failure.param {
-            hide(param);
+        if let Some(param) = &mut failure.param
+            && let Cow::Owned(masked) = self.text(param)
+        {
+            *param = masked.into_boxed_str();
         }
         for word in [Some(&mut failure.kind), failure.code.as_mut()] {
             if let Some(Cow::Owned(word)) = word {

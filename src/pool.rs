@@ -20,7 +20,7 @@ mod health;
 mod tally;
 
 use health::Health;
-pub use health::Rest;
+pub use health::{Asked, Rest};
 pub use tally::Tally;
 
 /// One slot of one key.
@@ -93,6 +93,8 @@ pub enum NoLease {
         class: Class,
         soonest: Option<Duration>,
         why: String,
+        /// What the caller was told whose request led to it.
+        status: u16,
     },
     /// This request has tried every key.
     Spent,
@@ -136,10 +138,11 @@ impl Lease {
     }
 
     /// The attempt failed: the key rests as the failure's class says.
-    pub fn failed(&self, failure: &Failure, now: Instant) {
+    pub fn failed(&self, failure: &Failure, asked: Asked, now: Instant) {
         self.pool.tally.failed(failure.class);
+        let ceiling = self.pool.cool_down_max;
         let mut desk = self.pool.desk.lock();
-        desk.health[self.client.key].failed(&self.model, failure, self.pool.cool_down_max, now);
+        desk.health[self.client.key].failed(&self.model, failure, asked, ceiling, now);
     }
 
     /// When the first of the keys that are out of quota for this model has some again.
@@ -344,6 +347,7 @@ impl Pool {
                 class: rest.class,
                 soonest: rest.until.checked_duration_since(now),
                 why: rest.why.clone(),
+                status: rest.status,
             },
         })
     }

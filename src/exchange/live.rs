@@ -15,7 +15,7 @@ use crate::cancel::Entered;
 use crate::desk::{Job, Phase};
 use crate::failure::Failure;
 use crate::line::Answer;
-use crate::pool::Lease;
+use crate::pool::{Asked, Lease};
 use crate::provider::Encoded;
 use crate::record::Record;
 use crate::server::State;
@@ -93,7 +93,7 @@ impl Following<'_> {
             Err(failure) => {
                 let failure = state.masks.failure(failure);
                 let upstream = &state.config.upstreams[upstream];
-                let mut refused = failed(&id, &upstream.name, lease, &failure);
+                let mut refused = failed(&id, &upstream.name, lease, &failure, Asked::default());
                 refused.caller_gone |= job.is_gone();
                 Err(refused)
             }

@@ -13,7 +13,7 @@ use crate::desk::Job;
 use crate::error::ApiError;
 use crate::failure::{Class, Failure, Verdict};
 use crate::inbound;
-use crate::pool::{Lease, NoLease, Wanted};
+use crate::pool::{Asked, Lease, NoLease, Wanted};
 use crate::record::Record;
 use crate::route::Target;
 use crate::server::State;
@@ -38,6 +38,9 @@ pub trait Work {
 
     /// One attempt with one key.
     fn attempt(&mut self, target: &Target, lease: &Lease) -> Result<Self::Answer, Failure>;
+
+    /// What the pool has to know of the request when the attempt has failed.
+    fn asked(&self) -> Asked;
 }
 
 /// Work of any kind, so that the way over targets is compiled once and not for each kind.
@@ -47,6 +50,7 @@ trait AnyWork {
     fn begin(&mut self, target: &Target) -> Result<Option<usize>, ApiError>;
     fn name(&self, target: &Target) -> String;
     fn attempt(&mut self, target: &Target, lease: &Lease) -> Result<(), Failure>;
+    fn asked(&self) -> Asked;
 }
 
 /// Work, and its answer once there is one.
@@ -76,13 +80,17 @@ impl<W: Work> AnyWork for Answered<'_, W> {
         self.answer = Some(self.work.attempt(target, lease)?);
         Ok(())
     }
+
+    fn asked(&self) -> Asked {
+        self.work.asked()
+    }
 }
 
 /// There is no answer, or no whole one.
 pub struct Refused {
     pub error: Box<ApiError>,
     pub caller_gone: bool,
-    /// Asking again soon cannot help: the key is refused, not busy.
+    /// Asking again soon cannot help: the key or the request is refused.
     pub hopeless: bool,
     /// The target's format has no words for the request; another one may have.
     unfit: bool,
@@ -206,7 +214,7 @@ impl<'t> Tries<'t> {
             };
             let key = lease.key();
             // The lease is given back in here, before the next one is taken.
-            let mut refused = failed(self.id, &upstream.name, lease, &failure);
+            let mut refused = failed(self.id, &upstream.name, lease, &failure, work.asked());
             match self.next(work, &failure, key, &mut wanted) {
                 Next::Again => last = Some(refused.unless_better(last)),
                 next => {
@@ -232,9 +240,15 @@ impl<'t> Tries<'t> {
         match failure.class.verdict() {
             Verdict::Forward | Verdict::Abandon => Next::GiveUp,
             Verdict::NextTarget => Next::Elsewhere,
-            Verdict::SwitchKey => {
+            Verdict::SwitchKey | Verdict::SwitchCounted => {
                 if failure.class == Class::RateLimit && !self.state.config.quota_switch {
                     return Next::GiveUp;
+                }
+                if failure.class.verdict() == Verdict::SwitchCounted {
+                    if self.retries_left == 0 {
+                        return Next::Elsewhere;
+                    }
+                    self.retries_left -= 1;
                 }
                 work.record().switches += 1;
                 wanted.barred.push(key);
@@ -280,6 +294,7 @@ impl<'t> Tries<'t> {
                 class,
                 soonest,
                 why,
+                status,
             } => {
                 let after = soonest.unwrap_or(Duration::from_secs(1));
                 let mut refused = match class {
@@ -291,9 +306,16 @@ impl<'t> Tries<'t> {
                         .with_code("rate_limit_exceeded"),
                     ),
                     Class::ModelMissing => Refused::plain(
-                        ApiError::new(404, why.clone())
+                        ApiError::new(*status, why.clone())
                             .with_code("model_not_found")
                             .with_param("model"),
+                    ),
+                    Class::Unclear => Refused::plain(
+                        ApiError::new(
+                            *status,
+                            format!("upstream {upstream} refuses what it is asked: {why}"),
+                        )
+                        .with_code("upstream_refused"),
                     ),
                     Class::KeyBad => Refused {
                         hopeless: true,
@@ -310,7 +332,7 @@ impl<'t> Tries<'t> {
                         format!("every key of upstream {upstream} rests: {why}"),
                     ),
                 };
-                if matches!(refused.error.status, 429 | 503) {
+                if *class != Class::ModelMissing {
                     refused.error.retry_after = Some(after);
                 }
                 refused
@@ -332,7 +354,7 @@ impl<'t> Tries<'t> {
 /// Gives back the lease of a key that failed, and says what a caller would be told of it.
 #[cold]
 #[inline(never)]
-pub fn failed(id: &str, upstream: &str, lease: Lease, failure: &Failure) -> Refused {
+pub fn failed(id: &str, upstream: &str, lease: Lease, failure: &Failure, asked: Asked) -> Refused {
     debug!(
         "{id}: {} with key {} of {upstream}: {} {}",
         failure.class.name(),
@@ -340,7 +362,7 @@ pub fn failed(id: &str, upstream: &str, lease: Lease, failure: &Failure) -> Refu
         failure.status,
         failure.message
     );
-    lease.failed(failure, Instant::now());
+    lease.failed(failure, asked, Instant::now());
     let mut error = Box::new(failure.to_error(upstream, lease.key_name()));
     if failure.class == Class::RateLimit {
         error.retry_after = lease.soonest_quota().or(error.retry_after);
@@ -348,7 +370,7 @@ pub fn failed(id: &str, upstream: &str, lease: Lease, failure: &Failure) -> Refu
     Refused {
         error,
         caller_gone: failure.class == Class::CallerGone,
-        hopeless: failure.class == Class::KeyBad,
+        hopeless: failure.is_final(),
         unfit: false,
     }
 }

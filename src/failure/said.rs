@@ -19,8 +19,10 @@ pub struct Said {
     pub retry_delay: Option<Duration>,
     /// A number from 400 to 599 in `code` or `status`.
     pub number: Option<u16>,
-    /// The body was an error object, not a page or nothing.
-    pub structured: bool,
+    /// The error says that a filter found something in the request.
+    pub flagged: bool,
+    /// Message and details in lower case, for looking at words. Set by `read`.
+    pub(super) lower: String,
 }
 
 /// How much of a body that is no error object is shown.
@@ -28,13 +30,15 @@ pub const SHOWN: usize = 500;
 
 impl Said {
     pub fn read(body: &[u8], status: u16) -> Said {
-        match serde_json::from_slice::<Value>(body) {
+        let mut said = match serde_json::from_slice::<Value>(body) {
             Ok(value) => Said::from_json(&value, status),
             Err(_) => Said {
                 message: describe_page(body, status),
                 ..Said::default()
             },
-        }
+        };
+        said.lower.insert_str(0, &said.message.to_lowercase());
+        said
     }
 
     fn from_json(value: &Value, status: u16) -> Said {
@@ -51,7 +55,6 @@ impl Said {
                     kind: text(value.get("type")).filter(|kind| kind != "error"),
                     code: text(value.get("code")),
                     number: number(value.get("code")).or(number(value.get("status"))),
-                    structured: true,
                     ..Said::default()
                 };
             }
@@ -71,7 +74,7 @@ impl Said {
                 .or_else(|| number(error.get("status")))
                 .or_else(|| number(value.get("status")))
                 .or_else(|| number(value.get("status_code"))),
-            structured: error.is_object(),
+            flagged: error.get("metadata").is_some_and(is_moderation),
             ..Said::default()
         };
         if let Some(status) = text(error.get("status")) {
@@ -84,6 +87,11 @@ impl Said {
         for detail in details.and_then(Value::as_array).into_iter().flatten() {
             if let Some(reason) = text(detail.get("reason")) {
                 said.reasons.push(reason.to_ascii_uppercase());
+            }
+            // Google's front end hides the reason there now and then.
+            if let Some(words) = detail.get("detail").and_then(Value::as_str) {
+                said.lower.push('\n');
+                said.lower.push_str(&words.to_lowercase());
             }
             if let Some(delay) = detail.get("retryDelay").and_then(Value::as_str) {
                 said.retry_delay = seconds(delay.trim_end_matches('s'));
@@ -102,48 +110,8 @@ impl Said {
         self.code.as_deref() == Some(code) || self.kind.as_deref() == Some(code)
     }
 
-    fn has_reason(&self, reason: &str) -> bool {
+    pub(super) fn has_reason(&self, reason: &str) -> bool {
         self.reasons.iter().any(|known| known == reason)
-    }
-
-    /// Gemini tells a wrong key with status 400.
-    pub fn is_key_invalid(&self) -> bool {
-        self.has_reason("API_KEY_INVALID")
-            || self.has_reason("FAILED_PRECONDITION")
-            || self.message.starts_with("API key expired")
-            || self.message.starts_with("API key not valid")
-            || self.is_code("invalid_api_key")
-    }
-
-    pub fn is_out_of_money(&self) -> bool {
-        const CODES: &[&str] = &[
-            "insufficient_quota",
-            "billing_hard_limit_reached",
-            "billing_not_active",
-            "credit_balance_exhausted",
-            "organization_spend_limit_exceeded",
-            "project_spend_limit_exceeded",
-            "organization_usage_limit_exceeded",
-            "enforced_spend_limit_reached",
-            "contract_spend_limit_reached",
-            "linked_organization_spend_limit_reached",
-            "organization_on_hold",
-            "billing_error",
-        ];
-        CODES.iter().any(|code| self.is_code(code))
-            || self.message.starts_with("You have reached your specified")
-            || self.message.starts_with("Your credit balance is too low")
-    }
-
-    pub fn is_about_model(&self) -> bool {
-        let message = self.message.to_ascii_lowercase();
-        message.contains("model") || message.contains("not supported")
-    }
-
-    pub fn is_content_policy(&self) -> bool {
-        self.is_code("content_policy_violation")
-            || self.is_code("content_filter")
-            || self.is_code("moderation_blocked")
     }
 
     pub fn is_about_signature(&self) -> bool {
@@ -177,6 +145,15 @@ impl Said {
             .or_else(|| self.code.as_deref().and_then(by_word))
             .or_else(|| self.reasons.iter().find_map(|reason| by_word(reason)))
     }
+}
+
+/// OpenRouter's account of what its moderation found.
+fn is_moderation(metadata: &Value) -> bool {
+    metadata.get("flagged_input").is_some()
+        || metadata
+            .get("reasons")
+            .and_then(Value::as_array)
+            .is_some_and(|reasons| !reasons.is_empty())
 }
 
 /// A string that is not empty.

@@ -163,7 +163,7 @@ fn pages_and_nothing_are_summarised() {
     );
     assert_eq!(
         Failure::from_status(403, b"<html>no</html>", None).class,
-        Class::Server
+        Class::Unclear
     );
     assert_eq!(
         Failure::from_status(500, "\u{fc}\n".as_bytes(), None).message,
@@ -207,13 +207,18 @@ fn errors_in_streams_count_as_their_http_twins() {
 
 #[test]
 fn a_bad_key_is_told_without_its_secret() {
-    let failure = Failure::from_status(401, br#"{"error":{"message":"bad"}}"#, None);
-    let error = failure.to_error("claude", "claude#1");
-    assert_eq!(error.status, 502);
-    assert_eq!(
-        error.message,
-        "upstream claude refused its key claude#1: bad"
-    );
+    // Named by the upstream, or only refused: a caller never takes it for a word on its own key.
+    for (words, class) in [("Invalid API key", Class::KeyBad), ("bad", Class::Unclear)] {
+        let body = format!(r#"{{"error":{{"message":"{words}"}}}}"#);
+        let failure = Failure::from_status(401, body.as_bytes(), None);
+        assert_eq!(failure.class, class);
+        let error = failure.to_error("claude", "claude#1");
+        assert_eq!(error.status, 502);
+        assert_eq!(
+            error.message,
+            format!("upstream claude refused its key claude#1: {words}")
+        );
+    }
 }
 
 #[test]
@@ -247,4 +252,351 @@ fn a_summary_that_is_not_given_is_recognised() {
     assert!(failure(400, "x", "Unknown parameter: 'reasoning.summary'.").refuses_summary());
     assert!(!failure(500, "reasoning.summary", words).refuses_summary());
     assert!(!failure(400, "reasoning.effort", "m").refuses_summary());
+}
+
+/// Refusals in the words of vendors and of servers that speak like them, and what each is about.
+#[test]
+fn words_say_what_a_refusal_is_about() {
+    use Class::{
+        KeyBad, ModelMissing, OtherKey, RateLimit, RequestFault, Server, Unclear, Unsupported,
+    };
+    let rows: &[(u16, &str, Class, u16)] = &[
+        // The key or the account.
+        (401, "invalid x-api-key", KeyBad, 502),
+        (
+            401,
+            "Incorrect API key provided: sk-a***b. You can find your API key at example.com.",
+            KeyBad,
+            502,
+        ),
+        (401, "Your api key: ****1234 is invalid", KeyBad, 502),
+        (401, "The access token has expired", KeyBad, 502),
+        (401, "User not found.", KeyBad, 502),
+        (401, "Missing Authentication header", KeyBad, 502),
+        (
+            403,
+            "Your API key was reported as leaked. Please use another API key.",
+            KeyBad,
+            502,
+        ),
+        (403, "Key limit exceeded (total limit).", KeyBad, 502),
+        (
+            403,
+            "Your account has been suspended for a violation of our usage policies.",
+            KeyBad,
+            502,
+        ),
+        (
+            403,
+            "Country, region, or territory not supported",
+            KeyBad,
+            502,
+        ),
+        (400, "This organization has been disabled.", KeyBad, 502),
+        (
+            400,
+            "User location is not supported for the API use.",
+            KeyBad,
+            502,
+        ),
+        (
+            400,
+            "Your credit balance is too low to access the API.",
+            KeyBad,
+            502,
+        ),
+        (402, "Insufficient Balance", KeyBad, 502),
+        (
+            402,
+            "Insufficient credits. This account never purchased credits.",
+            KeyBad,
+            502,
+        ),
+        // One model.
+        (
+            403,
+            "Project `p` does not have access to model `gpt-4o`",
+            ModelMissing,
+            403,
+        ),
+        (
+            403,
+            "The organization must be verified to use the model `gpt-image-1`.",
+            ModelMissing,
+            403,
+        ),
+        (
+            403,
+            "Your API key is not allowed to access model x",
+            ModelMissing,
+            403,
+        ),
+        (
+            404,
+            "The model `x` does not exist or you do not have access to it.",
+            ModelMissing,
+            404,
+        ),
+        (
+            404,
+            "model 'x' not found, try pulling it first",
+            ModelMissing,
+            404,
+        ),
+        (404, "No endpoints found for vendor/x.", ModelMissing, 404),
+        (
+            404,
+            "This is not a chat model and thus not supported here.",
+            ModelMissing,
+            404,
+        ),
+        (
+            400,
+            "Invalid model: definitely-not-a-model",
+            ModelMissing,
+            404,
+        ),
+        (400, "Model Not Exist", ModelMissing, 404),
+        (400, "vendor/x is not a valid model ID", ModelMissing, 404),
+        // This request, and other keys say the same.
+        (
+            403,
+            "Your input was flagged by moderation",
+            RequestFault,
+            403,
+        ),
+        (401, "The prompt was flagged", RequestFault, 403),
+        (
+            400,
+            "File odd is not in an ACTIVE state.",
+            RequestFault,
+            400,
+        ),
+        (404, "Item with id 'rs_1' not found.", OtherKey, 404),
+        (404, "Not Found", RequestFault, 404),
+        (
+            400,
+            "tools[0]: property api_key is missing",
+            RequestFault,
+            400,
+        ),
+        (
+            400,
+            "'x' is not supported with this model",
+            RequestFault,
+            400,
+        ),
+        // This request with this key.
+        (
+            402,
+            "More credits are needed, or fewer max_tokens: 64000 tokens requested.",
+            OtherKey,
+            402,
+        ),
+        (
+            402,
+            "This request requires more credits. You can only afford 900.",
+            OtherKey,
+            402,
+        ),
+        (
+            401,
+            "You have insufficient permissions for this operation. Missing scopes: x.",
+            OtherKey,
+            403,
+        ),
+        (
+            403,
+            "Your API key does not have permission to use the specified resource.",
+            OtherKey,
+            403,
+        ),
+        (
+            403,
+            "You do not have permission to access the File abc or it may not exist.",
+            OtherKey,
+            403,
+        ),
+        (
+            403,
+            "CachedContent not found (or permission denied)",
+            OtherKey,
+            403,
+        ),
+        (
+            404,
+            "No allowed providers are available for the selected model.",
+            OtherKey,
+            404,
+        ),
+        (
+            404,
+            "No endpoints found that support image input",
+            OtherKey,
+            404,
+        ),
+        (
+            404,
+            "No endpoints available matching your data policy",
+            OtherKey,
+            404,
+        ),
+        (
+            429,
+            "Long context requests require extra usage.",
+            OtherKey,
+            429,
+        ),
+        (
+            429,
+            "Request too large for m on tokens per min (TPM): Limit 30,000, Requested 35064.",
+            OtherKey,
+            429,
+        ),
+        (
+            429,
+            "tokens per minute: Limit 6000, Used 0, Requested 6294. Try again in 3s",
+            OtherKey,
+            429,
+        ),
+        // Quota that comes back.
+        (
+            429,
+            "Rate limit reached: Limit 6000, Used 5034, Requested 1443. Try again in 4s",
+            RateLimit,
+            429,
+        ),
+        (
+            429,
+            "You exceeded your current quota, please check your plan and billing details.",
+            RateLimit,
+            429,
+        ),
+        (
+            429,
+            "Rate limit reached for omni-moderation-latest",
+            RateLimit,
+            429,
+        ),
+        // Nobody knows.
+        (401, "Unauthorized", Unclear, 502),
+        (403, "Forbidden", Unclear, 403),
+        (402, "Payment Required", Unclear, 402),
+        // What the server will never do.
+        (
+            500,
+            "image input is not supported - hint: provide the mmproj",
+            Unsupported,
+            500,
+        ),
+        (500, "tools param requires --jinja flag", Unsupported, 500),
+        (501, "no embeddings here", Unsupported, 501),
+        (505, "HTTP version", Unsupported, 505),
+        (500, "Internal server error", Server, 500),
+        (503, "requires a moment", Server, 503),
+        (407, "proxy", Class::Transport, 502),
+    ];
+    for (status, words, class, told) in rows {
+        let body = serde_json::json!({"error": {"message": words}}).to_string();
+        let failure = Failure::from_status(*status, body.as_bytes(), None);
+        assert_eq!(
+            (failure.class, failure.status),
+            (*class, *told),
+            "{status} {words}"
+        );
+        assert_eq!(failure.message, *words);
+    }
+}
+
+#[test]
+fn a_refusal_without_a_body_is_unclear_and_what_moderation_found_is_not() {
+    for body in [&b""[..], b"{}", b"[]", b"null", b"<html>no</html>", b"\xff"] {
+        for (status, told) in [(401, 502), (402, 402), (403, 403)] {
+            let failure = Failure::from_status(status, body, None);
+            assert_eq!((failure.class, failure.status), (Class::Unclear, told));
+            assert!(!failure.message.is_empty());
+        }
+    }
+    let found = br#"{"error":{"code":403,"message":"no","metadata":{"reasons":["violence"]}}}"#;
+    let failure = Failure::from_status(403, found, None);
+    assert_eq!((failure.class, failure.status), (Class::RequestFault, 403));
+}
+
+#[test]
+fn a_prompt_that_is_too_long_is_told_in_one_way() {
+    for (status, body) in [
+        (
+            400,
+            r#"{"error":{"message":"m","code":"context_length_exceeded"}}"#,
+        ),
+        (
+            400,
+            r#"{"type":"error","error":{"type":"invalid_request_error","message":"prompt is too long: 3 tokens > 2 maximum"}}"#,
+        ),
+        (
+            400,
+            r#"{"error":{"code":400,"message":"The input token count (5) exceeds the maximum number of tokens allowed (4).","status":"INVALID_ARGUMENT"}}"#,
+        ),
+        (
+            400,
+            r#"{"error":{"code":400,"message":"request (2009 tokens) exceeds the available context size (512 tokens)","type":"exceed_context_size_error"}}"#,
+        ),
+        (
+            500,
+            r#"{"error":{"message":"This model's maximum context length is 8192 tokens."}}"#,
+        ),
+        (422, r#"{"error":"Input is too long for requested model."}"#),
+    ] {
+        let failure = Failure::from_status(status, body.as_bytes(), None);
+        let told = if status == 500 { 400 } else { status };
+        assert_eq!(
+            (failure.class, failure.status),
+            (Class::RequestFault, told),
+            "{body}"
+        );
+        assert_eq!(
+            failure.code.as_deref(),
+            Some("context_length_exceeded"),
+            "{body}"
+        );
+        assert!(failure.too_long);
+        // Inside an answer it is the same.
+        let failure = Failure::from_event(body.as_bytes());
+        assert_eq!(failure.class, Class::RequestFault, "{body}");
+        assert!(failure.too_long && failure.status < 500, "{body}");
+    }
+    let failure = Failure::from_status(413, b"", None);
+    assert!(failure.too_long && failure.status == 413);
+}
+
+#[test]
+fn no_wait_is_named_for_what_never_passes() {
+    let body = br#"{"error":{"message":"Long context requests require extra usage."}}"#;
+    let hint = Some(Duration::from_secs(9));
+    assert_eq!(Failure::from_status(429, body, hint).retry_after, None);
+    assert_eq!(Failure::from_status(429, b"{}", hint).retry_after, hint);
+}
+
+#[test]
+fn the_model_that_is_missing_is_read_out_of_the_words() {
+    for (status, words, named) in [
+        (404, "The model `gpt-9` does not exist", Some("gpt-9")),
+        (
+            404,
+            "models/gemini-9 is not found for API version v1beta",
+            Some("gemini-9"),
+        ),
+        (404, "model: claude-9", Some("claude-9")),
+        (404, "model 'x:7b' not found", Some("x:7b")),
+        (404, "Specified model not found", None),
+    ] {
+        let body = serde_json::json!({"error": {"message": words}}).to_string();
+        let failure = Failure::from_status(status, body.as_bytes(), None);
+        assert_eq!(failure.class, Class::ModelMissing, "{words}");
+        assert_eq!(
+            failure.model_named.as_deref().map(String::as_str),
+            named,
+            "{words}"
+        );
+    }
 }

@@ -15,7 +15,7 @@ use crate::exchange::tries::Work;
 use crate::failure::{Class, Failure};
 use crate::inbound::{Call, NoBody, too_long};
 use crate::line::{Answer, Sent};
-use crate::pool::Lease;
+use crate::pool::{Asked, Lease};
 use crate::record::Record;
 use crate::reply::push_header;
 use crate::route::Target;
@@ -225,6 +225,14 @@ impl Work for Relay<'_, '_> {
         let outcome = self.exchange(target, lease);
         self.broken = matches!(&outcome, Err(failure) if failure.class == Class::Transport);
         outcome
+    }
+
+    /// The same key may be fine for chats, whatever this route says.
+    fn asked(&self) -> Asked {
+        Asked {
+            aside: true,
+            ..Asked::default()
+        }
     }
 }
 

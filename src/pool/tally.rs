@@ -4,10 +4,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::failure::Class;
 
-const CLASSES: [Class; 8] = [
+const CLASSES: [Class; 11] = [
     Class::RequestFault,
+    Class::OtherKey,
+    Class::Unsupported,
     Class::ModelMissing,
     Class::KeyBad,
+    Class::Unclear,
     Class::RateLimit,
     Class::Server,
     Class::Transport,

@@ -135,11 +135,11 @@ fn rests_are_per_key_and_model_and_end() {
     let pool = pool(2, 1);
     let now = Instant::now();
     let first = lease(&pool, &[], Duration::ZERO).unwrap();
-    first.failed(&refused(Some(7)), now);
+    first.failed(&refused(Some(7)), Asked::default(), now);
     drop(first);
     let second = lease(&pool, &[], Duration::ZERO).unwrap();
     assert_eq!(second.key(), 1);
-    second.failed(&refused(Some(100_000)), now);
+    second.failed(&refused(Some(100_000)), Asked::default(), now);
     drop(second);
     match lease(&pool, &[], LONG).unwrap_err() {
         NoLease::Resting { class, soonest, .. } => {
@@ -174,21 +174,27 @@ fn rate_limits_without_a_hint_double_once_per_window_and_success_forgets() {
             .map(|rest| rest.until - now)
             .unwrap_or_default()
     };
-    health.failed("m", &refused(None), CEILING, at(0.0));
-    health.failed("m", &refused(None), CEILING, at(0.5));
+    health.failed("m", &refused(None), Asked::default(), CEILING, at(0.0));
+    health.failed("m", &refused(None), Asked::default(), CEILING, at(0.5));
     assert_eq!(left(&health, at(0.5)), Duration::from_secs(1));
-    health.failed("m", &refused(None), CEILING, at(2.0));
+    health.failed("m", &refused(None), Asked::default(), CEILING, at(2.0));
     assert_eq!(left(&health, at(2.0)), Duration::from_secs(2));
-    health.failed("m", &refused(None), CEILING, at(5.0));
+    health.failed("m", &refused(None), Asked::default(), CEILING, at(5.0));
     assert_eq!(left(&health, at(5.0)), Duration::from_secs(4));
     // A success of a request from before the rest proves nothing; one from after it does.
     health.succeeded("m", at(4.0));
     assert_eq!(left(&health, at(5.0)), Duration::from_secs(4));
     health.succeeded("m", at(10.0));
-    health.failed("m", &refused(None), CEILING, at(11.0));
+    health.failed("m", &refused(None), Asked::default(), CEILING, at(11.0));
     assert_eq!(left(&health, at(11.0)), Duration::from_secs(1));
     for model in 0..1000 {
-        health.failed(&model.to_string(), &refused(None), CEILING, at(12.0));
+        health.failed(
+            &model.to_string(),
+            &refused(None),
+            Asked::default(),
+            CEILING,
+            at(12.0),
+        );
     }
     assert!(health.rests(at(12.0)).count() <= 64);
 }
@@ -198,7 +204,11 @@ fn a_key_in_trouble_is_the_last_choice_but_a_choice() {
     let pool = pool(2, 1);
     let first = lease(&pool, &[], Duration::ZERO).unwrap();
     assert_eq!(first.key(), 0);
-    first.failed(&Failure::from_status(500, b"", None), Instant::now());
+    first.failed(
+        &Failure::from_status(500, b"", None),
+        Asked::default(),
+        Instant::now(),
+    );
     drop(first);
     let second = lease(&pool, &[], Duration::ZERO).unwrap();
     assert_eq!(second.key(), 1);
@@ -212,7 +222,7 @@ fn a_key_whose_rest_ends_serves_those_who_wait() {
     let pool = pool(2, 1);
     let now = Instant::now();
     let resting = lease(&pool, &[], Duration::ZERO).unwrap();
-    resting.failed(&refused(Some(5)), now);
+    resting.failed(&refused(Some(5)), Asked::default(), now);
     let _busy = lease(&pool, &[0], Duration::ZERO).unwrap();
     drop(resting);
     let waiting = {
@@ -232,4 +242,124 @@ impl PartialEq for Lease {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.client, &other.client)
     }
+}
+
+fn failure(status: u16, words: &str) -> Failure {
+    let body = serde_json::json!({"error": {"message": words}}).to_string();
+    Failure::from_status(status, body.as_bytes(), None)
+}
+
+fn asked(request: u64) -> Asked {
+    Asked {
+        request,
+        aside: false,
+    }
+}
+
+#[test]
+fn a_key_that_refuses_three_times_in_a_row_cools_down_and_one_answer_clears_it() {
+    let mut health = Health::default();
+    let start = Instant::now();
+    let at = |seconds: u64| start + Duration::from_secs(seconds);
+    let left = |health: &Health, now: Instant| {
+        let rest = health.resting("m", now)?;
+        assert_eq!((rest.status, &*rest.why), (403, "Forbidden"));
+        Some((rest.until - now).as_secs())
+    };
+    let refused = failure(403, "Forbidden");
+    let refuse = |health: &mut Health, now: Instant| {
+        health.failed("m", &refused, asked(1), CEILING, now);
+    };
+    for second in 0..2 {
+        refuse(&mut health, at(second));
+        assert_eq!(left(&health, at(second)), None);
+    }
+    refuse(&mut health, at(2));
+    assert_eq!(left(&health, at(2)), Some(10));
+    // One that was under way meanwhile is no further step.
+    refuse(&mut health, at(3));
+    assert_eq!(left(&health, at(3)), Some(9));
+    refuse(&mut health, at(12));
+    assert_eq!(left(&health, at(12)), Some(20));
+    let mut now = 32;
+    for _ in 0..10 {
+        refuse(&mut health, at(now));
+        now += left(&health, at(now)).unwrap();
+    }
+    refuse(&mut health, at(now));
+    assert_eq!(left(&health, at(now)), Some(600));
+    // Whenever it was asked: an answer shows that the key is not the reason.
+    health.succeeded("m", at(0));
+    assert_eq!(left(&health, at(now)), None);
+    refuse(&mut health, at(now));
+    assert_eq!(left(&health, at(now)), None);
+}
+
+#[test]
+fn a_key_that_worked_and_is_called_bad_is_asked_again_sooner() {
+    let start = Instant::now();
+    let at = |seconds: u64| start + Duration::from_secs(seconds);
+    let bad = failure(401, "Invalid API key");
+    let left = |health: &Health, now: Instant| {
+        health
+            .resting("any", now)
+            .map(|rest| (rest.until - now).as_secs())
+    };
+    let mut health = Health::default();
+    health.failed("m", &bad, asked(1), CEILING, at(0));
+    assert_eq!(left(&health, at(0)), Some(600));
+    let mut health = Health::default();
+    health.succeeded("m", at(0));
+    let mut now = 1;
+    for wait in [60, 120, 240, 480, 600, 600] {
+        health.failed("m", &bad, asked(1), CEILING, at(now));
+        assert_eq!(left(&health, at(now)), Some(wait));
+        now += wait;
+    }
+}
+
+#[test]
+fn the_same_request_again_does_not_make_a_rate_limit_longer() {
+    let mut health = Health::default();
+    let start = Instant::now();
+    let at = |seconds: u64| start + Duration::from_secs(seconds);
+    for second in [0, 2, 4, 6] {
+        health.failed("m", &refused(None), asked(7), CEILING, at(second));
+        let rest = health.resting("m", at(second)).unwrap();
+        assert_eq!(rest.until - at(second), Duration::from_secs(1));
+    }
+    health.failed("m", &refused(None), asked(8), CEILING, at(8));
+    let rest = health.resting("m", at(8)).unwrap();
+    assert_eq!(rest.until - at(8), Duration::from_secs(2));
+}
+
+#[test]
+fn what_is_not_about_the_key_or_its_model_costs_it_nothing() {
+    let now = Instant::now();
+    let mut health = Health::default();
+    let aside = Asked {
+        request: 0,
+        aside: true,
+    };
+    for _ in 0..5 {
+        // On routes beside chat nothing counts but words that name the key.
+        for other in [failure(403, "Forbidden"), failure(500, "m")] {
+            health.failed("m (images)", &other, aside, CEILING, now);
+        }
+        // Another model than the one that was asked, for a tool say.
+        let other = failure(403, "must be verified to use the model `gpt-image-1`");
+        assert_eq!(other.class, Class::ModelMissing);
+        health.failed("gpt-5 (responses)", &other, asked(1), CEILING, now);
+        for request in [failure(402, "fewer max_tokens"), failure(501, "no")] {
+            health.failed("m", &request, asked(1), CEILING, now);
+        }
+    }
+    assert_eq!(health.rests(now).count(), 0);
+    assert!(!health.is_avoided(now));
+    let other = failure(404, "The model `gpt-5-2025-08-07` does not exist");
+    health.failed("gpt-5 (responses)", &other, asked(1), CEILING, now);
+    assert!(health.resting("gpt-5 (responses)", now).is_some());
+    assert!(health.resting("gpt-5", now).is_none());
+    health.failed("m", &failure(401, "Invalid API key"), aside, CEILING, now);
+    assert!(health.resting("gpt-5", now).is_some());
 }

@@ -5,7 +5,7 @@ use crate::cancel::Cancel;
 use crate::config::{Key, Upstream};
 use crate::failure::Failure;
 use crate::metrics::Names;
-use crate::pool::Wanted;
+use crate::pool::{Asked, Wanted};
 use crate::provider::Format;
 use crate::record::Record;
 
@@ -41,7 +41,7 @@ fn fail(pool: &Arc<Pool>, model: &str, status: u16, message: &str) {
     let body = serde_json::json!({"error": {"message": message}}).to_string();
     let hint = Some(Duration::from_secs(200));
     let failure = Failure::from_status(status, body.as_bytes(), hint);
-    lease.failed(&failure, Instant::now());
+    lease.failed(&failure, Asked::default(), Instant::now());
 }
 
 fn around() -> Around {
@@ -118,14 +118,24 @@ fn a_key_that_rests_is_told_with_its_time_and_reason() {
 fn an_upstream_without_any_key_left_is_named() {
     let config = config();
     let pools = pools(&config);
-    fail(&pools[1], "gpt-5", 401, "wrong key");
+    fail(&pools[1], "gpt-5", 401, "Incorrect API key provided");
     let status = collect(&config, &pools, &Ledger::default(), &around());
     assert_eq!(
         status.summary,
         "Serving, but not from box: 1 of 3 keys rests."
     );
-    fail(&pools[0], "gemini-2.5-pro", 401, "wrong key");
-    fail(&pools[0], "gemini-2.5-pro", 401, "wrong key");
+    fail(
+        &pools[0],
+        "gemini-2.5-pro",
+        401,
+        "Incorrect API key provided",
+    );
+    fail(
+        &pools[0],
+        "gemini-2.5-pro",
+        401,
+        "Incorrect API key provided",
+    );
     let status = collect(&config, &pools, &Ledger::default(), &around());
     assert_eq!(status.health, Health::Down);
     assert!(page::page(&status).contains("<title>weir: DOWN</title>"));
@@ -194,8 +204,18 @@ fn where_nothing_answers_it_is_down() {
     for _ in 0..2 {
         fail(&pools[1], "gpt-5", 502, "connection refused");
     }
-    fail(&pools[0], "gemini-2.5-pro", 401, "wrong key");
-    fail(&pools[0], "gemini-2.5-pro", 401, "wrong key");
+    fail(
+        &pools[0],
+        "gemini-2.5-pro",
+        401,
+        "Incorrect API key provided",
+    );
+    fail(
+        &pools[0],
+        "gemini-2.5-pro",
+        401,
+        "Incorrect API key provided",
+    );
     let status = collect(&config, &pools, &Ledger::default(), &around());
     assert_eq!(status.health, Health::Down);
     assert_eq!(

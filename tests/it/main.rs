@@ -33,6 +33,7 @@ mod haproxy;
 mod heartbeats;
 mod inbound;
 mod init_scripts;
+mod judgement;
 mod leases;
 mod limits;
 mod million;

@@ -166,7 +166,7 @@ fn a_missing_model_is_not_asked_for_again() {
         name: "gemini",
         format: Format::Gemini,
         reply,
-        attempts: (1, 1),
+        attempts: (1, 3),
         status: 404,
         code: Some("model_not_found"),
     };
@@ -181,7 +181,7 @@ fn a_missing_model_is_not_asked_for_again() {
         case(
             "openai",
             (404, "model_not_found"),
-            (1, 1),
+            (1, 3),
             404,
             Some("model_not_found"),
         ),
@@ -223,8 +223,8 @@ fn a_bad_key_gives_way_to_the_others() {
     };
     check(vec![
         case("wrong", (401, "invalid_api_key"), (1, 3), 502, code),
-        case("unpaid", (402, "billing"), (1, 3), 502, code),
-        case("forbidden", (403, "permission_denied"), (1, 3), 502, code),
+        case("unpaid", (402, "billing_error"), (1, 3), 502, code),
+        case("closed", (403, "account_deactivated"), (1, 3), 502, code),
         case("spent", (429, "insufficient_quota"), (1, 3), 502, code),
         gemini,
         anthropic,
@@ -260,23 +260,59 @@ fn a_rate_limit_gives_way_to_the_others_and_is_not_counted() {
     ]);
 }
 
+/// Another key each time, and counted as retries: three attempts in all.
+#[test]
+fn a_refusal_without_a_reason_gives_way_to_the_others_and_is_counted() {
+    let page = "<html><title>their words</title></html>";
+    let bare = Case {
+        name: "page",
+        format: Format::OpenAi,
+        reply: Reply::whole(403, "text/html", page),
+        attempts: (1, 1 + RETRIES),
+        status: 403,
+        code: Some("upstream_refused"),
+    };
+    let three = (1, 1 + RETRIES);
+    check(vec![
+        case(
+            "forbidden",
+            (403, "permission_denied"),
+            three,
+            403,
+            Some("permission_denied"),
+        ),
+        case("unpaid", (402, "billing"), three, 402, Some("billing")),
+        case("unauthorized", (401, "m"), three, 502, Some("m")),
+        bare,
+    ]);
+}
+
+#[test]
+fn what_an_upstream_will_never_do_is_tried_once() {
+    check(vec![
+        case("never", (501, "m"), (1, 1), 501, None),
+        case("version", (505, "m"), (1, 1), 505, None),
+        case(
+            "unsupported",
+            (500, "not_supported_error"),
+            (1, 1),
+            500,
+            None,
+        ),
+    ]);
+}
+
 #[test]
 fn trouble_of_the_server_is_tried_again_and_counted() {
     let counted = (1 + RETRIES, 1 + RETRIES);
     let page = "<html><title>their words</title></html>";
-    let bare = Case {
-        name: "bare-403",
-        format: Format::OpenAi,
-        reply: Reply::whole(403, "text/html", page),
-        attempts: counted,
-        status: 403,
-        code: None,
-    };
     let gateway = Case {
         name: "page",
+        format: Format::OpenAi,
         reply: Reply::whole(502, "text/html", page),
+        attempts: counted,
         status: 502,
-        ..gemini_like(&bare)
+        code: None,
     };
     let overloaded = Case {
         name: "anthropic",
@@ -284,7 +320,7 @@ fn trouble_of_the_server_is_tried_again_and_counted() {
         reply: Format::Anthropic.error(529, "overloaded_error", "their words"),
         status: 503,
         code: Some("overloaded"),
-        ..gemini_like(&bare)
+        ..gemini_like(&gateway)
     };
     check(vec![
         case("timeout", (408, "m"), counted, 408, None),
@@ -293,7 +329,6 @@ fn trouble_of_the_server_is_tried_again_and_counted() {
         case("late", (504, "m"), counted, 504, None),
         case("cloud", (520, "m"), counted, 520, None),
         case("overloaded", (529, "m"), counted, 503, None),
-        bare,
         gateway,
         overloaded,
     ]);

@@ -119,7 +119,9 @@ fn check(response: &Value) -> Result<(), String> {
 fn judged(status: u64) -> (Class, u16) {
     match status {
         400 => (Class::RequestFault, 400),
-        401 | 403 => (Class::KeyBad, 502),
+        401 => (Class::KeyBad, 502),
+        // "Your API key does not have permission to use the specified resource."
+        403 => (Class::OtherKey, 403),
         404 => (Class::ModelMissing, 404),
         429 => (Class::RateLimit, 429),
         500 => (Class::Server, 500),

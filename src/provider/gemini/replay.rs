@@ -261,6 +261,7 @@ fn every_recorded_error_is_recognised() {
                 (Class::KeyBad, 502)
             }
             400 => (Class::RequestFault, 400),
+            403 if body.contains("/models/") => (Class::ModelMissing, 403),
             403 => (Class::KeyBad, 502),
             404 => (Class::ModelMissing, 404),
             429 => (Class::RateLimit, 429),

@@ -271,6 +271,7 @@ fn every_recorded_error_is_recognised() {
         let failure = Failure::from_status(status as u16, body.as_bytes(), None);
         let expected = match status {
             400 if body.contains("model_not_found") => (Class::ModelMissing, 404),
+            400 if body.contains("Incorrect API key") => (Class::KeyBad, 502),
             400 => (Class::RequestFault, 400),
             401 => (Class::KeyBad, 502),
             503 => (Class::Server, 503),

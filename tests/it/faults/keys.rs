@@ -21,7 +21,12 @@ fn kinds(format: Format, status: u16) -> &'static str {
 }
 
 fn refusal(format: Format, status: u16) -> Reply {
-    format.error(status, kinds(format, status), "their words")
+    let words = match (format, status) {
+        (Format::Anthropic, 401) => "invalid x-api-key",
+        (Format::Gemini, 401) => "Request had invalid authentication credentials.",
+        _ => "their words",
+    };
+    format.error(status, kinds(format, status), words)
 }
 
 #[test]

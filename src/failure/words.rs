@@ -1,0 +1,456 @@
+//! What the words of an error are about: the key, the account, a model, or only this request.
+//!
+//! Lists of codes and phrases as vendors and compatible servers use them. They only refine the
+//! table in `failure.rs`: a refusal that no list knows never costs another caller anything at once.
+
+use super::said::Said;
+
+/// How far behind its subject a state may stand: "the organization you asked for was disabled".
+const REACH: usize = 120;
+
+/// Codes that name the key.
+const KEY_CODES: &[&str] = &[
+    "invalid_api_key",
+    "api_key_invalid",
+    "expired_api_key",
+    "token_expired",
+    "invalid_token",
+    "account_deactivated",
+    "account_suspended",
+    "organization_deactivated",
+    "organization_disabled",
+    "unsupported_country",
+    "unsupported_country_region_territory",
+    "ip_not_authorized",
+];
+
+/// Google's reasons that name the key or the project.
+const KEY_REASONS: &[&str] = &[
+    "API_KEY_INVALID",
+    "API_KEY_EXPIRED",
+    "API_KEY_SERVICE_BLOCKED",
+    "API_KEY_IP_ADDRESS_BLOCKED",
+    "API_KEY_HTTP_REFERRER_BLOCKED",
+    "ACCESS_TOKEN_EXPIRED",
+    "ACCOUNT_STATE_INVALID",
+    "CONSUMER_INVALID",
+    "CONSUMER_SUSPENDED",
+    "SERVICE_DISABLED",
+    "BILLING_DISABLED",
+];
+
+/// Phrases that name the key, whatever follows.
+const KEY_PHRASES: &[&str] = &[
+    "incorrect api key",
+    "invalid api key",
+    "invalid api-key",
+    "invalid x-api-key",
+    "invalid subscription key",
+    "invalid authentication",
+    "invalid bearer",
+    "invalid access token",
+    "invalid credentials",
+    "no auth credentials",
+    "missing authentication",
+    "authentication fails",
+    "no api key",
+    "missing api key",
+    "provide an api key",
+    "unregistered callers",
+    "reported as leaked",
+    "key limit exceeded",
+    "token seems invalid",
+];
+
+/// Codes of a vendor that wants money or has a limit of spending.
+const MONEY_CODES: &[&str] = &[
+    "insufficient_quota",
+    "billing_hard_limit_reached",
+    "billing_not_active",
+    "credit_balance_exhausted",
+    "organization_spend_limit_exceeded",
+    "project_spend_limit_exceeded",
+    "organization_usage_limit_exceeded",
+    "enforced_spend_limit_reached",
+    "contract_spend_limit_reached",
+    "linked_organization_spend_limit_reached",
+    "organization_on_hold",
+    "billing_error",
+];
+
+const MONEY_PHRASES: &[&str] = &[
+    "you have reached your specified",
+    "credit balance is too low",
+    "insufficient balance",
+    "insufficient credits",
+    "insufficient funds",
+    "out of credits",
+    "no credits left",
+    "enable billing",
+    "billing to be enabled",
+    "billing is not active",
+];
+
+/// What happens to keys, accounts, organisations and projects.
+const CLOSED: &[&str] = &[
+    "deactivated",
+    "disabled",
+    "suspended",
+    "terminated",
+    "banned",
+    "on hold",
+    "been blocked",
+    "been flagged",
+    "was flagged",
+    "is inactive",
+    "not active",
+    "been denied access",
+];
+
+const FLAGGED: &[&str] = &[
+    "flagged",
+    "content policy",
+    "content management policy",
+    "content filter",
+    "usage polic",
+    "requires moderation",
+    "by moderation",
+    "by our moderation",
+    "moderation polic",
+    "safety system",
+    "prohibited content",
+];
+
+/// Things of an account that a request can name, and that another account does not have.
+const THINGS: &[&str] = &[
+    "file",
+    "cachedcontent",
+    "cached content",
+    "vector store",
+    "vector_store",
+    "container",
+    "previous response",
+    "response with id",
+    "item with id",
+    "batch",
+    "conversation",
+    "assistant",
+    "thread",
+    "upload",
+];
+
+const SCOPES: &[&str] = &[
+    "missing scope",
+    "insufficient permission",
+    "insufficient authentication scope",
+    "insufficient scope",
+    "permission to use the specified resource",
+    "permission to access this endpoint",
+    "access to this endpoint",
+    "access to this feature",
+    "not allowed to use this endpoint",
+];
+
+const TOO_DEAR: &[&str] = &[
+    "more credits",
+    "fewer max_tokens",
+    "can only afford",
+    "can be afforded",
+    "lower max_tokens",
+    "reduce max_tokens",
+    "cost of this request",
+    "request costs",
+];
+
+/// The request's own wishes about who may serve it, which nobody fits.
+const OWN_WISHES: &[&str] = &[
+    "no allowed providers",
+    "no endpoints found that",
+    "no endpoints found matching",
+    "no endpoints available",
+    "data policy",
+    "handle the requested parameters",
+    "no provider match",
+    "no providers match",
+    "no provider supports",
+    "no providers support",
+];
+
+const MODEL_PHRASES: &[&str] = &[
+    "unknown model",
+    "unsupported model",
+    "no such model",
+    "model not found",
+    "model not exist",
+    "invalid model:",
+    "invalid model id",
+    "invalid model name",
+    "not a valid model",
+    "model identifier is invalid",
+    "no endpoints found for",
+];
+
+/// What is said of a model that is not there, behind the word "model".
+const MODEL_GONE: &[&str] = &[
+    "not found",
+    "not exist",
+    "no longer",
+    "been deprecated",
+    "is deprecated",
+    "retired",
+    "decommissioned",
+    "not available",
+    "not supported",
+];
+
+/// A key that may not use a model.
+const MODEL_CLOSED: &[&str] = &[
+    "access to model",
+    "access to the model",
+    "access to the requested model",
+    "access to this model",
+    "to use the model",
+    "to use this model",
+    "to use model",
+    "allowed to access model",
+    "allowed to access the model",
+];
+
+const OVERFLOW_CODES: &[&str] = &[
+    "context_length_exceeded",
+    "exceed_context_size_error",
+    "context_window_exceeded",
+    "model_context_window_exceeded",
+];
+
+const OVERFLOW_PHRASES: &[&str] = &[
+    "context_length_exceeded",
+    "maximum context length",
+    "context length exceeded",
+    "exceeds the context length",
+    "exceeds the model's context",
+    "exceeds the context window",
+    "exceed context limit",
+    "exceeds the available context",
+    "available context size",
+    "context window exceed",
+    "contextwindowexceeded",
+    "prompt is too long",
+    "prompt too long",
+    "input is too long",
+    "input length exceeds",
+    "exceeds the maximum number of tokens",
+    "exceeds the maximum allowed number of input tokens",
+    "reduce the length of the messages",
+    "reduce the length of your prompt",
+    "reduce the length of the prompt",
+];
+
+/// A 429 that waiting does not change.
+const NEVER_PASSES: &[&str] = &[
+    "request too large",
+    "request is too large",
+    "too large for",
+    "long context",
+    "reduce your message size",
+    "tokens must be reduced",
+    "single request",
+    "exceeds the maximum",
+    "exceeds the per-request",
+    "exceeds the limit per request",
+];
+
+impl Said {
+    fn says(&self, phrases: &[&str]) -> bool {
+        phrases.iter().any(|phrase| self.lower.contains(phrase))
+    }
+
+    /// One of `states` is said of one of `subjects`, in the same sentence.
+    fn says_of(&self, subjects: &[&str], states: &[&str]) -> bool {
+        subjects.iter().any(|subject| {
+            self.lower.match_indices(subject).any(|(at, _)| {
+                let behind = &self.lower[at + subject.len()..];
+                let mut end = behind.len().min(REACH);
+                while !behind.is_char_boundary(end) {
+                    end -= 1;
+                }
+                let sentence = &behind[..end];
+                let sentence = sentence.split(". ").next().unwrap_or(sentence);
+                states.iter().any(|state| sentence.contains(state))
+            })
+        })
+    }
+
+    fn is_any_code(&self, codes: &[&str]) -> bool {
+        codes.iter().any(|code| self.is_code(code))
+    }
+
+    /// The key or its account is named, by a code or a reason that leaves no doubt.
+    pub fn is_key_code(&self) -> bool {
+        self.is_any_code(KEY_CODES) || KEY_REASONS.iter().any(|reason| self.has_reason(reason))
+    }
+
+    /// The account behind the key is named as closed, or as one of a place that is not served.
+    pub fn names_account(&self) -> bool {
+        self.says_of(
+            &["account", "organization", "organisation", "project"],
+            CLOSED,
+        ) || self.says_of(
+            &["country", "territory", "user location"],
+            &["not supported"],
+        )
+    }
+
+    /// The key is named in words.
+    pub fn names_key(&self, status: u16) -> bool {
+        if self.says(KEY_PHRASES) {
+            return true;
+        }
+        if status == 400 {
+            // A field of the request may be called so as well.
+            return self.lower.starts_with("api key");
+        }
+        let key = ["api key", "api-key", "api_key", "apikey"];
+        let is_bad = [
+            "not valid",
+            "invalid",
+            "not found",
+            "missing",
+            "expired",
+            "revoked",
+            "deleted",
+        ];
+        self.says_of(&key, CLOSED)
+            || self.says_of(&key, &is_bad)
+            || (status == 401
+                && (self.says_of(&["token", "credential"], &is_bad)
+                    || (self.is_code("authentication_error") && self.says(&["key"]))
+                    // How OpenRouter tells a key that nobody has.
+                    || self.lower.starts_with("user not found")))
+    }
+
+    pub fn is_money_code(&self) -> bool {
+        self.is_any_code(MONEY_CODES)
+    }
+
+    pub fn is_out_of_money(&self) -> bool {
+        self.is_money_code() || self.says(MONEY_PHRASES)
+    }
+
+    /// A filter found something in the request.
+    pub fn is_flagged(&self) -> bool {
+        self.flagged
+            || self.is_any_code(&[
+                "content_policy_violation",
+                "content_filter",
+                "moderation_blocked",
+            ])
+            || self.says(FLAGGED)
+    }
+
+    /// What the request names, may do, costs or wishes is refused; with another key it may pass.
+    pub fn is_about_request(&self) -> bool {
+        let lost = [
+            "not found",
+            "not exist",
+            "permission",
+            "not in an active state",
+            "access",
+            "expired",
+            "belong",
+            "not ready",
+        ];
+        self.says_of(THINGS, &lost)
+            || (self.says(&["permission", "access"]) && self.says(&["the file", "cachedcontent"]))
+            || self.says(SCOPES)
+            || self.is_any_code(&["insufficient_permissions", "missing_scope"])
+            || self.has_reason("ACCESS_TOKEN_SCOPE_INSUFFICIENT")
+            || self.says(TOO_DEAR)
+            || self.says(OWN_WISHES)
+    }
+
+    /// The model is not there, or not for this key.
+    pub fn is_model_missing(&self, status: u16) -> bool {
+        if self.is_any_code(&[
+            "model_not_found",
+            "invalid_model",
+            "model_not_available",
+            "DeploymentNotFound",
+        ]) {
+            return true;
+        }
+        match status {
+            400 => {
+                self.says(MODEL_PHRASES)
+                    || self.says_of(&["model "], &["not found", "does not exist"])
+            }
+            403 => self.says(MODEL_PHRASES) || self.says(MODEL_CLOSED) || self.is_model_gone(),
+            404 | 410 => {
+                self.says(MODEL_PHRASES)
+                    || self.says(MODEL_CLOSED)
+                    || self.is_model_gone()
+                    // Anthropic names it and says no more.
+                    || self.lower.starts_with("model:")
+            }
+            _ => false,
+        }
+    }
+
+    fn is_model_gone(&self) -> bool {
+        self.says_of(&["model", "models/"], MODEL_GONE)
+    }
+
+    /// The model that the words name.
+    pub fn model_named(&self) -> Option<&str> {
+        for (before, after) in [
+            ("model `", "`"),
+            ("model '", "'"),
+            ("model \"", "\""),
+            ("models/", " "),
+            ("model: ", " "),
+        ] {
+            if let Some((_, behind)) = self.lower.split_once(before)
+                && let Some(name) = behind.split(after).next().filter(|name| !name.is_empty())
+            {
+                return Some(name.trim_end_matches(['.', ',', '\'', '`', '"']));
+            }
+        }
+        None
+    }
+
+    /// The prompt is longer than the model takes.
+    pub fn is_context_overflow(&self) -> bool {
+        self.is_any_code(OVERFLOW_CODES)
+            || self.says(OVERFLOW_PHRASES)
+            || self.says_of(&["input token count"], &["exceed"])
+    }
+
+    /// A request that asks for more at once than any minute allows.
+    pub fn never_passes(&self) -> bool {
+        let number = |word: &str| {
+            let behind = self.lower.split_once(word)?.1;
+            let digits: String = behind
+                .chars()
+                .take_while(|c| c.is_ascii_digit() || *c == ',')
+                .filter(char::is_ascii_digit)
+                .collect();
+            digits.parse::<u64>().ok()
+        };
+        let more_than_all = match (number("limit "), number("requested ")) {
+            (Some(limit), Some(requested)) => requested > limit,
+            _ => false,
+        };
+        more_than_all || self.says(NEVER_PASSES) || self.is_context_overflow()
+    }
+
+    /// A server that will never do what was asked, told as if it had failed.
+    pub fn is_unsupported(&self) -> bool {
+        self.is_any_code(&["not_supported_error", "unsupported", "not_implemented"])
+            || self.says(&[
+                "not supported",
+                "unsupported",
+                " requires ",
+                "not implemented",
+            ])
+    }
+}
