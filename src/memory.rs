@@ -5,7 +5,7 @@
 //! caller in `extra_content` and back, but many frameworks rebuild the history without it. So they
 //! are kept here as well, by tool-call id, within a fixed number of bytes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::mem;
 use std::sync::Arc;
 
@@ -124,12 +124,17 @@ impl Memory {
     /// What is remembered of the calls in a history, in the order of their messages.
     pub fn recall_all(&self, messages: &[Message<'_>]) -> Recalled {
         let mut found = Vec::new();
+        // Each id once: of a history in which many calls share one, the first made what is kept,
+        // and copies of it would be without a bound.
+        let mut seen = HashSet::new();
         for (index, message) in messages.iter().enumerate() {
             if message.role != Role::Assistant {
                 continue;
             }
             for (call, tool_call) in message.tool_calls.iter().enumerate() {
-                if let Some(signed) = self.recall(&tool_call.id) {
+                if let Some(signed) = self.recall(&tool_call.id)
+                    && seen.insert(&*tool_call.id)
+                {
                     found.push((index, call, signed));
                 }
             }

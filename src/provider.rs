@@ -4,6 +4,7 @@
 //! into deltas. It works on bytes it is handed: it opens no connection, reads no clock, makes no
 //! random values and knows no callers, so the same input always gives the same output.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::capability;
@@ -16,6 +17,7 @@ use crate::sse;
 pub mod anthropic;
 mod fence;
 pub mod gemini;
+mod names;
 pub mod openai;
 pub mod responses;
 
@@ -108,9 +110,9 @@ pub struct Encoded {
 #[derive(Debug, Default)]
 pub struct Undo {
     /// Tool names as sent, with the caller's own spelling. Only those that differ.
-    pub names: Vec<(String, String)>,
+    pub names: HashMap<String, String>,
     /// The caller's names of custom tools that went out as functions with one `input` string.
-    pub custom: Vec<String>,
+    pub custom: HashSet<String>,
     /// JSON was asked for in words: strip a Markdown fence around the answer.
     pub strip_fence: bool,
     /// The caller set `service_tier`, so it is told which one served.
@@ -124,10 +126,7 @@ pub struct Undo {
 impl Undo {
     /// The caller's name of a tool that the upstream calls `wire`.
     pub fn name<'a>(&'a self, wire: &'a str) -> &'a str {
-        self.names
-            .iter()
-            .find(|(sent, _)| sent == wire)
-            .map_or(wire, |(_, original)| original)
+        self.names.get(wire).map_or(wire, String::as_str)
     }
 }
 

@@ -27,8 +27,8 @@ fn stamp(dice: &mut Dice) -> Stamp {
 
 fn undo(dice: &mut Dice) -> Arc<Undo> {
     Arc::new(Undo {
-        names: vec![("a_b_2".into(), "a.b".into())],
-        custom: vec!["f".into()],
+        names: [("a_b_2".into(), "a.b".into())].into(),
+        custom: ["f".into()].into(),
         strip_fence: dice.chance(30),
         wants_tier: dice.chance(30),
         keep_blocks: dice.chance(30),

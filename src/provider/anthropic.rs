@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use super::names::Rule;
 use super::{Decoder, Encoded, Options, Provider, Undo};
 use crate::chat::Request;
 use crate::error::ApiError;
@@ -21,12 +22,28 @@ mod format;
 mod kept;
 pub(super) mod merge;
 mod messages;
-mod names;
 mod parts;
 mod schema;
 mod thinking;
 mod tools;
 mod wire;
+
+const fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-'
+}
+
+/// The vendor's pattern of tool names: `^[a-zA-Z0-9_-]{1,128}$`.
+pub(super) const NAMES: Rule = Rule {
+    longest: 128,
+    is_byte: is_name_byte,
+    is_first: is_name_byte,
+};
+
+/// And that of tool-call ids, which may have any length.
+pub(super) const IDS: Rule = Rule {
+    longest: usize::MAX,
+    ..NAMES
+};
 
 /// What the config may say about every upstream that speaks this format.
 #[derive(Debug, Clone)]

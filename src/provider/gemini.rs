@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::names::Rule;
 use super::{Decoder, Encoded, Options, Provider, Undo};
 use crate::chat::Request;
 use crate::error::ApiError;
@@ -39,6 +40,21 @@ mod tools;
 mod usage;
 mod wire;
 pub(super) mod write;
+
+/// The vendor's pattern of function names, whose length depends on the model.
+pub(super) const fn names(longest: usize) -> Rule {
+    const fn is_first(byte: u8) -> bool {
+        byte.is_ascii_alphabetic() || byte == b'_'
+    }
+    const fn is_byte(byte: u8) -> bool {
+        byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b':' | b'-')
+    }
+    Rule {
+        longest,
+        is_byte,
+        is_first,
+    }
+}
 
 /// What the config may say about every upstream that speaks this format.
 #[derive(Debug, Clone)]

@@ -101,7 +101,7 @@ fn no_event_brings_the_decoder_down() {
         r#"{"type":"message_stop"}"#,
     ];
     let undo = Arc::new(Undo {
-        custom: vec!["c".into()],
+        custom: ["c".into()].into(),
         strip_fence: true,
         wants_tier: true,
         keep_blocks: true,

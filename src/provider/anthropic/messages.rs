@@ -9,10 +9,10 @@ use std::borrow::Cow;
 use super::Switches;
 use super::block::{Block, Kind};
 use super::dropped::Dropped;
-use super::names::Names;
 use crate::capability::Claude;
 use crate::chat::{Message, Role};
 use crate::error::ApiError;
+use crate::provider::names::Names;
 
 mod builder;
 

@@ -1,15 +1,16 @@
 //! Tools and what may be called: `tools`, `tool_choice`, `parallel_tool_calls` and the web search.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use super::Switches;
 use super::block::Body;
 use super::dropped::Dropped;
-use super::names::Names;
 use crate::capability::Claude;
 use crate::chat::{Request, Tool, ToolChoice};
 use crate::error::ApiError;
 use crate::json::Fields;
+use crate::provider::names::Names;
 
 mod defs;
 
@@ -23,7 +24,7 @@ pub struct Tools<'r> {
     choice: Option<Choice>,
     serial: bool,
     /// The caller's names of custom tools.
-    pub custom: Vec<String>,
+    pub custom: HashSet<String>,
     /// The provider may run tools itself, and so may pause its turn.
     pub server_tools: bool,
 }
@@ -44,11 +45,11 @@ impl<'r> Tools<'r> {
         dropped: &mut Dropped,
     ) -> Result<Self, ApiError> {
         let mut tools = Tools {
-            names: Names::default(),
+            names: Names::new(super::NAMES),
             defs: Vec::with_capacity(request.tools.len() + 1),
             choice: None,
             serial: request.parallel_tool_calls == Some(false),
-            custom: Vec::new(),
+            custom: HashSet::new(),
             server_tools: false,
         };
         let mut natives = Vec::new();
@@ -76,16 +77,19 @@ impl<'r> Tools<'r> {
             tools.names.reserve("web_search");
             natives.push(Cow::Borrowed("web_search"));
         }
-        let names: Vec<&'r str> = request.tools.iter().filter_map(name).collect();
-        tools.names.add_tools(&names);
+        tools.names.add_tools(request.tools.iter().filter_map(name));
+        let allowed: Option<HashSet<&str>> = match &request.tool_choice {
+            Some(ToolChoice::Allowed { names, .. }) => Some(names.iter().map(|n| &**n).collect()),
+            _ => None,
+        };
         for (index, tool) in request.tools.iter().enumerate() {
             let def = Def::new(tool, index, claude)?;
             match tool {
                 Tool::Function { .. } => {}
-                Tool::Custom { name, .. } => tools.custom.push(name.to_string()),
+                Tool::Custom { name, .. } => drop(tools.custom.insert(name.to_string())),
                 Tool::Native { .. } => tools.server_tools = true,
             }
-            if def.is_allowed(request.tool_choice.as_ref()) {
+            if allowed.as_ref().is_none_or(|allowed| def.is_among(allowed)) {
                 tools.defs.push(def);
             }
         }

@@ -238,7 +238,7 @@ impl Candidate {
         let index = self.calls;
         self.calls += 1;
         let name = undo.name(&call.name);
-        let custom = undo.custom.iter().any(|custom| custom == name);
+        let custom = undo.custom.contains(name);
         let delta = Delta::ToolStart {
             candidate,
             index,

@@ -5,16 +5,17 @@
 //! (`Continue.`, and results for calls that have none yet) are the exceptions.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use serde_json::value::RawValue;
 
 use super::context::Context;
 use super::media::Media;
-use super::tools::Names;
 use super::write::Nest;
 use crate::chat::{Message, Part, PartKind, Role, ToolCall, ToolKind};
 use crate::error::ApiError;
 use crate::json::{Fields, push_string};
+use crate::provider::names::Names;
 
 /// Stands in front of a system message that comes after the beginning.
 const LATER_SYSTEM: &str = "[system instruction, not from the user]\n";
@@ -219,7 +220,8 @@ impl<'c, 'r> Contents<'c, 'r> {
         if third {
             function.string("id", &call.id);
         }
-        function.string("name", self.names.wire(&call.name));
+        self.names.add(&call.name);
+        function.string("name", self.names.sent(&call.name));
         push_args(function.key("args"), call);
         function.end();
         if let Some(signature) = signature {
@@ -239,11 +241,19 @@ impl<'c, 'r> Contents<'c, 'r> {
         let third = self.context.model.third;
         let mut behind = Vec::new();
         let mut answers = 0;
+        let mut open: HashMap<&str, Open> = HashMap::with_capacity(calls.len());
         for call in calls {
-            // Of two results for one call the later counts.
-            let answer = run
-                .iter()
-                .rposition(|m| m.role == Role::Tool && m.tool_call_id == call.id);
+            open.entry(&call.id).or_default().calls += 1;
+        }
+        for (at, message) in run.iter().enumerate() {
+            if message.role == Role::Tool
+                && let Some(open) = open.get_mut(&*message.tool_call_id)
+            {
+                open.results.push(at);
+            }
+        }
+        for call in calls {
+            let answer = open.get_mut(&*call.id).and_then(Open::next);
             let mut media = Vec::new();
             if let Some(answer) = answer {
                 answers += 1;
@@ -258,7 +268,7 @@ impl<'c, 'r> Contents<'c, 'r> {
             if third {
                 response.string("id", &call.id);
             }
-            response.string("name", self.names.wire(&call.name));
+            response.string("name", self.names.sent(&call.name));
             match answer {
                 Some(answer) => push_result(response.key("response"), &run[answer].content),
                 None => response.raw("response", r#"{"error":"no result"}"#),
@@ -282,7 +292,7 @@ impl<'c, 'r> Contents<'c, 'r> {
         for message in run {
             match message.role {
                 Role::System => self.later_system(message),
-                _ if calls.iter().any(|call| call.id == message.tool_call_id) => used += 1,
+                _ if open.contains_key(&*message.tool_call_id) => used += 1,
                 _ => self.stray_result(message)?,
             }
         }
@@ -307,6 +317,27 @@ impl<'c, 'r> Contents<'c, 'r> {
         );
         push_text(self.part("user"), &all, None);
         Ok(())
+    }
+}
+
+/// The calls of one turn that share an id, and where the results for it are.
+#[derive(Default)]
+struct Open {
+    calls: usize,
+    results: Vec<usize>,
+    given: usize,
+}
+
+impl Open {
+    /// The result of the next call. Each has one of its own: copies of one result would let a
+    /// small body become a very large one. Of two results for one call the later counts.
+    fn next(&mut self) -> Option<usize> {
+        let at = self.given;
+        self.given += 1;
+        if self.given == self.calls && self.results.len() >= self.calls {
+            return self.results.last().copied();
+        }
+        self.results.get(at).copied()
     }
 }
 

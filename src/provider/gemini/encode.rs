@@ -6,7 +6,7 @@ use log::debug;
 
 use super::contents::Contents;
 use super::context::Context;
-use super::tools::{self, Names};
+use super::tools;
 use super::write::Nest;
 use super::{generation, merge};
 use crate::chat::{Request, ResponseFormat};
@@ -20,12 +20,12 @@ pub fn encode(request: &Request<'_>, model: &str, options: &Options) -> Result<E
         options,
         dropped: Vec::new(),
     };
-    let mut names = Names::new(request, &context.model);
+    let mut names = tools::names(request, &context.model);
     let hint = format_hint(&mut context)?;
     let mut body = Vec::with_capacity(capacity(request));
     let mut fields = Nest::object(&mut body);
     Contents::new(&mut context, &mut names).write(hint.as_deref(), &mut fields)?;
-    tools::write(request, &context.model, &mut names, &mut fields)?;
+    tools::write(request, &context.model, &names, &mut fields)?;
     if let Some(settings) = &options.gemini.safety_settings {
         fields.raw("safetySettings", &super::compact(settings));
     }
@@ -50,7 +50,7 @@ pub fn encode(request: &Request<'_>, model: &str, options: &Options) -> Result<E
             strip_fence: hint.is_some(),
             wants_tier: request.service_tier.is_some(),
             max_tokens: request.max_tokens,
-            names: names.changed,
+            names: names.changed(),
             ..Undo::default()
         }),
         dropped: context.dropped,

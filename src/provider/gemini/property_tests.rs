@@ -287,7 +287,7 @@ fn no_bytes_make_the_decoder_panic() {
         let undo = Undo {
             strip_fence: round % 3 == 0,
             wants_tier: true,
-            custom: vec!["f".into()],
+            custom: ["f".into()].into(),
             ..Undo::default()
         };
         let mut heard = Heard::default();

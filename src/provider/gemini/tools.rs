@@ -1,7 +1,6 @@
 //! Tools: names, declarations and how they may be called.
 
-use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use serde_json::value::RawValue;
 
@@ -11,6 +10,7 @@ use crate::capability::Gemini;
 use crate::chat::{Request, Tool, ToolChoice};
 use crate::error::ApiError;
 use crate::json::{Fields, push_string};
+use crate::provider::names::Names;
 
 /// The vendor's limit of declarations in one request.
 const MOST_TOOLS: usize = 512;
@@ -21,67 +21,11 @@ const INPUT_SCHEMA: &str =
 const INPUT_SCHEMA_OLD: &str =
     r#"{"type":"OBJECT","properties":{"input":{"type":"STRING"}},"required":["input"]}"#;
 
-/// The caller's tool names as the vendor takes them. Names of declared tools that are fine keep
-/// priority; names that only the history has come after, in their order, so that a longer history
-/// does not rename what a shorter one named.
-pub struct Names<'r> {
-    longest: usize,
-    /// `None` where the name goes out as it is.
-    known: HashMap<&'r str, Option<String>>,
-    taken: HashSet<String>,
-    /// What the decoder has to undo, in the order in which it came up.
-    pub changed: Vec<(String, String)>,
-}
-
-impl<'r> Names<'r> {
-    pub fn new(request: &'r Request<'_>, model: &Gemini) -> Self {
-        let mut names = Names {
-            longest: if model.third { 128 } else { 64 },
-            known: HashMap::new(),
-            taken: HashSet::new(),
-            changed: Vec::new(),
-        };
-        let declared = || request.tools.iter().filter_map(tool_name);
-        for name in declared().filter(|name| is_valid(name, names.longest)) {
-            names.known.insert(name, None);
-            names.taken.insert(name.to_owned());
-        }
-        for name in declared() {
-            names.add(name);
-        }
-        names
-    }
-
-    /// How `name` is spelled on the wire.
-    pub fn wire(&mut self, name: &'r str) -> &str {
-        self.add(name);
-        self.known
-            .get(name)
-            .and_then(Option::as_deref)
-            .unwrap_or(name)
-    }
-
-    fn add(&mut self, name: &'r str) {
-        if self.known.contains_key(name) {
-            return;
-        }
-        let clean = clean(name, self.longest);
-        let mut wire = clean.clone();
-        let mut number = 2;
-        while self.taken.contains(&wire) {
-            let suffix = format!("_{number}");
-            let room = self.longest - suffix.len();
-            wire = format!("{}{suffix}", &clean[..clean.len().min(room)]);
-            number += 1;
-        }
-        self.taken.insert(wire.clone());
-        if wire == name {
-            self.known.insert(name, None);
-        } else {
-            self.changed.push((wire.clone(), name.to_owned()));
-            self.known.insert(name, Some(wire));
-        }
-    }
+/// The names of the request's tools, as the model takes them.
+pub fn names<'r>(request: &'r Request<'_>, model: &Gemini) -> Names<'r> {
+    let mut names = Names::new(super::names(if model.third { 128 } else { 64 }));
+    names.add_tools(request.tools.iter().filter_map(tool_name));
+    names
 }
 
 fn tool_name<'r>(tool: &'r Tool<'_>) -> Option<&'r str> {
@@ -91,37 +35,16 @@ fn tool_name<'r>(tool: &'r Tool<'_>) -> Option<&'r str> {
     }
 }
 
-fn is_valid(name: &str, longest: usize) -> bool {
-    name.len() <= longest
-        && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        && name.chars().all(is_name_char)
-}
-
-fn is_name_char(c: char) -> bool {
-    c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | ':' | '-')
-}
-
-/// The name with every wrong character replaced, cut to `longest` ASCII letters.
-fn clean(name: &str, longest: usize) -> String {
-    let mut clean = String::with_capacity(name.len() + 1);
-    clean.extend(name.chars().map(|c| if is_name_char(c) { c } else { '_' }));
-    if !clean.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') {
-        clean.insert(0, '_');
-    }
-    clean.truncate(longest);
-    clean
-}
-
 /// Whether the request has tools that go out as function declarations.
 pub fn has_functions(request: &Request<'_>) -> bool {
     request.tools.iter().any(|tool| tool_name(tool).is_some())
 }
 
 /// Writes `tools` and `toolConfig`, as far as they are needed.
-pub fn write<'r>(
-    request: &'r Request<'_>,
+pub fn write(
+    request: &Request<'_>,
     model: &Gemini,
-    names: &mut Names<'r>,
+    names: &Names<'_>,
     body: &mut Nest<'_>,
 ) -> Result<(), ApiError> {
     let search = request.web_search_options.is_some();
@@ -140,9 +63,8 @@ pub fn write<'r>(
         let mut entry = Nest::object(tools.item());
         let mut declarations = Nest::array(entry.key("functionDeclarations"));
         for tool in &request.tools {
-            let listed = choice.only.is_none_or(|only| {
-                tool_name(tool).is_some_and(|name| only.iter().any(|listed| listed == name))
-            });
+            let listed = (choice.only.as_ref())
+                .is_none_or(|only| tool_name(tool).is_some_and(|name| only.contains(name)));
             if listed {
                 declare(tool, model, names, declarations.item());
             }
@@ -164,7 +86,7 @@ pub fn write<'r>(
     if !choice.names.is_empty() {
         let mut allowed = Nest::array(calling.key("allowedFunctionNames"));
         for name in choice.names {
-            push_string(allowed.item(), names.wire(name));
+            push_string(allowed.item(), names.sent(name));
         }
         allowed.end();
     }
@@ -207,7 +129,7 @@ struct Choice<'r> {
     /// `allowedFunctionNames`.
     names: Vec<&'r str>,
     /// Only these are declared at all.
-    only: Option<&'r [Cow<'r, str>]>,
+    only: Option<HashSet<&'r str>>,
 }
 
 fn choose<'r>(
@@ -219,13 +141,14 @@ fn choose<'r>(
         mode,
         ..Choice::default()
     };
+    let declared: HashSet<&str> = match &request.tool_choice {
+        Some(ToolChoice::Named(_) | ToolChoice::Allowed { .. }) => {
+            request.tools.iter().filter_map(tool_name).collect()
+        }
+        _ => HashSet::new(),
+    };
     let known = |name: &str| {
-        let declared = request
-            .tools
-            .iter()
-            .filter_map(tool_name)
-            .any(|known| known == name);
-        if declared {
+        if declared.contains(name) {
             return Ok(());
         }
         Err(ApiError::unsupported_value(
@@ -265,7 +188,7 @@ fn choose<'r>(
                 },
                 // Before 2.5 a list goes only with `ANY`.
                 None => Choice {
-                    only: Some(names),
+                    only: Some(names_sent.collect()),
                     ..plain(None)
                 },
             })
@@ -273,7 +196,7 @@ fn choose<'r>(
     }
 }
 
-fn declare<'r>(tool: &'r Tool<'_>, model: &Gemini, names: &mut Names<'r>, out: &mut Vec<u8>) {
+fn declare(tool: &Tool<'_>, model: &Gemini, names: &Names<'_>, out: &mut Vec<u8>) {
     let mut declaration = Nest::object(out);
     let key = if model.old_schema {
         "parameters"
@@ -287,7 +210,7 @@ fn declare<'r>(tool: &'r Tool<'_>, model: &Gemini, names: &mut Names<'r>, out: &
             parameters,
             ..
         } => {
-            declaration.string("name", names.wire(name));
+            declaration.string("name", names.sent(name));
             declaration.string("description", description.as_deref().unwrap_or_default());
             if let Some(parameters) = parameters.filter(|raw| !is_empty_object(raw)) {
                 let schema = if model.old_schema {
@@ -303,7 +226,7 @@ fn declare<'r>(tool: &'r Tool<'_>, model: &Gemini, names: &mut Names<'r>, out: &
             description,
             format,
         } => {
-            declaration.string("name", names.wire(name));
+            declaration.string("name", names.sent(name));
             let mut text = description.as_deref().unwrap_or_default().to_owned();
             if let Some((syntax, grammar)) = format.and_then(grammar) {
                 if !text.is_empty() {
@@ -343,52 +266,4 @@ fn grammar(format: &RawValue) -> Option<(String, String)> {
     let grammar = inner.as_ref().unwrap_or(&fields);
     let syntax = text(grammar, "syntax").unwrap_or_default();
     Some((syntax, text(grammar, "definition")?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::capability;
-
-    fn request(names: &[&'static str]) -> Request<'static> {
-        let tools = names
-            .iter()
-            .map(|name| Tool::Custom {
-                name: (*name).into(),
-                description: None,
-                format: None,
-            })
-            .collect();
-        Request {
-            tools,
-            ..Request::default()
-        }
-    }
-
-    #[test]
-    fn valid_names_keep_priority_and_the_rest_is_told_apart() {
-        let request = request(&["a b", "a_b", "1x", "", "\u{fc}", "a.b:c-d"]);
-        let mut names = Names::new(&request, &capability::gemini("gemini-2.5-pro"));
-        let mut wire = |name| names.wire(name).to_owned();
-        assert_eq!(wire("a b"), "a_b_2");
-        assert_eq!(wire("a_b"), "a_b");
-        assert_eq!(wire("1x"), "_1x");
-        assert_eq!(wire(""), "_");
-        assert_eq!(wire("\u{fc}"), "__2");
-        assert_eq!(wire("a.b:c-d"), "a.b:c-d");
-        assert_eq!(wire("a/b"), "a_b_3", "a name that only the history has");
-        assert!(names.changed.contains(&("a_b_3".into(), "a/b".into())));
-        assert_eq!(names.changed.len(), 5);
-    }
-
-    #[test]
-    fn long_names_are_cut_and_told_apart() {
-        let (long, longer) = ("x".repeat(65), "x".repeat(66));
-        let none = request(&[]);
-        let mut names = Names::new(&none, &capability::gemini("gemini-2.0-flash"));
-        assert_eq!(names.wire(&long), "x".repeat(64));
-        assert_eq!(names.wire(&longer), "x".repeat(62) + "_2");
-        let mut names = Names::new(&none, &capability::gemini("gemini-4-argon"));
-        assert_eq!(names.wire(&long), long);
-    }
 }

@@ -62,7 +62,7 @@ impl Messages {
                 self.carrier.tool(tool);
                 let undo = Arc::clone(&self.undo);
                 let name = undo.name(&block.name);
-                let kind = match undo.custom.iter().any(|custom| custom == name) {
+                let kind = match undo.custom.contains(name) {
                     true => ToolKind::Custom,
                     false => ToolKind::Function,
                 };

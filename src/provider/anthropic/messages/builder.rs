@@ -8,8 +8,8 @@ use crate::error::ApiError;
 use crate::provider::anthropic::assistant;
 use crate::provider::anthropic::block::{Block, Content, Input, Kind, Mark};
 use crate::provider::anthropic::dropped::Dropped;
-use crate::provider::anthropic::names::{Ids, Names};
 use crate::provider::anthropic::parts::{self, is_blank};
+use crate::provider::names::{Ids, Names};
 
 /// Stands before system text that the provider takes only as a user's.
 const NOT_THE_USER: &str = "[system instruction, not from the user]\n";
@@ -19,8 +19,13 @@ pub struct Builder<'r, 'x> {
     thinks: bool,
     names: &'x mut Names<'r>,
     dropped: &'x mut Dropped,
-    ids: Ids,
+    ids: Ids<'r>,
     turns: Vec<Turn<'r>>,
+    /// Of the turn that was asked for last, its place and its calls by their ids.
+    by_id: (usize, Vec<usize>),
+    /// The first message that is not the system's and says something, behind the one at hand, and
+    /// whether it is of the user's side.
+    next_speaker: (usize, bool),
     /// System text that goes behind the user turn in progress.
     waiting: Vec<Block<'r>>,
 }
@@ -38,8 +43,10 @@ impl<'r, 'x> Builder<'r, 'x> {
             thinks,
             names,
             dropped,
-            ids: Ids::default(),
+            ids: Ids::new(crate::provider::anthropic::IDS),
             turns: Vec::new(),
+            by_id: (0, Vec::new()),
+            next_speaker: (0, false),
             waiting: Vec::new(),
         }
     }
@@ -60,7 +67,7 @@ impl<'r, 'x> Builder<'r, 'x> {
                 }
                 let in_user_turn = self.last_role() == Some(Role::User);
                 let goes_behind =
-                    self.mid_system && (in_user_turn || user_comes_next(&messages[index + 1..]));
+                    self.mid_system && (in_user_turn || self.user_comes_next(messages, index));
                 if goes_behind {
                     self.waiting.extend(blocks);
                 } else {
@@ -151,12 +158,7 @@ impl<'r, 'x> Builder<'r, 'x> {
         };
         let id = message.tool_call_id.as_ref();
         let call = calling.and_then(|turn| {
-            let calls = &self.turns[turn].calls;
-            let open = calls
-                .iter()
-                .position(|call| call.id == id && call.result.is_none());
-            // A second result for the one call takes the place of the first.
-            let at = open.or_else(|| calls.iter().rposition(|call| call.id == id))?;
+            let at = self.call_of(turn, id)?;
             Some((turn, at))
         });
         let Some((turn, at)) = call else {
@@ -199,6 +201,40 @@ impl<'r, 'x> Builder<'r, 'x> {
             }
         }
         Ok(())
+    }
+
+    /// The call of a turn that a result for `id` answers.
+    fn call_of(&mut self, turn: usize, id: &str) -> Option<usize> {
+        let calls = &self.turns[turn].calls;
+        if self.by_id.0 != turn || self.by_id.1.len() != calls.len() {
+            let mut places: Vec<usize> = (0..calls.len()).collect();
+            // The sort is stable: calls that share an id stay in their order.
+            places.sort_by_key(|place| calls[*place].id);
+            self.by_id = (turn, places);
+        }
+        let places = &self.by_id.1;
+        let sharing = &places[places.partition_point(|place| calls[*place].id < id)..];
+        let sharing = &sharing[..sharing.partition_point(|place| calls[*place].id == id)];
+        // They get their results in their order. A result more takes the place of the last one's.
+        let answered = sharing.partition_point(|place| calls[*place].result.is_some());
+        sharing.get(answered).or(sharing.last()).copied()
+    }
+
+    /// The next message that is not the system's and says something is of the user's side.
+    fn user_comes_next(&mut self, messages: &[Message<'_>], index: usize) -> bool {
+        if self.next_speaker.0 <= index {
+            let behind = messages.iter().enumerate().skip(index + 1);
+            self.next_speaker = behind
+                .filter(|(_, message)| match message.role {
+                    Role::System => false,
+                    Role::Tool => true,
+                    Role::User | Role::Assistant => !says_nothing(message),
+                })
+                .map(|(at, message)| (at, message.role != Role::Assistant))
+                .next()
+                .unwrap_or((messages.len(), false));
+        }
+        self.next_speaker.1
     }
 
     /// A result that answers nothing: as text, so that the model still has it.
@@ -301,16 +337,4 @@ fn says_nothing(message: &Message<'_>) -> bool {
     message.tool_calls.is_empty()
         && message.content.iter().all(|part| blank(&part.kind))
         && message.refusal.as_deref().is_none_or(is_blank)
-}
-
-/// The next message that is not the system's and says something is of the user's side.
-fn user_comes_next(messages: &[Message<'_>]) -> bool {
-    messages
-        .iter()
-        .find(|message| match message.role {
-            Role::System => false,
-            Role::Tool => true,
-            Role::User | Role::Assistant => !says_nothing(message),
-        })
-        .is_some_and(|message| message.role != Role::Assistant)
 }

@@ -1,16 +1,17 @@
 //! What one tool is upstream: its definition with a schema that the provider takes.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use serde_json::value::RawValue;
 
 use super::super::schema;
 use crate::capability::Claude;
-use crate::chat::{Tool, ToolChoice};
+use crate::chat::Tool;
 use crate::error::ApiError;
 use crate::json::{Fields, push_string};
 use crate::provider::anthropic::block::{Body, Mark};
-use crate::provider::anthropic::names::Names;
+use crate::provider::names::Names;
 
 /// A custom tool takes one text.
 const CUSTOM_SCHEMA: &str =
@@ -83,18 +84,14 @@ impl<'r> Def<'r> {
         })
     }
 
-    /// Whether an `allowed_tools` choice lets the tool through; every other choice does.
-    pub fn is_allowed(&self, choice: Option<&ToolChoice<'_>>) -> bool {
-        let Some(ToolChoice::Allowed { names, .. }) = choice else {
-            return true;
-        };
-        let listed = |own: &str| names.iter().any(|name| name == own);
+    /// Whether an `allowed_tools` choice of these names lets the tool through.
+    pub fn is_among(&self, allowed: &HashSet<&str>) -> bool {
         match self {
-            Def::Caller { name, .. } => listed(name),
+            Def::Caller { name, .. } => allowed.contains(name),
             Def::Native { fields, .. } => ["name", "type"]
                 .iter()
                 .filter_map(|key| fields.parse::<Cow<str>>(key)?.ok())
-                .any(|own| listed(&own)),
+                .any(|own| allowed.contains(&*own)),
             Def::WebSearch(_) => true,
         }
     }
