@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::error::ApiError;
+
 /// Why an exchange was ended from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -162,6 +164,27 @@ impl Drop for Entered {
 /// Runs `f` with the exchange that this thread works for, if there is one.
 pub fn with_current<T>(f: impl FnOnce(&Arc<Cancel>) -> T) -> Option<T> {
     CURRENT.with(|current| current.borrow().as_ref().map(f))
+}
+
+/// Runs `f`, which may be long and waits for nothing, with `cancel` as the one to look at.
+pub fn working<T>(cancel: &Arc<Cancel>, f: impl FnOnce() -> T) -> T {
+    let _entered = enter(cancel);
+    f()
+}
+
+/// For encoders, between their steps: there is no answer to work for any more. What is told to
+/// whoever still listens follows from the cause, not from this.
+pub fn check() -> Result<(), ApiError> {
+    match is_pulled() {
+        true => Err(ApiError::new(503, "the request was ended")),
+        false => Ok(()),
+    }
+}
+
+/// The exchange that this thread works for has been ended, so that its work is for nobody. Asked
+/// between the steps of work that may be long.
+pub fn is_pulled() -> bool {
+    with_current(|cancel| cancel.cause().is_some()) == Some(true)
 }
 
 #[cfg(test)]

@@ -137,7 +137,12 @@ fn begin<'w>(
     };
     if dry_run::is_asked(&call) {
         record.streamed = false;
-        match outline(state, &head, &targets, &call.id) {
+        let outline = || outline(state, &head, &targets, &call.id);
+        let outlined = cancel::working(&job.cancel, outline).map_err(|error| {
+            let ended = job.cancel.cause().map(ended_for_good);
+            ended.map_or(error, |failure| failure.to_error("weir", ""))
+        });
+        match outlined {
             Ok(reply) => tell(call, reply, record),
             Err(error) => refuse(call, &error, record),
         }
@@ -276,7 +281,8 @@ impl Work for Exchange<'_, '_> {
 
     fn begin(&mut self, target: &Target) -> Result<Option<usize>, ApiError> {
         let upstream = &self.state.config.upstreams[target.upstream];
-        self.encoded = self.encoder.encode(upstream, &target.model)?;
+        let encode = || self.encoder.encode(upstream, &target.model);
+        self.encoded = cancel::working(&self.job.cancel, encode)?;
         Ok(self.encoder.preferred_key(&upstream.name))
     }
 
@@ -294,7 +300,9 @@ impl Work for Exchange<'_, '_> {
         // Not once part of an answer is out: a second one would follow it.
         while let Err(failure) = &outcome
             && !self.is_final()
-            && let Some(mended) = self.encoder.mend(upstream, &target.model, failure)
+            && let Some(mended) = cancel::working(&self.job.cancel, || {
+                self.encoder.mend(upstream, &target.model, failure)
+            })
         {
             // One more try on the same key, without what it refused.
             debug!("{}: sent again: {}", self.id, failure.message);

@@ -9,6 +9,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+pub mod overlay;
 pub mod unicode;
 
 /// The members of one JSON object in their order, not looked into.

@@ -20,6 +20,7 @@ pub mod gemini;
 mod names;
 pub mod openai;
 pub mod responses;
+pub mod unfold;
 
 /// What the encoders may know besides the request itself: static configuration.
 #[derive(Debug, Clone)]
@@ -38,6 +39,8 @@ pub struct Options {
     pub max_tokens_field: Option<String>,
     /// Compatible servers only: streams are asked for their usage.
     pub ask_usage: bool,
+    /// Nodes that the schemas of one request may unfold to.
+    pub schema_nodes: usize,
     /// What the upstream's own model list says, where it is asked for one.
     pub learned: Option<Arc<Learned>>,
     /// Anthropic's format only.
@@ -84,6 +87,7 @@ impl Default for Options {
             strip: Vec::new(),
             max_tokens_field: None,
             ask_usage: false,
+            schema_nodes: unfold::MOST_NODES,
             learned: None,
             anthropic: anthropic::Switches::default(),
             gemini: gemini::Switches::default(),

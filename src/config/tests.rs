@@ -163,7 +163,7 @@ fn every_number_reaches_its_own_field() {
         "keepalive_ms": 5, "write_timeout_ms": 6, "body_wait_ms": 7, "drain_ms": 8, "unready_ms": 18,
         "backoff_ms": 9, "cool_down_max_ms": 10, "max_body_bytes": 11, "max_connections": 12,
         "max_waiting": 13, "max_answer_bytes": 14, "log_level": "warn", "log_format": "json", "metrics_open": true,
-        "connect_ms": 15, "first_byte_ms": 16, "idle_ms": 17}"#,
+        "connect_ms": 15, "first_byte_ms": 16, "idle_ms": 17, "max_schema_nodes": 19}"#,
     );
     let millis = |duration: Duration| duration.as_millis();
     assert_eq!(
@@ -194,6 +194,7 @@ fn every_number_reaches_its_own_field() {
         (16, true)
     );
     assert_eq!(millis(upstream.idle), 17);
+    assert_eq!(upstream.options.schema_nodes, 19);
 }
 
 #[test]

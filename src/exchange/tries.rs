@@ -181,6 +181,11 @@ impl<'t> Tries<'t> {
         let pool = &self.state.pools[target.upstream];
         work.record().upstream.clone_from(&upstream.name);
         let preferred = work.begin(target).map_err(|error| {
+            // It was ended in the middle of its encoding, which says nothing about the target.
+            if self.job.cancel.cause().is_some() {
+                let refused = self.no_lease(&upstream.name, &NoLease::Cancelled, None);
+                return (refused, Next::GiveUp);
+            }
             let unfit = Refused {
                 unfit: true,
                 ..Refused::plain(error)

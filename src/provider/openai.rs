@@ -47,12 +47,9 @@ pub fn encode(head: &Head<'_>, model: &str, options: &Options) -> Result<Encoded
         }
     }
     if let Some(Ok(own)) = extra.parse::<Fields>("openai") {
-        for (key, value) in &own.0 {
-            // These two decide where the request goes and how its answer is read.
-            if key != "model" && key != "stream" {
-                draft.merge(key, value.get());
-            }
-        }
+        // These two decide where the request goes and how its answer is read.
+        let fields = own.0.iter().map(|(key, value)| (&**key, *value));
+        draft.merge_all(fields.filter(|(key, _)| *key != "model" && *key != "stream"));
     }
     if !options.official {
         for key in &options.strip {

@@ -103,6 +103,9 @@ pub fn read(
     let options = &mut upstream.options;
     let strict = object.flag("strict").or_else(|| top.flag("strict"));
     options.strict = strict.unwrap_or(options.strict);
+    if let Some(most) = top.number("max_schema_nodes") {
+        options.schema_nodes = usize::try_from(most).unwrap_or(usize::MAX);
+    }
     options.official = object.flag("official").unwrap_or(vendors);
     if object.flag("discover") == Some(true) {
         options.learned = Some(Default::default());

@@ -3,6 +3,7 @@
 use super::Fallback::{self, Flag, Number, Required, Text, Words};
 use super::Place::{self, ClientKey, RequestLog, Top, Upstream};
 use super::{Kind, Setting, Unit};
+use crate::provider::unfold::MOST_NODES;
 
 const HOUR: u64 = 3_600_000;
 const DAY: u64 = 24 * HOUR;
@@ -63,6 +64,8 @@ pub static SETTINGS: &[Setting] = &[
         "The longest request body."),
     set(Top, "max_answer_bytes", Kind::Number(Unit::Bytes, 1, GIB), Number(32 << 20),
         "The longest answer of an upstream that is not streamed, and the longest event of one that is."),
+    set(Top, "max_schema_nodes", count(1, 100_000_000), Number(MOST_NODES as u64),
+        "How many nodes the references and `allOf` of one request's schemas may unfold to, for upstreams that take neither."),
     set(Top, "max_connections", count(1, 1_000_000), Number(1_024),
         "Connections of callers at once."),
     set(Top, "max_waiting", count(0, 1_000_000), Number(256),

@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 use serde_json::value::RawValue;
 
 use super::read::{Object, Path, array, is_array, is_object, is_string, string, wrong};
+use crate::cancel;
 use crate::chat::{Message, Part, PartKind, Role, ToolCall, ToolKind};
 use crate::error::ApiError;
 
@@ -19,6 +20,7 @@ pub fn read<'a>(root: &Object<'a, '_>) -> Result<Vec<Message<'a>>, ApiError> {
     // Results in the older form name a function and no call; the call is looked up at the end.
     let mut by_name = HashMap::new();
     for (i, raw) in entries.into_iter().enumerate() {
+        cancel::check()?;
         let path = path.index(i);
         let object = Object::read(raw, &path)?;
         let (message, function) = message(&object, i)?;

@@ -16,6 +16,7 @@ use crate::capability::Claude;
 use crate::chat::{Request, Role};
 use crate::error::ApiError;
 use crate::json::Fields;
+use crate::provider::unfold::Budget;
 use crate::provider::{Encoded, Options, Undo};
 
 /// The provider takes so many cache marks in one request.
@@ -30,7 +31,8 @@ pub fn encode(
     let switches = &options.anthropic;
     let mut dropped = Dropped::new(options.strict);
     fields::judge(request, &mut dropped)?;
-    let mut tools = Tools::new(request, claude, switches, &mut dropped)?;
+    let budget = Budget::new(options.schema_nodes);
+    let mut tools = Tools::new(request, claude, switches, &budget, &mut dropped)?;
     let mut plan = Plan::new(request, claude, switches, tools.is_forced(), &mut dropped)?;
     let mut history = messages::arrange(
         &request.messages,
@@ -46,7 +48,7 @@ pub fn encode(
             history.forget_thinking();
         }
     }
-    let format = Format::new(request, claude, &mut dropped)?;
+    let format = Format::new(request, claude, &budget, &mut dropped)?;
     if let Some(text) = &format.instruction {
         history.system.push(Block::text(text.as_str()));
     }

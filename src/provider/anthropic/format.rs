@@ -6,6 +6,7 @@ use super::schema;
 use crate::capability::Claude;
 use crate::chat::{Request, ResponseFormat};
 use crate::error::ApiError;
+use crate::provider::unfold::Budget;
 
 const JSON_ONLY: &str = "Respond with a single JSON object and nothing else.";
 
@@ -27,6 +28,7 @@ impl Format {
     pub fn new(
         request: &Request<'_>,
         claude: &Claude,
+        budget: &Budget,
         dropped: &mut Dropped,
     ) -> Result<Format, ApiError> {
         let in_words = |text: String| Format {
@@ -44,7 +46,7 @@ impl Format {
             } => {
                 let closed = claude
                     .structured_outputs
-                    .then(|| schema::anthropic_strict(raw))
+                    .then(|| schema::anthropic_strict(raw, budget))
                     .flatten();
                 if closed.is_some() {
                     Format {

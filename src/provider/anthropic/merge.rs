@@ -6,10 +6,13 @@
 use serde_json::value::RawValue;
 
 use super::block::push_compact;
-use crate::json::{Fields, push_string};
+use crate::json::overlay::Overlay;
 
-/// Objects deeper than this are replaced instead of merged.
-const DEPTH: usize = 64;
+const OVERLAY: Overlay = Overlay {
+    depth: 64,
+    null_removes: false,
+    write: push_compact,
+};
 
 /// `over` laid over `body`. Both are JSON objects, else `body` stays as it is.
 pub fn merge(body: Vec<u8>, over: &RawValue) -> Vec<u8> {
@@ -17,53 +20,11 @@ pub fn merge(body: Vec<u8>, over: &RawValue) -> Vec<u8> {
     let whole: Result<&RawValue, _> = serde_json::from_slice(&body);
     match (whole, over.get().starts_with('{')) {
         (Ok(whole), true) => {
-            lay_over(&mut out, whole, over, DEPTH);
+            OVERLAY.lay(&mut out, whole.get(), over.get());
             out
         }
         _ => body,
     }
-}
-
-fn lay_over(out: &mut Vec<u8>, below: &RawValue, above: &RawValue, depth: usize) {
-    let objects = || -> Option<(Fields<'_>, Fields<'_>)> {
-        let fields = |raw: &'_ RawValue| raw.get().starts_with('{');
-        if depth == 0 || !fields(below) || !fields(above) {
-            return None;
-        }
-        Some((
-            serde_json::from_str(below.get()).ok()?,
-            serde_json::from_str(above.get()).ok()?,
-        ))
-    };
-    let Some((below, above)) = objects() else {
-        push_compact(out, above.get());
-        return;
-    };
-    out.push(b'{');
-    let mut first = true;
-    let mut key = |out: &mut Vec<u8>, name: &str| {
-        if !std::mem::take(&mut first) {
-            out.push(b',');
-        }
-        push_string(out, name);
-        out.push(b':');
-    };
-    // Of doubled keys the last one counts, as everywhere.
-    let last = |fields: &Fields<'_>, name: &str| fields.0.iter().rposition(|(n, _)| n == name);
-    for (name, value) in &below.0 {
-        key(out, name);
-        match last(&above, name) {
-            Some(at) => lay_over(out, value, above.0[at].1, depth - 1),
-            None => out.extend_from_slice(value.get().as_bytes()),
-        }
-    }
-    for (at, (name, value)) in above.0.iter().enumerate() {
-        if last(&below, name).is_none() && last(&above, name) == Some(at) {
-            key(out, name);
-            push_compact(out, value.get());
-        }
-    }
-    out.push(b'}');
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use super::Switches;
 use super::block::{Block, Kind};
 use super::dropped::Dropped;
+use crate::cancel;
 use crate::capability::Claude;
 use crate::chat::{Message, Role};
 use crate::error::ApiError;
@@ -107,6 +108,7 @@ pub fn arrange<'r>(
     }
     let mut builder = Builder::new(claude.mid_system, thinks, names, dropped);
     for index in leading..messages.len() {
+        cancel::check()?;
         builder.take(messages, index)?;
     }
     let mut turns = builder.finish()?;

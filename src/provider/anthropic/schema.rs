@@ -5,6 +5,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::json::unicode::parse;
+use crate::provider::unfold::{Budget, TooLarge};
 
 type Object = Map<String, Value>;
 
@@ -17,29 +18,29 @@ use merge::{make_object, merge_branches, rename_definitions};
 /// Schemas nested deeper than this are not rewritten.
 const DEPTH: usize = 64;
 
-/// More branches than this are not merged.
-const STEPS: usize = 1000;
-
 /// The schema of a tool that is not strict: an object at its root, and `$defs`.
-pub fn anthropic_tool(raw: &RawValue) -> String {
-    match parse(raw.get()) {
+pub fn anthropic_tool(raw: &RawValue, budget: &Budget) -> Result<String, TooLarge> {
+    Ok(match parse(raw.get()) {
         Ok(Value::Object(mut root)) => {
             rename_definitions(&mut root, DEPTH);
-            let defs = root.get("$defs").cloned();
-            let mut steps = STEPS;
-            merge_branches(&mut root, defs.as_ref(), DEPTH, &mut steps);
+            // Lent to the merging, and put back in its place.
+            let defs = root.get_mut("$defs").map(Value::take);
+            merge_branches(&mut root, defs.as_ref(), DEPTH, budget)?;
+            if let (Some(place), Some(defs)) = (root.get_mut("$defs"), defs) {
+                *place = defs;
+            }
             make_object(&mut root);
             Value::Object(root).to_string()
         }
         Ok(_) => r#"{"type":"object","properties":{}}"#.into(),
         // Deeper than the parser goes: the provider may judge it.
         Err(_) => raw.get().into(),
-    }
+    })
 }
 
 /// The schema in the form that a grammar is made of, or `None` where that would change what it
 /// means: open objects, recursion, references to elsewhere.
-pub fn anthropic_strict(raw: &RawValue) -> Option<String> {
+pub fn anthropic_strict(raw: &RawValue, budget: &Budget) -> Option<String> {
     let Ok(Value::Object(mut root)) = parse(raw.get()) else {
         return None;
     };
@@ -48,8 +49,7 @@ pub fn anthropic_strict(raw: &RawValue) -> Option<String> {
     if is_recursive(defs.as_ref()) {
         return None;
     }
-    let mut steps = STEPS;
-    let root = close(root, defs.as_ref(), DEPTH, &mut steps)?;
+    let root = budget.attempt(|budget| close(root, defs.as_ref(), DEPTH, budget))?;
     (root.get("type").and_then(Value::as_str) == Some("object"))
         .then(|| Value::Object(root).to_string())
 }
@@ -59,11 +59,15 @@ mod tests {
     use super::*;
 
     fn tool(schema: &str) -> String {
-        anthropic_tool(serde_json::from_str(schema).unwrap())
+        let budget = Budget::new(10_000);
+        match anthropic_tool(serde_json::from_str(schema).unwrap(), &budget) {
+            Ok(schema) => schema,
+            Err(TooLarge) => "too large".into(),
+        }
     }
 
     fn strict(schema: &str) -> Option<String> {
-        anthropic_strict(serde_json::from_str(schema).unwrap())
+        anthropic_strict(serde_json::from_str(schema).unwrap(), &Budget::new(10_000))
     }
 
     #[test]
@@ -178,7 +182,25 @@ mod tests {
             r##"{{"allOf":[{{"$ref":"#/$defs/d59"}},{{"properties":{{}}}}],"$defs":{{"d0":{{"properties":{{}}}},{}}}}}"##,
             doubled.join(",")
         );
-        assert!(tool(&root).contains("\"type\":\"object\""));
+        assert_eq!(tool(&root), "too large");
         assert!(strict(&root).is_none());
+    }
+
+    /// Branches that all say something else of one property.
+    #[test]
+    fn choices_of_one_property_are_one_list() {
+        let branches: Vec<String> = (0..2000)
+            .map(|n| format!(r#"{{"properties":{{"kind":{{"const":{n}}}}},"required":["kind"]}}"#))
+            .collect();
+        let merged = tool(&format!(r#"{{"anyOf":[{}]}}"#, branches.join(",")));
+        let merged: Value = serde_json::from_str(&merged).unwrap();
+        assert_eq!(
+            merged["properties"]["kind"]["anyOf"]
+                .as_array()
+                .unwrap()
+                .len(),
+            2000
+        );
+        assert_eq!(merged["required"], serde_json::json!(["kind"]));
     }
 }

@@ -11,6 +11,7 @@ use crate::chat::{Request, Tool, ToolChoice};
 use crate::error::ApiError;
 use crate::json::Fields;
 use crate::provider::names::Names;
+use crate::provider::unfold::Budget;
 
 mod defs;
 
@@ -42,6 +43,7 @@ impl<'r> Tools<'r> {
         request: &'r Request<'r>,
         claude: &Claude,
         switches: &Switches,
+        budget: &Budget,
         dropped: &mut Dropped,
     ) -> Result<Self, ApiError> {
         let mut tools = Tools {
@@ -83,7 +85,7 @@ impl<'r> Tools<'r> {
             _ => None,
         };
         for (index, tool) in request.tools.iter().enumerate() {
-            let def = Def::new(tool, index, claude)?;
+            let def = Def::new(tool, index, claude, budget)?;
             match tool {
                 Tool::Function { .. } => {}
                 Tool::Custom { name, .. } => drop(tools.custom.insert(name.to_string())),

@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use super::context::Context;
 use super::media::Media;
 use super::write::Nest;
+use crate::cancel;
 use crate::chat::{Message, Part, PartKind, Role, ToolCall, ToolKind};
 use crate::error::ApiError;
 use crate::json::{Fields, push_string};
@@ -91,6 +92,7 @@ impl<'c, 'r> Contents<'c, 'r> {
     fn messages(&mut self, messages: &'r [Message<'r>], offset: usize) -> Result<(), ApiError> {
         let mut index = 0;
         while let Some(message) = messages.get(index) {
+            cancel::check()?;
             let place = offset + index;
             index += 1;
             match message.role {

@@ -6,12 +6,15 @@ use crate::capability::Gemini;
 use crate::chat::Request;
 use crate::error::ApiError;
 use crate::provider::Options;
+use crate::provider::unfold::Budget;
 
 /// What every part of the encoder knows.
 pub struct Context<'r> {
     pub request: &'r Request<'r>,
     pub model: Gemini,
     pub options: &'r Options,
+    /// For the schemas of all tools and of the answer.
+    pub budget: Budget,
     /// Fields that were left out, told to the caller.
     pub dropped: Vec<String>,
 }

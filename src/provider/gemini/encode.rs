@@ -11,6 +11,7 @@ use super::write::Nest;
 use super::{generation, merge};
 use crate::chat::{Request, ResponseFormat};
 use crate::error::ApiError;
+use crate::provider::unfold::Budget;
 use crate::provider::{Encoded, Options, Undo};
 
 pub fn encode(request: &Request<'_>, model: &str, options: &Options) -> Result<Encoded, ApiError> {
@@ -18,6 +19,7 @@ pub fn encode(request: &Request<'_>, model: &str, options: &Options) -> Result<E
         request,
         model: options.gemini(model),
         options,
+        budget: Budget::new(options.schema_nodes),
         dropped: Vec::new(),
     };
     let mut names = tools::names(request, &context.model);
@@ -25,7 +27,7 @@ pub fn encode(request: &Request<'_>, model: &str, options: &Options) -> Result<E
     let mut body = Vec::with_capacity(capacity(request));
     let mut fields = Nest::object(&mut body);
     Contents::new(&mut context, &mut names).write(hint.as_deref(), &mut fields)?;
-    tools::write(request, &context.model, &names, &mut fields)?;
+    tools::write(&context, &names, &mut fields)?;
     if let Some(settings) = &options.gemini.safety_settings {
         fields.raw("safetySettings", &super::compact(settings));
     }

@@ -21,7 +21,7 @@ pub fn write(context: &mut Context<'_>, hinted: bool, body: &mut Nest<'_>) -> Re
     modalities(context, &mut config)?;
     thinking(context, &mut config)?;
     if !hinted {
-        response_format(context, &mut config);
+        response_format(context, &mut config)?;
     }
     let empty = config.is_empty();
     config.end();
@@ -302,17 +302,23 @@ fn thinking(context: &mut Context<'_>, config: &mut Nest<'_>) -> Result<(), ApiE
     }
 }
 
-fn response_format(context: &Context<'_>, config: &mut Nest<'_>) {
+fn response_format(context: &Context<'_>, config: &mut Nest<'_>) -> Result<(), ApiError> {
     let schema = match &context.request.response_format {
-        ResponseFormat::Text => return,
+        ResponseFormat::Text => return Ok(()),
         ResponseFormat::JsonObject => None,
         ResponseFormat::JsonSchema { schema, .. } => *schema,
     };
     push_string(config.key("responseMimeType"), "application/json");
     if let Some(schema) = schema {
-        match context.model.old_schema {
-            true => config.raw("responseSchema", &schema::old_schema(schema)),
-            false => config.raw("responseJsonSchema", &schema::json_schema(schema)),
-        }
+        let (key, form): (_, schema::Form) = match context.model.old_schema {
+            true => ("responseSchema", schema::old_schema),
+            false => ("responseJsonSchema", schema::json_schema),
+        };
+        let written = form(schema, &context.budget).map_err(|_| {
+            let param = "response_format.json_schema.schema";
+            context.budget.refusal(param.into())
+        })?;
+        config.raw(key, &written);
     }
+    Ok(())
 }

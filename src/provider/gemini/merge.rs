@@ -7,10 +7,14 @@ use serde_json::value::RawValue;
 
 use super::write::Nest;
 use crate::error::ApiError;
+use crate::json::overlay::Overlay;
 use crate::json::{Fields, push_string};
 
-/// Deeper objects of a patch replace instead of being merged.
-const DEPTH: usize = 32;
+const OVERLAY: Overlay = Overlay {
+    depth: 32,
+    null_removes: true,
+    write: |out, json| out.extend_from_slice(super::compact(json).as_bytes()),
+};
 
 /// The body with the caller's own fields for this provider in it.
 pub fn merge_extra(body: Vec<u8>, extra_body: &RawValue) -> Result<Vec<u8>, ApiError> {
@@ -99,42 +103,8 @@ fn without_other_control(body: &str, patch: &str) -> String {
 
 fn merged(base: &str, patch: &str) -> String {
     let mut out = Vec::with_capacity(base.len() + patch.len());
-    lay_over(base, patch, 0, &mut out);
+    OVERLAY.lay(&mut out, base, patch);
     String::from_utf8(out).expect("made of pieces of text")
-}
-
-fn lay_over(base: &str, patch: &str, depth: usize, out: &mut Vec<u8>) {
-    let both = serde_json::from_str::<Fields<'_>>(base)
-        .ok()
-        .zip(serde_json::from_str::<Fields<'_>>(patch).ok());
-    let Some((base, patch)) = both.filter(|_| depth < DEPTH) else {
-        out.extend_from_slice(super::compact(patch).as_bytes());
-        return;
-    };
-    let mut object = Nest::object(out);
-    for (name, value) in &base.0 {
-        let over = patch.0.iter().rev().find(|(other, _)| other == name);
-        if over.is_some_and(|(_, over)| over.get() == "null") {
-            continue;
-        }
-        push_string(object.item(), name);
-        object.out.push(b':');
-        match over {
-            Some((_, over)) => lay_over(value.get(), over.get(), depth + 1, object.out),
-            None => object.out.extend_from_slice(value.get().as_bytes()),
-        }
-    }
-    for (name, value) in &patch.0 {
-        let is_new = !base.0.iter().any(|(other, _)| other == name);
-        if is_new && value.get() != "null" {
-            push_string(object.item(), name);
-            object.out.push(b':');
-            object
-                .out
-                .extend_from_slice(super::compact(value.get()).as_bytes());
-        }
-    }
-    object.end();
 }
 
 #[cfg(test)]

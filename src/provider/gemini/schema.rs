@@ -4,22 +4,23 @@
 //! The caller's key order stays: the model writes an object's fields in the order it sees.
 
 use std::cell::Cell;
+use std::collections::HashSet;
 
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use crate::json::unicode::parse;
+use crate::provider::unfold::{Budget, TooLarge};
 
 mod old;
 
 pub use old::old_schema;
 
+/// Writes a schema in one of both forms.
+pub type Form = fn(&RawValue, &Budget) -> Result<String, TooLarge>;
+
 /// Schemas nested deeper than this are cut off.
 const DEPTH: usize = 64;
-
-/// How many nodes a schema may unfold to. The older form and `allOf` put copies in the place of
-/// references, and few references can stand for very many copies.
-const MOST_NODES: usize = 10_000;
 
 /// Keywords that are passed on as they are.
 const PLAIN: &[&str] = &[
@@ -41,47 +42,53 @@ const PLAIN: &[&str] = &[
 ];
 
 /// The schema for `parametersJsonSchema` and `responseJsonSchema`.
-pub fn json_schema(raw: &RawValue) -> String {
+pub fn json_schema(raw: &RawValue, budget: &Budget) -> Result<String, TooLarge> {
     let root: Value = parse(raw.get()).unwrap_or_default();
     let cleaning = Cleaning {
         root: &root,
-        nodes: Cell::new(0),
+        budget,
+        copies: Cell::new(0),
     };
-    let cleaned = cleaning.node(&root, 0).unwrap_or_else(|| json!({}));
-    cleaned.to_string()
+    let cleaned = cleaning.node(&root, 0)?.unwrap_or_else(|| json!({}));
+    Ok(cleaned.to_string())
 }
 
 /// The newer form of a schema, references left as they are.
 struct Cleaning<'v> {
     root: &'v Value,
-    nodes: Cell<usize>,
+    budget: &'v Budget,
+    /// References that are being followed: what is written then is a copy.
+    copies: Cell<usize>,
 }
 
 impl Cleaning<'_> {
     /// One node; `None` for `false`, which nothing satisfies.
-    fn node(&self, node: &Value, depth: usize) -> Option<Value> {
-        self.nodes.set(self.nodes.get() + 1);
+    fn node(&self, node: &Value, depth: usize) -> Result<Option<Value>, TooLarge> {
         let fields = match node {
-            Value::Bool(false) => return None,
-            Value::Object(fields) if depth < DEPTH && self.nodes.get() < MOST_NODES => fields,
-            _ => return Some(json!({})),
+            Value::Bool(false) => return Ok(None),
+            Value::Object(fields) if depth < DEPTH => fields,
+            _ => return Ok(Some(json!({}))),
         };
         let is_ref = fields.get("$ref").is_some_and(Value::is_string);
-        let mut out = Map::new();
-        let mut gone = Vec::new();
+        let mut out = Sum::default();
+        let mut gone: HashSet<&str> = HashSet::new();
         let below = |value: &Value| self.node(value, depth + 1);
-        let list = |value: &Value| -> Value {
+        let list = |value: &Value| -> Result<Value, TooLarge> {
             let items = value.as_array().map(Vec::as_slice).unwrap_or_default();
-            items.iter().filter_map(below).collect()
+            items
+                .iter()
+                .filter_map(|item| below(item).transpose())
+                .collect()
         };
         for (key, value) in fields {
+            self.pay(value)?;
             let (key, value) = match &**key {
                 "$ref" => ("$ref", rename_ref(value)),
                 "$defs" | "definitions" => {
-                    let mut all = out.remove("$defs").unwrap_or_else(|| json!({}));
+                    let mut all = out.fields.remove("$defs").unwrap_or_else(|| json!({}));
                     if let (Some(all), Some(more)) = (all.as_object_mut(), value.as_object()) {
                         for (name, schema) in more {
-                            all.insert(name.clone(), below(schema).unwrap_or_else(|| json!({})));
+                            all.insert(name.clone(), below(schema)?.unwrap_or_else(|| json!({})));
                         }
                     }
                     ("$defs", all)
@@ -90,23 +97,23 @@ impl Cleaning<'_> {
                 key if is_ref && !key.starts_with('$') => continue,
                 "enum" if is_plain_enum(value) => ("enum", value.clone()),
                 "const" if is_plain(value) => ("enum", json!([value])),
-                "items" if value.is_array() => ("prefixItems", list(value)),
-                "items" => match below(value) {
+                "items" if value.is_array() => ("prefixItems", list(value)?),
+                "items" => match below(value)? {
                     Some(schema) => ("items", schema),
                     None => continue,
                 },
-                "prefixItems" | "anyOf" | "oneOf" => (key.as_str(), list(value)),
+                "prefixItems" | "anyOf" | "oneOf" => (key.as_str(), list(value)?),
                 "additionalProperties" if value.is_boolean() => (key.as_str(), value.clone()),
-                "additionalProperties" => match below(value) {
+                "additionalProperties" => match below(value)? {
                     Some(schema) => (key.as_str(), schema),
                     None => continue,
                 },
                 "properties" => {
                     let mut properties = Map::new();
                     for (name, schema) in value.as_object().into_iter().flatten() {
-                        match below(schema) {
+                        match below(schema)? {
                             Some(schema) => drop(properties.insert(name.clone(), schema)),
-                            None => gone.push(name.clone()),
+                            None => drop(gone.insert(name)),
                         }
                     }
                     ("properties", Value::Object(properties))
@@ -114,7 +121,7 @@ impl Cleaning<'_> {
                 "required" if value.is_array() => ("required", value.clone()),
                 "allOf" => {
                     for part in value.as_array().into_iter().flatten() {
-                        merge(&mut out, self.part_of(part, depth));
+                        out.add(self.part_of(part, depth)?);
                     }
                     continue;
                 }
@@ -122,47 +129,75 @@ impl Cleaning<'_> {
                 _ => continue,
             };
             // What `allOf` has put there already is added to.
-            merge(&mut out, Map::from_iter([(key.to_owned(), value)]));
+            out.put(key, value);
         }
-        if let Some(Value::Array(required)) = out.get_mut("required") {
-            required.retain(|name| !gone.iter().any(|gone| name == gone));
+        if let Some(Value::Array(required)) = out.fields.get_mut("required") {
+            required.retain(|name| !name.as_str().is_some_and(|name| gone.contains(name)));
         }
-        Some(Value::Object(out))
+        Ok(Some(Value::Object(out.fields)))
+    }
+
+    /// Pays for one member of a copy. Its objects pay for themselves.
+    fn pay(&self, value: &Value) -> Result<(), TooLarge> {
+        match value {
+            _ if self.copies.get() == 0 => Ok(()),
+            Value::Object(members) => self.budget.spend(1 + members.len()),
+            value => self.budget.pay(value),
+        }
     }
 
     /// One schema of an `allOf`, with a reference followed: its fields are to become those of the
     /// node around it.
-    fn part_of(&self, part: &Value, depth: usize) -> Map<String, Value> {
+    fn part_of(&self, part: &Value, depth: usize) -> Result<Map<String, Value>, TooLarge> {
         let mut part = part;
         let mut steps = 0;
         while let Some(target) = part.get("$ref").and_then(Value::as_str) {
             steps += 1;
+            self.budget.spend(1)?;
             match resolve(self.root, target).filter(|_| steps < DEPTH) {
                 Some(found) => part = found,
-                None => return Map::new(),
+                None => return Ok(Map::new()),
             }
         }
-        match self.node(part, depth + 1) {
-            Some(Value::Object(fields)) => fields,
-            _ => Map::new(),
+        let copies = self.copies.get();
+        self.copies.set(copies + steps.min(1));
+        let found = self.node(part, depth + 1);
+        self.copies.set(copies);
+        match found? {
+            Some(Value::Object(fields)) => Ok(fields),
+            _ => Ok(Map::new()),
         }
     }
 }
 
-/// Adds the fields of one schema to another: properties and requirements together, and of other
-/// keywords the first.
-fn merge(out: &mut Map<String, Value>, more: Map<String, Value>) {
-    for (key, value) in more {
-        match (&*key, out.get_mut(&key), value) {
-            (_, None, value) => drop(out.insert(key, value)),
+/// A schema that fields of others are added to: properties and requirements together, and of
+/// other keywords the first.
+#[derive(Default)]
+struct Sum {
+    fields: Map<String, Value>,
+    /// What is required, once there is more than one list of it.
+    required: Option<HashSet<Value>>,
+}
+
+impl Sum {
+    fn add(&mut self, more: Map<String, Value>) {
+        for (key, value) in more {
+            self.put(&key, value);
+        }
+    }
+
+    fn put(&mut self, key: &str, value: Value) {
+        match (key, self.fields.get_mut(key), value) {
+            (_, None, value) => drop(self.fields.insert(key.to_owned(), value)),
             ("properties" | "$defs", Some(Value::Object(old)), Value::Object(new)) => {
                 for (name, schema) in new {
                     old.entry(name).or_insert(schema);
                 }
             }
             ("required", Some(Value::Array(old)), Value::Array(new)) => {
+                let known = (self.required).get_or_insert_with(|| old.iter().cloned().collect());
                 for name in new {
-                    if !old.contains(&name) {
+                    if known.insert(name.clone()) {
                         old.push(name);
                     }
                 }
@@ -201,9 +236,10 @@ fn resolve<'v>(root: &'v Value, target: &str) -> Option<&'v Value> {
 mod tests {
     use super::*;
 
-    fn check(form: fn(&RawValue) -> String, schema: &str, expected: &str) {
+    fn check(form: Form, schema: &str, expected: &str) {
         let raw = RawValue::from_string(schema.to_owned()).unwrap();
-        assert_eq!(form(&raw), expected, "{schema}");
+        let written = form(&raw, &Budget::new(1000));
+        assert_eq!(written.as_deref(), Ok(expected), "{schema}");
     }
 
     #[test]
@@ -281,7 +317,7 @@ mod tests {
             &(r#"{"items":"#.repeat(64) + "{}" + &"}".repeat(64)),
         );
         let raw = RawValue::from_string(deep).unwrap();
-        assert!(old_schema(&raw).len() < 64 * 40);
+        assert!(old_schema(&raw, &Budget::new(1000)).unwrap().len() < 64 * 40);
         // Every level doubles the one below.
         let wide = |level: &dyn Fn(&str) -> String| {
             let defs: Vec<_> = (0..40)
@@ -299,9 +335,10 @@ mod tests {
             RawValue::from_string(root).unwrap()
         };
         let properties = wide(&|below| format!(r#"{{"properties":{{"a":{below},"b":{below}}}}}"#));
-        assert!(old_schema(&properties).len() < MOST_NODES * 100);
+        let budget = || Budget::new(10_000);
+        assert_eq!(old_schema(&properties, &budget()), Err(TooLarge));
         let all_of = wide(&|below| format!(r#"{{"allOf":[{below},{below}]}}"#));
-        assert!(json_schema(&all_of).len() < MOST_NODES * 100);
-        assert!(old_schema(&all_of).len() < MOST_NODES * 100);
+        assert_eq!(json_schema(&all_of, &budget()), Err(TooLarge));
+        assert_eq!(old_schema(&all_of, &budget()), Err(TooLarge));
     }
 }

@@ -4,13 +4,16 @@ use std::collections::HashSet;
 
 use serde_json::value::RawValue;
 
+use super::context::Context;
 use super::schema;
 use super::write::Nest;
+use crate::cancel;
 use crate::capability::Gemini;
 use crate::chat::{Request, Tool, ToolChoice};
 use crate::error::ApiError;
 use crate::json::{Fields, push_string};
 use crate::provider::names::Names;
+use crate::provider::unfold::TooLarge;
 
 /// The vendor's limit of declarations in one request.
 const MOST_TOOLS: usize = 512;
@@ -42,11 +45,11 @@ pub fn has_functions(request: &Request<'_>) -> bool {
 
 /// Writes `tools` and `toolConfig`, as far as they are needed.
 pub fn write(
-    request: &Request<'_>,
-    model: &Gemini,
+    context: &Context<'_>,
     names: &Names<'_>,
     body: &mut Nest<'_>,
 ) -> Result<(), ApiError> {
+    let (request, model) = (context.request, &context.model);
     let search = request.web_search_options.is_some();
     let functions = has_functions(request);
     check(request, model, search && functions)?;
@@ -62,11 +65,15 @@ pub fn write(
     if functions {
         let mut entry = Nest::object(tools.item());
         let mut declarations = Nest::array(entry.key("functionDeclarations"));
-        for tool in &request.tools {
+        for (index, tool) in request.tools.iter().enumerate() {
+            cancel::check()?;
             let listed = (choice.only.as_ref())
                 .is_none_or(|only| tool_name(tool).is_some_and(|name| only.contains(name)));
             if listed {
-                declare(tool, model, names, declarations.item());
+                declare(tool, context, names, declarations.item()).map_err(|TooLarge| {
+                    let param = format!("tools[{index}].function.parameters");
+                    context.budget.refusal(param)
+                })?;
             }
         }
         declarations.end();
@@ -196,7 +203,13 @@ fn choose<'r>(
     }
 }
 
-fn declare(tool: &Tool<'_>, model: &Gemini, names: &Names<'_>, out: &mut Vec<u8>) {
+fn declare(
+    tool: &Tool<'_>,
+    context: &Context<'_>,
+    names: &Names<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), TooLarge> {
+    let model = &context.model;
     let mut declaration = Nest::object(out);
     let key = if model.old_schema {
         "parameters"
@@ -214,9 +227,9 @@ fn declare(tool: &Tool<'_>, model: &Gemini, names: &Names<'_>, out: &mut Vec<u8>
             declaration.string("description", description.as_deref().unwrap_or_default());
             if let Some(parameters) = parameters.filter(|raw| !is_empty_object(raw)) {
                 let schema = if model.old_schema {
-                    schema::old_schema(parameters)
+                    schema::old_schema(parameters, &context.budget)?
                 } else {
-                    schema::json_schema(parameters)
+                    schema::json_schema(parameters, &context.budget)?
                 };
                 declaration.raw(key, &schema);
             }
@@ -248,6 +261,7 @@ fn declare(tool: &Tool<'_>, model: &Gemini, names: &Names<'_>, out: &mut Vec<u8>
         Tool::Native { .. } => {}
     }
     declaration.end();
+    Ok(())
 }
 
 fn is_empty_object(raw: &RawValue) -> bool {

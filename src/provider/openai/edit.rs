@@ -1,11 +1,13 @@
 //! `Draft`: a request about to be changed, as cheaply as the change allows.
 
 use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::value::RawValue;
 
 use crate::dialect::openai::Head;
-use crate::json::{Fields, push_string};
+use crate::json::overlay::Overlay;
+use crate::json::push_string;
 
 /// The members of a request's body.
 ///
@@ -58,21 +60,26 @@ impl<'h> Draft<'h> {
             .filter(|value| *value != "null")
     }
 
-    /// Gives every `key` the value `json`, or adds it.
+    /// Gives `key` the value `json`, or adds it. Of doubled keys the last one stays: which one a
+    /// server heeds is not known, and a copy for each would let a small body become a large one.
     pub fn set(&mut self, key: &str, json: String) {
-        let mut found = false;
-        for member in &mut self.members {
-            if member.key == key {
-                member.new = Some(json.clone());
-                found = true;
-            }
-        }
-        if !found {
+        let Some(last) = self.members.iter().rposition(|member| member.key == key) else {
             self.members.push(Member {
                 key: Cow::Owned(key.to_owned()),
                 sent: None,
                 new: Some(json),
             });
+            return;
+        };
+        let doubled = self.members[..last].iter().any(|member| member.key == key);
+        self.members[last].new = Some(json);
+        if doubled {
+            let mut at = 0;
+            self.members.retain(|member| {
+                at += 1;
+                at > last || member.key != key
+            });
+            self.reshaped = true;
         }
     }
 
@@ -93,11 +100,50 @@ impl<'h> Draft<'h> {
 
     /// Merges `json` into the value of `key`: objects member by member, anything else replaced.
     pub fn merge(&mut self, key: &str, json: &str) {
-        let merged = match self.get(key) {
-            Some(old) => merge(old, json, MERGE_DEPTH),
-            None => json.to_owned(),
-        };
+        let merged = merged(self.get(key), json);
         self.set(key, merged);
+    }
+
+    /// Merges every one of `fields` in, as `merge` does.
+    pub fn merge_all<'f>(&mut self, fields: impl Iterator<Item = (&'f str, &'f RawValue)>) {
+        /// More are not looked for one by one.
+        const FEW: usize = 8;
+        // Of doubled keys the last one counts.
+        let mut fields: Vec<_> = fields.collect();
+        let mut seen = HashSet::new();
+        fields.reverse();
+        fields.retain(|(key, _)| seen.insert(*key));
+        if fields.len() > FEW {
+            // Then each name stands for one place.
+            let mut seen = HashSet::with_capacity(self.members.len());
+            let mut last: Vec<bool> = (self.members.iter().rev())
+                .map(|member| seen.insert(&*member.key))
+                .collect();
+            self.reshaped |= last.contains(&false);
+            self.members.retain(|_| last.pop() == Some(true));
+            let places = self.members.iter().enumerate();
+            let places: HashMap<String, usize> = places
+                .map(|(at, member)| (member.key.to_string(), at))
+                .collect();
+            for (key, value) in fields.into_iter().rev() {
+                match places.get(key) {
+                    Some(&at) => {
+                        let member = &mut self.members[at];
+                        let old = Some(member.value()).filter(|old| *old != "null");
+                        member.new = Some(merged(old, value.get()));
+                    }
+                    None => self.members.push(Member {
+                        key: Cow::Owned(key.to_owned()),
+                        sent: None,
+                        new: Some(value.get().to_owned()),
+                    }),
+                }
+            }
+            return;
+        }
+        for (key, value) in fields.into_iter().rev() {
+            self.merge(key, value.get());
+        }
     }
 
     pub fn into_bytes(self) -> Vec<u8> {
@@ -139,44 +185,20 @@ impl<'h> Draft<'h> {
     }
 }
 
-/// Deeper objects are replaced rather than merged, so that a body cannot use up the stack.
-const MERGE_DEPTH: usize = 32;
-
-fn merge(old: &str, new: &str, depth: usize) -> String {
-    let objects = (
-        serde_json::from_str::<Fields>(old),
-        serde_json::from_str::<Fields>(new),
-    );
-    let (Ok(old), Ok(more)) = objects else {
-        return new.to_owned();
+fn merged(old: Option<&str>, json: &str) -> String {
+    let Some(old) = old else {
+        return json.to_owned();
     };
-    if depth == 0 {
-        return new.to_owned();
-    }
-    let mut members: Vec<(&str, Cow<str>)> = Vec::new();
-    for (key, value) in &old.0 {
-        members.push((key, Cow::Borrowed(value.get())));
-    }
-    for (key, value) in &more.0 {
-        merge_member(&mut members, key, value, depth);
-    }
-    let mut out = Vec::new();
-    let members = members.iter().map(|(key, value)| (*key, &**value));
-    push_object(&mut out, members);
+    let mut out = Vec::with_capacity(old.len() + json.len());
+    OVERLAY.lay(&mut out, old, json);
     String::from_utf8_lossy(&out).into_owned()
 }
 
-fn merge_member<'a>(
-    members: &mut Vec<(&'a str, Cow<'a, str>)>,
-    key: &'a str,
-    value: &'a RawValue,
-    depth: usize,
-) {
-    match members.iter_mut().rfind(|(known, _)| *known == key) {
-        Some((_, old)) => *old = Cow::Owned(merge(old, value.get(), depth - 1)),
-        None => members.push((key, Cow::Borrowed(value.get()))),
-    }
-}
+const OVERLAY: Overlay = Overlay {
+    depth: 32,
+    null_removes: false,
+    write: |out, json| out.extend_from_slice(json.as_bytes()),
+};
 
 /// An object of these members.
 pub fn push_object<'a>(out: &mut Vec<u8>, members: impl Iterator<Item = (&'a str, &'a str)>) {

@@ -9,6 +9,7 @@ use log::debug;
 use serde_json::value::RawValue;
 
 use super::context::Context;
+use crate::cancel;
 use crate::chat::{Message, Part, PartKind, Role, ToolKind};
 use crate::error::ApiError;
 use crate::json::{Fields, push_string};
@@ -29,6 +30,7 @@ pub fn write(context: &mut Context<'_>, body: &mut Nest<'_>) -> Result<(), ApiEr
     // The kind of each call so far, because its answer has to say it again.
     let mut kinds: HashMap<&str, ToolKind> = HashMap::new();
     for (index, message) in messages.iter().enumerate().skip(leading) {
+        cancel::check()?;
         match message.role {
             Role::System => spoken(message, index, "developer", &mut items)?,
             Role::User => spoken(message, index, "user", &mut items)?,

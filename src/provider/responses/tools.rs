@@ -1,5 +1,7 @@
 //! `tools` and `tool_choice`. Their objects are flat here.
 
+use std::collections::HashMap;
+
 use serde_json::value::RawValue;
 
 use crate::chat::{Request, Tool, ToolChoice};
@@ -116,39 +118,44 @@ fn search(options: &RawValue, out: &mut Vec<u8>) {
 }
 
 fn choose(choice: &ToolChoice<'_>, tools: &[Tool<'_>], out: &mut Vec<u8>) {
+    // The first of a name counts. `None` is a tool of the provider's own, by its type.
+    let mut kinds: HashMap<&str, Option<&str>> = HashMap::new();
+    if let ToolChoice::Named(_) | ToolChoice::Allowed { .. } = choice {
+        for tool in tools {
+            let (name, kind) = match tool {
+                Tool::Function { name, .. } => (name, Some("function")),
+                Tool::Custom { name, .. } => (name, Some("custom")),
+                Tool::Native { kind, .. } => (kind, None),
+            };
+            kinds.entry(name).or_insert(kind);
+        }
+    }
+    let name_tool = |name: &str, out: &mut Vec<u8>| {
+        let mut object = Nest::object(out);
+        match kinds.get(name).copied().unwrap_or(Some("function")) {
+            None => object.string("type", name),
+            Some(kind) => {
+                object.string("type", kind);
+                object.string("name", name);
+            }
+        }
+        object.end();
+    };
     match choice {
         ToolChoice::Auto => push_string(out, "auto"),
         ToolChoice::None => push_string(out, "none"),
         ToolChoice::Required => push_string(out, "required"),
-        ToolChoice::Named(name) => name_tool(name, tools, out),
+        ToolChoice::Named(name) => name_tool(name, out),
         ToolChoice::Allowed { required, names } => {
             let mut object = Nest::object(out);
             object.string("type", "allowed_tools");
             object.string("mode", if *required { "required" } else { "auto" });
             let mut list = Nest::array(object.key("tools"));
             for name in names {
-                name_tool(name, tools, list.item());
+                name_tool(name, list.item());
             }
             list.end();
             object.end();
         }
     }
-}
-
-/// The tool of that name, or of that type if it is one of the provider's own.
-fn name_tool(wanted: &str, tools: &[Tool<'_>], out: &mut Vec<u8>) {
-    let kind = tools.iter().find_map(|tool| match tool {
-        Tool::Function { name, .. } => (name == wanted).then_some("function"),
-        Tool::Custom { name, .. } => (name == wanted).then_some("custom"),
-        Tool::Native { kind, .. } => (kind == wanted).then_some(""),
-    });
-    let mut object = Nest::object(out);
-    match kind {
-        Some("") => object.string("type", wanted),
-        kind => {
-            object.string("type", kind.unwrap_or("function"));
-            object.string("name", wanted);
-        }
-    }
-    object.end();
 }

@@ -1,16 +1,19 @@
 //! Closing every object of a schema, and telling in words what a grammar cannot hold.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
-use super::merge::{add_properties, make_object, merge_branches, object_branch, target};
+use super::merge::{Names, add_properties, make_object, merge_branches, object_branch, target};
 use super::{DEPTH, Object};
+use crate::provider::unfold::Budget;
 
 /// Some definition leads back to itself.
 pub fn is_recursive(defs: Option<&Value>) -> bool {
     let Some(Value::Object(defs)) = defs else {
         return false;
     };
-    let mut done: Vec<&str> = Vec::new();
+    let mut done: HashSet<&str> = HashSet::new();
     defs.keys()
         .any(|name| leads_back(name, defs, &mut Vec::new(), &mut done))
 }
@@ -19,9 +22,9 @@ fn leads_back<'v>(
     name: &'v str,
     defs: &'v Object,
     path: &mut Vec<&'v str>,
-    done: &mut Vec<&'v str>,
+    done: &mut HashSet<&'v str>,
 ) -> bool {
-    if done.contains(&name) {
+    if done.contains(name) {
         return false;
     }
     if path.contains(&name) || path.len() > DEPTH {
@@ -36,7 +39,7 @@ fn leads_back<'v>(
         .into_iter()
         .any(|next| leads_back(next, defs, path, done));
     path.pop();
-    done.push(name);
+    done.insert(name);
     back
 }
 
@@ -103,7 +106,7 @@ pub fn close(
     mut node: Object,
     defs: Option<&Value>,
     depth: usize,
-    steps: &mut usize,
+    budget: &Budget,
 ) -> Option<Object> {
     if depth == 0 || node.contains_key("patternProperties") {
         return None;
@@ -116,26 +119,26 @@ pub fn close(
         || matches!(node.get("allOf"), Some(Value::Array(all)) if all.len() > 1);
     if sums_objects && let Some(Value::Array(all)) = node.shift_remove("allOf") {
         for branch in &all {
-            object_branch(branch.clone(), defs, depth, steps)?.get("properties")?;
+            let copy = budget.copy(branch).ok()?;
+            object_branch(copy, defs, depth, budget)
+                .ok()
+                .flatten()?
+                .get("properties")?;
         }
         let mut sum = Object::new();
         sum.insert("allOf".into(), Value::Array(all));
-        merge_branches(&mut sum, defs, depth, steps);
-        if *steps == 0 {
-            return None;
-        }
-        if let Some(Value::Object(properties)) = sum.get("properties") {
+        merge_branches(&mut sum, defs, depth, budget).ok()?;
+        if let Some(Value::Object(properties)) = sum.shift_remove("properties") {
             add_properties(&mut node, properties, "allOf");
         }
         let mut required = match node.shift_remove("required") {
-            Some(Value::Array(own)) => own,
-            _ => Vec::new(),
+            Some(Value::Array(own)) => Names::all_of(own),
+            _ => Names::default(),
         };
-        if let Some(Value::Array(more)) = sum.get("required") {
-            let new = more.iter().filter(|name| !required.contains(name)).cloned();
-            required.extend(new.collect::<Vec<_>>());
+        if let Some(Value::Array(more)) = sum.shift_remove("required") {
+            required.extend(more);
         }
-        node.insert("required".into(), Value::Array(required));
+        node.insert("required".into(), Value::Array(required.list));
         make_object(&mut node);
     }
     let is_object = node.contains_key("properties")
@@ -174,12 +177,12 @@ pub fn close(
             }
             "pattern" if !looks_around(&value) => Some(value),
             "minItems" if matches!(value.as_u64(), Some(0 | 1)) => Some(value),
-            "items" if value.is_object() => Some(close_value(value, defs, depth, steps)?),
+            "items" if value.is_object() => Some(close_value(value, defs, depth, budget)?),
             "properties" | "$defs" => match value {
                 Value::Object(members) => Some(Value::Object(
                     members
                         .into_iter()
-                        .map(|(name, inner)| Some((name, close_value(inner, defs, depth, steps)?)))
+                        .map(|(name, inner)| Some((name, close_value(inner, defs, depth, budget)?)))
                         .collect::<Option<_>>()?,
                 )),
                 _ => return None,
@@ -188,7 +191,7 @@ pub fn close(
                 Value::Array(branches) => Some(Value::Array(
                     branches
                         .into_iter()
-                        .map(|branch| close_value(branch, defs, depth, steps))
+                        .map(|branch| close_value(branch, defs, depth, budget))
                         .collect::<Option<_>>()?,
                 )),
                 _ => return None,
@@ -225,14 +228,9 @@ pub fn close(
     Some(out)
 }
 
-fn close_value(
-    value: Value,
-    defs: Option<&Value>,
-    depth: usize,
-    steps: &mut usize,
-) -> Option<Value> {
+fn close_value(value: Value, defs: Option<&Value>, depth: usize, budget: &Budget) -> Option<Value> {
     match value {
-        Value::Object(node) => close(node, defs, depth - 1, steps).map(Value::Object),
+        Value::Object(node) => close(node, defs, depth - 1, budget).map(Value::Object),
         // `true` takes anything.
         _ => None,
     }

@@ -1,8 +1,11 @@
 //! Rewriting at the root: `definitions`, and branches that become one object.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::Object;
+use crate::provider::unfold::{Budget, TooLarge};
 
 /// `definitions` -> `$defs`, in the references too.
 pub fn rename_definitions(node: &mut Object, depth: usize) {
@@ -70,53 +73,80 @@ pub fn target<'v>(node: &'v Object, defs: Option<&'v Value>) -> Option<&'v Value
 /// Merges `allOf`, `anyOf` and `oneOf` of an object into it: all properties of all branches, and
 /// what every answer must have.
 ///
-/// `steps` bounds the work: references let a small schema unfold into a very large one.
-pub fn merge_branches(node: &mut Object, defs: Option<&Value>, depth: usize, steps: &mut usize) {
+/// `budget` pays for copies: references let a small schema unfold into a very large one.
+pub fn merge_branches(
+    node: &mut Object,
+    defs: Option<&Value>,
+    depth: usize,
+    budget: &Budget,
+) -> Result<(), TooLarge> {
     for (key, is_all) in [("allOf", true), ("anyOf", false), ("oneOf", false)] {
         // `shift_remove` keeps the order of the other members.
         let Some(Value::Array(branches)) = node.shift_remove(key) else {
             continue;
         };
-        let branches: Vec<Object> = branches
-            .into_iter()
-            .filter_map(|branch| object_branch(branch, defs, depth, steps))
-            .collect();
-        let mut required: Option<Vec<Value>> = None;
-        for branch in &branches {
-            if let Some(Value::Object(properties)) = branch.get("properties") {
-                add_properties(node, properties, if is_all { "allOf" } else { "anyOf" });
-            }
-            let own = match branch.get("required") {
-                Some(Value::Array(own)) => own.clone(),
+        let mut required: Option<Names> = None;
+        for branch in branches {
+            let Some(mut branch) = object_branch(branch, defs, depth, budget)? else {
+                continue;
+            };
+            let own = match branch.shift_remove("required") {
+                Some(Value::Array(own)) => own,
                 _ => Vec::new(),
             };
-            required = Some(match required {
-                None => own,
-                Some(mut all) if is_all => {
-                    let new = own.into_iter().filter(|name| !all.contains(name));
-                    let new: Vec<Value> = new.collect();
-                    all.extend(new);
-                    all
-                }
-                Some(mut common) => {
-                    common.retain(|name| own.contains(name));
-                    common
-                }
-            });
+            if let Some(Value::Object(properties)) = branch.shift_remove("properties") {
+                add_properties(node, properties, if is_all { "allOf" } else { "anyOf" });
+            }
+            match &mut required {
+                None => required = Some(Names::all_of(own)),
+                Some(all) if is_all => all.extend(own),
+                Some(common) => common.keep(own),
+            }
         }
-        let mut all = match node.get("required") {
-            Some(Value::Array(own)) => own.clone(),
-            _ => Vec::new(),
+        let mut all = match node.get_mut("required") {
+            Some(Value::Array(own)) => Names::all_of(std::mem::take(own)),
+            _ => Names::default(),
         };
-        let new = required.unwrap_or_default();
-        all.extend(
-            new.into_iter()
-                .filter(|name| !all.contains(name))
-                .collect::<Vec<_>>(),
-        );
-        if !all.is_empty() {
-            node.insert("required".into(), Value::Array(all));
+        all.extend(required.unwrap_or_default().list);
+        match node.get_mut("required") {
+            Some(Value::Array(own)) if !all.list.is_empty() => *own = all.list,
+            _ if !all.list.is_empty() => {
+                node.insert("required".into(), Value::Array(all.list));
+            }
+            _ => {}
         }
+    }
+    Ok(())
+}
+
+/// What is required, in its order, and each once: looked up, as callers choose how many there are.
+#[derive(Default)]
+pub struct Names {
+    pub list: Vec<Value>,
+    known: HashSet<Value>,
+}
+
+impl Names {
+    /// All of these, doubled ones too: they are the caller's own words.
+    pub fn all_of(list: Vec<Value>) -> Names {
+        Names {
+            known: list.iter().cloned().collect(),
+            list,
+        }
+    }
+
+    pub fn extend(&mut self, more: Vec<Value>) {
+        for name in more {
+            if self.known.insert(name.clone()) {
+                self.list.push(name);
+            }
+        }
+    }
+
+    /// Keeps what is among `others`, too.
+    fn keep(&mut self, others: Vec<Value>) {
+        let others: HashSet<Value> = others.into_iter().collect();
+        self.list.retain(|name| others.contains(name));
     }
 }
 
@@ -125,48 +155,58 @@ pub fn object_branch(
     branch: Value,
     defs: Option<&Value>,
     depth: usize,
-    steps: &mut usize,
-) -> Option<Object> {
+    budget: &Budget,
+) -> Result<Option<Object>, TooLarge> {
     let Value::Object(mut branch) = branch else {
-        return None;
+        return Ok(None);
     };
-    if depth == 0 || *steps == 0 {
-        return None;
+    if depth == 0 {
+        return Ok(None);
     }
-    *steps -= 1;
-    if let Some(Value::Object(meant)) = target(&branch, defs) {
-        return object_branch(Value::Object(meant.clone()), defs, depth - 1, steps);
+    budget.spend(1)?;
+    if let Some(meant @ Value::Object(_)) = target(&branch, defs) {
+        return object_branch(budget.copy(meant)?, defs, depth - 1, budget);
     }
-    merge_branches(&mut branch, defs, depth - 1, steps);
+    merge_branches(&mut branch, defs, depth - 1, budget)?;
     let is_object = match branch.get("type") {
         None => true,
         Some(Value::String(kind)) => kind == "object",
         Some(Value::Array(kinds)) => kinds.iter().any(|kind| kind == "object"),
         Some(_) => false,
     };
-    is_object.then_some(branch)
+    Ok(is_object.then_some(branch))
 }
 
 /// Adds properties; one that is there already and differs becomes a choice (or a sum) of both.
-pub fn add_properties(node: &mut Object, new: &Object, join: &str) {
+pub fn add_properties(node: &mut Object, new: Object, join: &str) {
     let own = node
         .entry("properties")
         .or_insert_with(|| Value::Object(Object::new()));
     let Value::Object(own) = own else { return };
     for (name, schema) in new {
-        match own.get_mut(name) {
+        match own.get_mut(&name) {
             None => {
-                own.insert(name.clone(), schema.clone());
+                own.insert(name, schema);
             }
-            Some(known) if known == schema => {}
-            Some(known) => {
-                let mut both = Object::new();
-                both.insert(
-                    join.into(),
-                    Value::Array(vec![known.take(), schema.clone()]),
-                );
-                *known = Value::Object(both);
-            }
+            Some(known) if *known == schema => {}
+            Some(known) => match joined(known, join) {
+                // One list of all, as nested ones would grow as deep as there are branches.
+                Some(all) if all.last() == Some(&schema) => {}
+                Some(all) => all.push(schema),
+                None => {
+                    let mut both = Object::new();
+                    both.insert(join.into(), Value::Array(vec![known.take(), schema]));
+                    *known = Value::Object(both);
+                }
+            },
         }
     }
+}
+
+/// The schemas of one that says nothing but `join`.
+fn joined<'v>(schema: &'v mut Value, join: &str) -> Option<&'v mut Vec<Value>> {
+    let members = schema
+        .as_object_mut()
+        .filter(|members| members.len() == 1)?;
+    members.get_mut(join)?.as_array_mut()
 }

@@ -6,12 +6,14 @@ use std::collections::HashSet;
 use serde_json::value::RawValue;
 
 use super::super::schema;
+use crate::cancel;
 use crate::capability::Claude;
 use crate::chat::Tool;
 use crate::error::ApiError;
 use crate::json::{Fields, push_string};
 use crate::provider::anthropic::block::{Body, Mark};
 use crate::provider::names::Names;
+use crate::provider::unfold::{Budget, TooLarge};
 
 /// A custom tool takes one text.
 const CUSTOM_SCHEMA: &str =
@@ -38,7 +40,13 @@ pub enum Def<'r> {
 
 impl<'r> Def<'r> {
     /// The definition of `tools[index]`.
-    pub fn new(tool: &'r Tool<'r>, index: usize, claude: &Claude) -> Result<Self, ApiError> {
+    pub fn new(
+        tool: &'r Tool<'r>,
+        index: usize,
+        claude: &Claude,
+        budget: &Budget,
+    ) -> Result<Self, ApiError> {
+        cancel::check()?;
         Ok(match tool {
             Tool::Function {
                 name,
@@ -47,7 +55,10 @@ impl<'r> Def<'r> {
                 strict,
                 cache_control,
             } => {
-                let (schema, strict) = input_schema(*parameters, *strict, claude);
+                let (schema, strict) =
+                    input_schema(*parameters, *strict, claude, budget).map_err(|TooLarge| {
+                        budget.refusal(format!("tools[{index}].function.parameters"))
+                    })?;
                 Def::Caller {
                     name,
                     description: description.as_deref().map(Cow::Borrowed),
@@ -160,20 +171,21 @@ fn input_schema<'r>(
     parameters: Option<&'r RawValue>,
     strict: bool,
     claude: &Claude,
-) -> (Cow<'r, str>, bool) {
+    budget: &Budget,
+) -> Result<(Cow<'r, str>, bool), TooLarge> {
     let Some(raw) = parameters.filter(|raw| !is_empty_object(raw.get())) else {
-        return (Cow::Borrowed(NO_PARAMETERS), false);
+        return Ok((Cow::Borrowed(NO_PARAMETERS), false));
     };
     if strict
         && claude.structured_outputs
-        && let Some(closed) = schema::anthropic_strict(raw)
+        && let Some(closed) = schema::anthropic_strict(raw, budget)
     {
-        return (Cow::Owned(closed), true);
+        return Ok((Cow::Owned(closed), true));
     }
     if needs_no_change(raw.get()) {
-        return (Cow::Borrowed(raw.get()), false);
+        return Ok((Cow::Borrowed(raw.get()), false));
     }
-    (Cow::Owned(schema::anthropic_tool(raw)), false)
+    Ok((Cow::Owned(schema::anthropic_tool(raw, budget)?), false))
 }
 
 fn is_empty_object(json: &str) -> bool {

@@ -4,18 +4,20 @@
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use super::{DEPTH, MOST_NODES, merge, resolve};
+use super::{DEPTH, Sum, resolve};
 use crate::json::unicode::parse;
+use crate::provider::unfold::{Budget, TooLarge};
 
 /// The schema for `parameters` and `responseSchema`, all that the oldest models know.
-pub fn old_schema(raw: &RawValue) -> String {
+pub fn old_schema(raw: &RawValue, budget: &Budget) -> Result<String, TooLarge> {
     let root: Value = parse(raw.get()).unwrap_or_default();
     let mut unfolding = Unfolding {
         root: &root,
         open: Vec::new(),
-        nodes: 0,
+        copies: 0,
+        budget,
     };
-    unfolding.node(&root).to_string()
+    Ok(unfolding.node(&root)?.to_string())
 }
 
 /// The older form of a schema, with every reference replaced by what it points at.
@@ -23,25 +25,29 @@ struct Unfolding<'v> {
     root: &'v Value,
     /// References that are being unfolded; one that comes up again is a recursion.
     open: Vec<&'v str>,
-    nodes: usize,
+    /// References that are being unfolded.
+    copies: usize,
+    budget: &'v Budget,
 }
 
 impl<'v> Unfolding<'v> {
-    fn node(&mut self, node: &'v Value) -> Value {
-        self.nodes += 1;
+    fn node(&mut self, node: &'v Value) -> Result<Value, TooLarge> {
         let fields = match node.as_object() {
-            Some(fields) if self.nodes < MOST_NODES && self.open.len() < DEPTH => fields,
-            _ => return json!({"type": "OBJECT"}),
+            Some(fields) if self.open.len() < DEPTH => fields,
+            _ => return Ok(json!({"type": "OBJECT"})),
         };
         // Counts as depth, too, so that deep schemas end.
         let target = fields.get("$ref").and_then(Value::as_str);
         if let Some(target) = target {
             let found = resolve(self.root, target).filter(|_| !self.open.contains(&target));
+            self.budget.spend(1)?;
             let Some(found) = found else {
-                return json!({"type": "OBJECT"});
+                return Ok(json!({"type": "OBJECT"}));
             };
             self.open.push(target);
+            self.copies += 1;
             let unfolded = self.node(found);
+            self.copies -= 1;
             self.open.pop();
             return unfolded;
         }
@@ -51,9 +57,15 @@ impl<'v> Unfolding<'v> {
         unfolded
     }
 
-    fn object(&mut self, fields: &'v Map<String, Value>) -> Value {
-        let mut out = Map::new();
+    fn object(&mut self, fields: &'v Map<String, Value>) -> Result<Value, TooLarge> {
+        let mut out = Sum::default();
         for (key, value) in fields {
+            // Objects pay for themselves, each with its members.
+            match value {
+                _ if self.copies == 0 => {}
+                Value::Object(members) => self.budget.spend(1 + members.len())?,
+                value => self.budget.pay(value)?,
+            }
             match &**key {
                 "type" => self.kind(value, &mut out),
                 "format" if is_old_format(value) => insert(&mut out, "format", value.clone()),
@@ -71,49 +83,53 @@ impl<'v> Unfolding<'v> {
                     }
                 }
                 "items" if value.is_object() => {
-                    let items = self.node(value);
+                    let items = self.node(value)?;
                     insert(&mut out, "items", items);
                 }
-                "properties" => self.properties(value, &mut out),
-                "anyOf" | "oneOf" => self.any_of(value, &mut out),
+                "properties" => self.properties(value, &mut out)?,
+                "anyOf" | "oneOf" => self.any_of(value, &mut out)?,
                 "allOf" => {
                     for part in value.as_array().into_iter().flatten() {
-                        if let Value::Object(part) = self.node(part) {
-                            merge(&mut out, part);
+                        if let Value::Object(part) = self.node(part)? {
+                            out.add(part);
                         }
                     }
                 }
                 "title" | "description" | "nullable" | "minItems" | "maxItems" | "minimum"
                 | "maximum" | "minLength" | "maxLength" | "pattern" | "required" => {
-                    merge(&mut out, Map::from_iter([(key.clone(), value.clone())]));
+                    out.put(key, value.clone());
                 }
                 _ => {}
             }
         }
+        let mut out = out.fields;
         if !out.contains_key("type") && !out.contains_key("anyOf") {
             let kind = match () {
                 () if out.contains_key("enum") => "STRING",
                 () if out.contains_key("items") => "ARRAY",
                 () => "OBJECT",
             };
-            insert(&mut out, "type", json!(kind));
+            out.insert("type".into(), json!(kind));
         }
         // A name that is required but not described is refused.
-        let known = out.get("properties").and_then(Value::as_object).cloned();
-        if let Some(Value::Array(required)) = out.get_mut("required") {
+        let required = out.get_mut("required").filter(|list| list.is_array());
+        if let Some(Value::Array(mut required)) = required.map(Value::take) {
+            let known = out.get("properties").and_then(Value::as_object);
             required.retain(|name| {
                 let name = name.as_str().unwrap_or_default();
-                known.as_ref().is_some_and(|known| known.contains_key(name))
+                known.is_some_and(|known| known.contains_key(name))
             });
-            if required.is_empty() {
-                out.shift_remove("required");
+            match required.is_empty() {
+                true => drop(out.shift_remove("required")),
+                // In its place among the others.
+                false => drop(out.insert("required".into(), Value::Array(required))),
             }
         }
-        Value::Object(out)
+        Ok(Value::Object(out))
     }
 
     /// Upper-case, and `null` as a property of the type instead of a type.
-    fn kind(&mut self, value: &Value, out: &mut Map<String, Value>) {
+    fn kind(&mut self, value: &Value, out: &mut Sum) {
         let names = match value {
             Value::Array(names) => names.as_slice(),
             one => std::slice::from_ref(one),
@@ -134,27 +150,25 @@ impl<'v> Unfolding<'v> {
         }
     }
 
-    fn properties(&mut self, value: &'v Value, out: &mut Map<String, Value>) {
+    fn properties(&mut self, value: &'v Value, out: &mut Sum) -> Result<(), TooLarge> {
         let mut properties = Map::new();
         for (name, schema) in value.as_object().into_iter().flatten() {
             if schema != &Value::Bool(false) {
-                let schema = self.node(schema);
+                let schema = self.node(schema)?;
                 properties.insert(name.clone(), schema);
             }
         }
         // An object without properties is taken, an empty list of them is not.
         if properties.is_empty() {
-            return;
+            return Ok(());
         }
         let order: Value = properties.keys().cloned().map(Value::String).collect();
-        merge(
-            out,
-            Map::from_iter([("properties".to_owned(), Value::Object(properties))]),
-        );
+        out.put("properties", Value::Object(properties));
         insert(out, "propertyOrdering", order);
+        Ok(())
     }
 
-    fn any_of(&mut self, value: &'v Value, out: &mut Map<String, Value>) {
+    fn any_of(&mut self, value: &'v Value, out: &mut Sum) -> Result<(), TooLarge> {
         let members = value.as_array().map(Vec::as_slice).unwrap_or_default();
         let is_null = |member: &&Value| member.get("type") == Some(&json!("null"));
         if members.iter().any(|member| is_null(&member)) {
@@ -162,23 +176,24 @@ impl<'v> Unfolding<'v> {
         }
         let mut rest: Vec<Value> = Vec::new();
         for member in members.iter().filter(|member| !is_null(member)) {
-            let member = self.node(member);
+            let member = self.node(member)?;
             rest.push(member);
         }
         match rest.len() {
             0 => {}
             1 => {
                 if let Some(Value::Object(only)) = rest.pop() {
-                    merge(out, only);
+                    out.add(only);
                 }
             }
             _ => insert(out, "anyOf", Value::Array(rest)),
         }
+        Ok(())
     }
 }
 
-fn insert(out: &mut Map<String, Value>, key: &str, value: Value) {
-    out.entry(key.to_owned()).or_insert(value);
+fn insert(out: &mut Sum, key: &str, value: Value) {
+    out.fields.entry(key.to_owned()).or_insert(value);
 }
 
 /// The older form refuses every other format.
@@ -195,7 +210,11 @@ mod tests {
 
     fn check(schema: &str, expected: &str) {
         let raw = RawValue::from_string(schema.to_owned()).unwrap();
-        assert_eq!(old_schema(&raw), expected, "{schema}");
+        assert_eq!(
+            old_schema(&raw, &Budget::new(1000)).as_deref(),
+            Ok(expected),
+            "{schema}"
+        );
     }
 
     #[test]
