@@ -519,6 +519,16 @@ pub fn refuse_body(config: &Config, mut call: Call<'_>, problem: &NoBody, record
             400,
             "the request body ended too early or is not properly framed",
         ),
+        NoBody::Packed(what) => ApiError::new(
+            400,
+            format!("the request body says that it is gzip (Content-Encoding), but {what}"),
+        ),
+        NoBody::Coding => {
+            let message = "a Content-Encoding of a request body can be gzip or identity only";
+            let error = ApiError::new(415, message).with_code("unsupported_content_encoding");
+            call.add_common("Accept-Encoding", inbound::ACCEPTED);
+            error
+        }
     };
     if *problem == NoBody::NoMemory {
         record.status = error.status;

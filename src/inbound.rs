@@ -4,7 +4,7 @@
 //! into memory when a request is dropped. So everything about framing is checked here before
 //! anything else touches a request, and a request whose body is over the limit is never dropped.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::mem;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,14 +20,19 @@ use crate::reply::{Reply, push_header};
 use crate::watch::Watch;
 
 mod body;
+mod chunks;
+mod coding;
 mod framing;
+mod gzip;
 mod rest;
 mod unread;
 
 use body::{read_all, read_length, read_some};
+use chunks::Chunks;
 use unread::leak;
 
 pub use body::NoBody;
+pub use coding::ACCEPTED;
 pub use framing::Length;
 pub use unread::{Unread, leaked};
 
@@ -67,6 +72,12 @@ pub struct Call<'w> {
     pub dialect: Dialect,
     /// The connection must not be used any further.
     close: bool,
+    /// The caller offered an upgrade, so the HTTP server takes this for the last request of its
+    /// connection and hands out the connection itself where the body should be. Every answer says
+    /// that it is the last one.
+    last: bool,
+    /// Where in its chunks the body of such a request is.
+    chunks: Chunks,
     /// The caller sends its body only when it is told to go on.
     waits: bool,
     /// Something of the body was read.
@@ -107,12 +118,17 @@ impl<'w> Call<'w> {
             old: *request.http_version() < (1, 1),
             dialect: Dialect::Chat,
             close: false,
+            last: framing::is_last(&request),
+            chunks: Chunks::default(),
             waits: framing::header(&request, "expect").is_some(),
             touched: false,
             common: String::new(),
             request: Some(request),
         };
         push_header(&mut call.common, "x-request-id", &call.id);
+        if call.last {
+            push_header(&mut call.common, "Connection", "close");
+        }
         let Some(request) = &call.request else {
             return Ok(call);
         };
@@ -160,8 +176,27 @@ impl<'w> Call<'w> {
         push_header(&mut self.common, name, value);
     }
 
-    /// Reads the whole body, as long as it comes within `wait`.
+    /// Whether the body is packed, which has to be known before pieces of it are used.
+    pub fn is_packed(&self) -> Result<bool, NoBody> {
+        match &self.request {
+            Some(request) if self.length != Length::None => Ok(coding::layers(request)? > 0),
+            _ => Ok(false),
+        }
+    }
+
+    /// Reads the whole body, as long as it comes within `wait`, and unpacks it. Neither before nor
+    /// after that it may have more than `max` bytes.
     pub fn read_body(&mut self, max: usize, job: &Job, wait: Duration) -> Result<Vec<u8>, NoBody> {
+        let layers = match &self.request {
+            Some(request) if self.length != Length::None => coding::layers(request)?,
+            _ => return Ok(Vec::new()),
+        };
+        let body = self.read_packed(max, job, wait)?;
+        coding::unpack(body, layers, max)
+    }
+
+    /// The body as it comes.
+    fn read_packed(&mut self, max: usize, job: &Job, wait: Duration) -> Result<Vec<u8>, NoBody> {
         let Some(request) = self.request.as_mut() else {
             return Ok(Vec::new());
         };
@@ -172,7 +207,10 @@ impl<'w> Call<'w> {
         };
         job.enter(Phase::Body, wait);
         self.touched = true;
-        let mut reader = request.as_reader();
+        let mut reader = Framed {
+            of_chunks: (self.last && self.length == Length::Chunked).then_some(&mut self.chunks),
+            reader: request.as_reader(),
+        };
         let mut body = Vec::new();
         let outcome = match self.length {
             Length::Known(_) => read_length(&mut reader, &mut body, length, job),
@@ -227,7 +265,19 @@ impl<'w> Call<'w> {
             return Ok(0);
         };
         self.touched = true;
-        let read = match (read_some(&mut request.as_reader(), into, job), self.length) {
+        let into = match self.length {
+            // The next request may follow right behind it.
+            Length::Known(left) => {
+                let most = usize::try_from(left).unwrap_or(usize::MAX).min(into.len());
+                &mut into[..most]
+            }
+            _ => into,
+        };
+        let mut reader = Framed {
+            of_chunks: (self.last && self.length == Length::Chunked).then_some(&mut self.chunks),
+            reader: request.as_reader(),
+        };
+        let read = match (read_some(&mut reader, into, job), self.length) {
             (Ok(0), _) if job.body_late.load(Ordering::Relaxed) => Err(NoBody::Late),
             (Ok(0), Length::Known(_)) => Err(NoBody::Cut),
             (read, _) => read,
@@ -282,13 +332,14 @@ impl<'w> Call<'w> {
         // end is known.
         let unread = match self.length {
             Length::None => false,
+            _ if self.last => true,
             Length::Known(length) => {
                 length > DRAINED || self.waits || !self.forget_body(&mut request, length)
             }
             Length::Chunked => true,
         };
         let close = self.close || unread;
-        if close {
+        if close && !self.last {
             reply = reply.with("Connection", "close");
         }
         // What is left of the body is drained when the request is dropped: so the reply goes out
@@ -313,6 +364,10 @@ impl<'w> Call<'w> {
             drop(request.into_writer());
             return;
         }
+        // What follows a last request is read by nobody: the connection is not just closed, since that
+        // could keep the answer from arriving.
+        let lingers = self.peer.filter(|_| self.last);
+        let lingers = lingers.and_then(|peer| self.watch.find(peer));
         let mut writer = request.into_writer();
         // A caller who has gone is a normal end. One who did not read in time would take the next
         // answer for the rest of this one.
@@ -321,6 +376,10 @@ impl<'w> Call<'w> {
             && let Some(caller) = self.peer.and_then(|peer| self.watch.find(peer))
         {
             caller.shut();
+        }
+        drop(writer);
+        if let Some(caller) = lingers {
+            self.watch.close_gently(caller);
         }
     }
 
@@ -366,7 +425,10 @@ impl<'w> Call<'w> {
         let Some(mut request) = self.request.take() else {
             return;
         };
-        let mut reply = Reply::error(error).with("Connection", "close");
+        let mut reply = Reply::error(error);
+        if !self.last {
+            reply = reply.with("Connection", "close");
+        }
         reply.headers.push_str(&self.common);
         let declared = request.body_length().unwrap_or(0);
         let has_turn = self.peer.is_none() || self.watch.wait_for_turn(&self.held);
@@ -406,9 +468,26 @@ impl<'w> Call<'w> {
     }
 }
 
+/// The body of a request without its framing.
+struct Framed<'r> {
+    reader: &'r mut dyn Read,
+    /// The HTTP server has not taken its chunks off.
+    of_chunks: Option<&'r mut Chunks>,
+}
+
+impl Read for Framed<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match &mut self.of_chunks {
+            Some(chunks) => chunks.read(&mut self.reader, into),
+            None => self.reader.read(into),
+        }
+    }
+}
+
 /// The HTTP server reads on behind this request only when it is dropped.
 fn keeps_reader(request: &Request) -> bool {
-    framing::header(request, "transfer-encoding").is_some()
+    framing::is_last(request)
+        || framing::header(request, "transfer-encoding").is_some()
         || request.body_length().unwrap_or(0) > READ_AHEAD
 }
 
@@ -485,7 +564,11 @@ impl Drop for Call<'_> {
 /// At an early end the server drains what it still expects, so it is told of a little at a time.
 fn swallow(request: &mut Request, length: usize) -> bool {
     let begun = Instant::now();
-    let mut expected = length.min(DRAINABLE);
+    let mut expected = match framing::is_last(request) {
+        // Of such a request nothing is drained.
+        true => length,
+        false => length.min(DRAINABLE),
+    };
     let mut later = length - expected;
     if later > 0 && !rest::shorten(request, length, expected) {
         return false;

@@ -20,7 +20,8 @@
 //! src/sockets.rs     callers' connections below the HTTP server; sockets/search.rs: finding them;
 //!                    preface.rs: HTTP/2 kept out; unix.rs: limits on a unix socket
 //! src/inbound.rs     one HTTP request in, and the way to answer; inbound/framing.rs: where it ends;
-//!                    body.rs: reading it; unread.rs, rest.rs: letting go of what nobody reads
+//!                    body.rs: reading it; chunks.rs: where the server does not; coding.rs, gzip.rs:
+//!                    unpacking it; unread.rs, rest.rs: letting go of what nobody reads
 //! src/limits.rs      what each client key may use, and has used
 //! src/reply.rs       one HTTP reply out, in one write
 //! src/exchange.rs    the story of one chat exchange, top to bottom

@@ -27,7 +27,7 @@ mod work;
 
 pub use body::Body;
 use body::Rest;
-pub use place::{is_openai, is_relayed, of_any_shape};
+pub use place::{is_of_family, is_openai, is_relayed, of_any_shape};
 use work::Relay;
 
 /// The caller's headers that mean something to the upstream. All others stay here: keys, cookies,

@@ -251,6 +251,11 @@ impl Watch {
         }
     }
 
+    /// Closes a connection on which everything has been answered.
+    pub fn close_gently(&self, caller: Caller) {
+        self.let_linger(caller, None);
+    }
+
     /// The same for a connection whose request must not be dropped while bytes may come: the HTTP
     /// server would read on.
     pub fn close_unread(&self, caller: Caller, request: Unread) {

@@ -14,6 +14,10 @@ pub enum NoBody {
     NoMemory,
     /// The caller closed or broke its framing.
     Cut,
+    /// It is packed in a way that nobody here unpacks.
+    Coding,
+    /// It is not packed as it says; this is wrong with it.
+    Packed(&'static str),
 }
 
 /// Reads exactly `length` bytes.

@@ -38,6 +38,14 @@ pub fn header<'r>(request: &'r Request, name: &str) -> Option<&'r str> {
         .map(|header| header.value.as_str())
 }
 
+/// Whether the HTTP server takes this request for the last one of its connection, and leaves the
+/// framing of its body to us: it does so where its first `Connection` has this word anywhere. Who
+/// offers an upgrade may be answered in HTTP/1.1 as if there was no offer (RFC 9110, section 7.8).
+pub fn is_last(request: &Request) -> bool {
+    header(request, "connection")
+        .is_some_and(|value| value.to_ascii_lowercase().contains("upgrade"))
+}
+
 pub fn check(request: &Request) -> Result<Length, Fault> {
     let headers = request
         .headers()
@@ -86,10 +94,6 @@ fn check_parts<'a>(
             }
         } else if name.eq_ignore_ascii_case("host") {
             hosts += 1;
-        } else if name.eq_ignore_ascii_case("connection")
-            && value.to_ascii_lowercase().contains("upgrade")
-        {
-            return Err(bad("upgrades are not supported"));
         }
     }
     if lengths > 1 || encodings > 1 || (lengths > 0 && encodings > 0) {
@@ -140,6 +144,14 @@ mod tests {
             check_all(&[("Transfer-Encoding", "Chunked")]),
             Ok(Length::Chunked)
         );
+        assert_eq!(
+            check_all(&[
+                ("Connection", "Upgrade, HTTP2-Settings"),
+                ("Upgrade", "h2c"),
+                ("Content-Length", "5")
+            ]),
+            Ok(Length::Known(5))
+        );
     }
 
     #[test]
@@ -158,7 +170,6 @@ mod tests {
                 ("Transfer-Encoding", "chunked"),
                 ("Transfer-Encoding", "chunked"),
             ],
-            &[("Connection", "keep-alive, Upgrade")],
             &[("X", "a\nContent-Length: 5")],
             &[("X", "a\0")],
             &[("X\0", "a")],

@@ -51,7 +51,11 @@ impl Unread {
 
     /// Lets go of a request whose connection has ended.
     pub fn let_go(self) {
-        if self.bounded || can_be_drained(self.request.body_length().unwrap_or(0)) {
+        // Of a request that offers an upgrade nothing is drained, whatever its length.
+        if self.bounded
+            || framing::is_last(&self.request)
+            || can_be_drained(self.request.body_length().unwrap_or(0))
+        {
             // Nothing can be read from it any more, so the drain is over at once.
             drop(self.request.into_writer());
         } else if self.waits {

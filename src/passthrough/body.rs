@@ -69,7 +69,12 @@ impl Body {
                 }),
             });
         }
-        let held = call.read_start(START, job, wait)?;
+        // A packed one is unpacked as a whole: what is passed on has no label, and the model that
+        // it names must be seen.
+        let held = match call.is_packed()? {
+            true => call.read_body(most, job, wait)?,
+            false => call.read_start(START, job, wait)?,
+        };
         let rest = match call.length {
             Length::None => Rest::None,
             Length::Known(left) => Rest::Known(left),

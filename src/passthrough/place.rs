@@ -47,11 +47,19 @@ const OTHER_MODELS: &[&str] = &[
 
 /// Whether a path is one of those that are passed on.
 pub fn is_relayed(call: &Call<'_>) -> bool {
-    let Some(rest) = call.path.strip_prefix("/v1/") else {
-        return false;
-    };
-    let family = rest.split('/').next().unwrap_or_default();
-    FAMILIES.contains(&family) || (call.header("x-weir-upstream").is_some() && !rest.is_empty())
+    let named = call.header("x-weir-upstream").is_some();
+    is_of_family(&call.path)
+        || (named
+            && call
+                .path
+                .strip_prefix("/v1/")
+                .is_some_and(|rest| !rest.is_empty()))
+}
+
+/// Whether a path is passed on by its first words alone.
+pub fn is_of_family(path: &str) -> bool {
+    let rest = path.strip_prefix("/v1/").unwrap_or_default();
+    FAMILIES.contains(&rest.split('/').next().unwrap_or_default())
 }
 
 /// The path behind the base URL, with its query.

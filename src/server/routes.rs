@@ -46,6 +46,8 @@ pub enum Endpoint {
     Unknown,
 }
 
+mod hint;
+
 const MODEL: &str = "/v1/models/";
 
 /// The paths without a variable part, with the one method of each.
@@ -292,8 +294,11 @@ pub fn answer<'w>(
             return None;
         }
         Endpoint::Unknown => {
-            let error = ApiError::new(404, format!("there is nothing at {}", shown(&call.path)))
-                .with_code("not_found");
+            let mut message = format!("there is nothing at {}", shown(&call.path));
+            if let Some(path) = hint::right_path(&call.path) {
+                message.push_str(&format!("; it is at {}", shown(&path)));
+            }
+            let error = ApiError::new(404, message).with_code("not_found");
             refuse(call, endpoint, &error, record);
             return None;
         }

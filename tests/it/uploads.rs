@@ -11,7 +11,7 @@ use crate::weir::{Weir, config};
 
 const CHUNKED: (&str, &str) = ("Transfer-Encoding", "chunked");
 
-fn chunks(body: &[u8], size: usize) -> Vec<u8> {
+pub fn chunks(body: &[u8], size: usize) -> Vec<u8> {
     let mut out = Vec::with_capacity(body.len() + body.len() / size * 10 + 16);
     for piece in body.chunks(size) {
         out.extend(format!("{:x}\r\n", piece.len()).into_bytes());
