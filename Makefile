@@ -14,7 +14,7 @@ DIST := target/dist
 FUZZ_SECONDS ?= 60
 FUZZ_TARGET ?=
 
-.PHONY: all run test test-clients lint soak crowd million install clean help static dist size bench \
+.PHONY: all run test test-clients lint soak crowd million install clean help static dist size bench cost \
     test-static fuzz speed tsan
 
 all:
@@ -70,6 +70,7 @@ help:
 	@echo '             aarch64 under qemu-aarch64-static'
 	@echo 'size         show what the binary is made of, by crate; needs nm'
 	@echo 'bench        measure weir beside nginx and the direct call; needs python3 and gwbench'
+	@echo 'cost         count instructions of a request and a chunk, beside those of the last time'
 	@echo 'soak         mixed load with faults for $(SOAK_SECONDS) s; at the end everything is accounted for'
 	@echo 'crowd        ten thousand idle connections beside fifty streams'
 	@echo 'million      a million requests for models that nobody has; metrics stay bounded'
@@ -116,6 +117,10 @@ fuzz:
 # The release build itself, so that the figures are those of what is shipped.
 speed:
 	@$(CARGO) test --locked --release --bin weir -- --ignored --nocapture --exact speed::table
+
+# Instructions and switches of a request, which are the same on a busy machine; needs valgrind.
+cost: all
+	python3 tests/bench/cost.py
 
 bench: all
 	CARGO='$(CARGO)' python3 tests/bench/bench.py

@@ -36,6 +36,7 @@
 //! src/upstream.rs    a leased client and a body -> the head of an answer, or a Failure
 //! src/line.rs        the connection to an upstream: names, proxies, TLS, HTTP/1.1
 //! src/pages.rs       memory that nobody needs now goes back to the kernel
+//! src/sys.rs         what needs unsafe code; sys/blocks.rs: the allocator's small blocks
 //! src/sched.rs       how threads share the processor
 //! src/cancel.rs      how one thread ends another one's wait
 //! src/failure.rs     how an attempt failed, and the one table of what follows; failure/said.rs:
@@ -94,6 +95,9 @@ use parking_lot::Mutex;
 
 use config::{Findings, Loaded, Sources, Surroundings};
 
+#[global_allocator]
+static BLOCKS: sys::blocks::Blocks = sys::blocks::Blocks;
+
 mod base64;
 mod cancel;
 mod capability;
@@ -140,6 +144,7 @@ mod speed;
 mod sse;
 mod status;
 mod stream;
+mod sys;
 mod upstream;
 mod watch;
 

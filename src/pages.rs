@@ -4,12 +4,17 @@
 
 use std::mem::MaybeUninit;
 
+use crate::sys::blocks;
+
 /// Gives back the pages of this thread's stack below the caller's frame. What stands there is the
 /// past: the next call that goes so deep gets zeroed pages.
 ///
 /// A worker goes 36 KiB deep to send a request and 7 KiB to relay its stream, so that a thousand
 /// streams hold 28 MiB less, for 2 us each.
+///
+/// The free blocks that the thread keeps go to where others find them.
 pub fn give_back_stack() {
+    blocks::give_back_own();
     if let Some(lowest) = stack_bottom() {
         discard_from(lowest, page_size());
     }
@@ -114,6 +119,7 @@ impl Thrift {
 
 /// Gives back what the allocator keeps of freed memory. Takes milliseconds after much load.
 pub fn give_back_heap() {
+    blocks::give_back();
     #[cfg(target_env = "gnu")]
     // SAFETY: no pointers are passed.
     unsafe {

@@ -1,0 +1,4 @@
+//! What needs `unsafe`, behind functions that do not.
+#![allow(unsafe_code)]
+
+pub mod blocks;
