@@ -31,7 +31,7 @@ const SHELF_BYTES: usize = 128 * 1024;
 const fn class_of(size: usize) -> usize {
     if size <= FINE {
         // Zero bytes are never asked for.
-        (size + GRAIN - 1) / GRAIN - 1
+        size.div_ceil(GRAIN) - 1
     } else {
         FINE_CLASSES + (size - 1).ilog2() as usize - FINE.trailing_zeros() as usize
     }
