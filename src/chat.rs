@@ -336,6 +336,24 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// More than any answer costs. What an upstream says beyond that is a mistake, for which
+    /// nobody is locked out and no sum runs over.
+    const MOST: u64 = 100_000_000;
+
+    /// The same with no count beyond belief.
+    pub fn within_reason(self) -> Usage {
+        let cap = |count: Option<u64>| count.map(|count| count.min(Usage::MOST));
+        Usage {
+            prompt: cap(self.prompt),
+            completion: cap(self.completion),
+            cached: cap(self.cached),
+            cache_write: cap(self.cache_write),
+            reasoning: cap(self.reasoning),
+            prompt_audio: cap(self.prompt_audio),
+            prompt_image: cap(self.prompt_image),
+        }
+    }
+
     /// Takes over the fields that `newer` has.
     pub fn merge(&mut self, newer: Usage) {
         fn take(old: &mut Option<u64>, new: Option<u64>) {

@@ -48,7 +48,7 @@ pub fn embeddings(
             may_lack: false,
         };
         if let Some(unanswered) = passthrough::send(state, call, job, record, &parcel, &targets) {
-            unanswered.finish(record);
+            unanswered.finish(state, record);
         }
         return;
     }
@@ -59,6 +59,15 @@ pub fn embeddings(
     if dry_run::is_asked(&call) {
         return tell(state, call, &embed, &targets, record);
     }
+    let more = embed.texts.len().div_ceil(BATCH).saturating_sub(1);
+    if let Some(key) = key
+        && let Err(error) = state.limits.admit_more(key, more as u64)
+    {
+        return refuse(call, &error, record);
+    }
+    record.admitted = record
+        .admitted
+        .saturating_add(u32::try_from(more).unwrap_or(u32::MAX));
     let id = call.id.clone();
     let mut asking = Asking {
         state,
@@ -153,6 +162,9 @@ fn finish(
     exchange::tell(call, reply, record);
 }
 
+/// More than a batch can cost: what an upstream says beyond that is a mistake.
+const MOST_TOKENS: u64 = 100_000_000;
+
 /// Vectors of all texts, one batch after the other.
 struct Asking<'a> {
     state: &'a State,
@@ -179,7 +191,11 @@ impl Asking<'_> {
             self.texts = batch;
             let (vectors, _) = tries.run(self, &targets)?;
             all.extend(vectors.values);
-            tokens += vectors.tokens.unwrap_or_else(|| Embed::estimate(batch));
+            let told = vectors.tokens.unwrap_or_else(|| Embed::estimate(batch));
+            let sum = tokens + told.min(MOST_TOKENS);
+            tokens = sum;
+            // What was asked counts, even if a later batch fails.
+            self.record.usage.prompt = Some(sum);
             // The rest has to come from the same model.
             targets = self.served.take().into_iter().collect();
         }

@@ -68,11 +68,13 @@ impl ApiError {
         self
     }
 
-    /// `Retry-After` in whole seconds, at least one.
+    /// `Retry-After` in whole seconds: at least one, and at most a day, whoever named the time.
     pub fn retry_after_seconds(&self) -> Option<u64> {
+        const MOST: u64 = 86_400;
         self.retry_after.map(|after| {
             let whole = after.as_secs();
-            (whole + u64::from(after.subsec_nanos() > 0)).max(1)
+            let rounded = whole.saturating_add(u64::from(after.subsec_nanos() > 0));
+            rounded.clamp(1, MOST)
         })
     }
 
@@ -137,6 +139,8 @@ mod tests {
     fn retry_after_is_rounded_up() {
         let error = ApiError::new(429, "").with_retry_after(Duration::from_millis(34_400));
         assert_eq!(error.retry_after_seconds(), Some(35));
+        let error = ApiError::new(503, "").with_retry_after(Duration::MAX);
+        assert_eq!(error.retry_after_seconds(), Some(86_400));
         let error = ApiError::new(429, "").with_retry_after(Duration::ZERO);
         assert_eq!(error.retry_after_seconds(), Some(1));
     }

@@ -104,6 +104,8 @@ fn converse<'w>(
         (outcome, caller) => (outcome.map(|(answered, _)| answered), caller),
     };
     let (outcome, caller) = outcome;
+    // Before the caller hears of it, and may ask again.
+    record.spend_rest(&state.limits);
     caller.finish(outcome, &lines, record);
     None
 }
@@ -186,6 +188,7 @@ fn run(
         head,
         dialect,
         encoder: Encoder::new(head, &state.memory, &recalled)
+            .counting(record.must_count)
             .fetching(state.fetcher.as_ref().map(|fetcher| (fetcher, &**job))),
         stamp: Stamp {
             seed: inbound::unique(),
@@ -359,7 +362,11 @@ impl Exchange<'_, '_> {
             streams,
         };
         let sent = Instant::now();
+        self.record.asks(&encoded.body);
         let answer = attempt.send(self.job);
+        if answer.is_err() && self.job.cancel.cause().is_none() {
+            self.record.asked_in_vain();
+        }
         self.record.upstream_ms += sent.elapsed().as_secs_f64() * 1e3;
         let mut answer = answer?;
         if let Some(id) = answer
@@ -373,7 +380,8 @@ impl Exchange<'_, '_> {
             self.encoder
                 .speaker(encoded, &self.stamp, self.dialect, self.stream.is_some()),
             Notes::new(self.stamp.seed),
-        );
+        )
+        .counting(self.record.must_count);
         loop {
             let reading = Instant::now();
             let outcome = answer::read(
@@ -390,7 +398,7 @@ impl Exchange<'_, '_> {
             }
             // However it ended, its timer must not end what follows.
             self.job.leave();
-            self.record.usage = sink.usage();
+            self.record.hears(sink.usage(), sink.heard());
             let answered = match outcome? {
                 Halt::Ended(answered) => answered,
                 Halt::Begun(events) => {

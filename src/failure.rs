@@ -319,6 +319,13 @@ impl Failure {
         matches!(self.status, 400 | 404) && self.message.contains("v1/responses")
     }
 
+    /// The server does not know how a stream is asked for its usage.
+    pub fn refuses_stream_options(&self) -> bool {
+        let told = |text: &str| text.contains("stream_options") || text.contains("include_usage");
+        matches!(self.status, 400 | 422)
+            && (told(&self.message) || self.param.as_deref().is_some_and(told))
+    }
+
     /// The provider gives no summary of the reasoning to this organisation.
     pub fn refuses_summary(&self) -> bool {
         let told = self.param.as_deref() == Some("reasoning.summary")

@@ -43,6 +43,11 @@ impl Allowance {
         "tokens_per_day",
     ];
 
+    /// Whether tokens have to be counted.
+    pub fn limits_tokens(&self) -> bool {
+        self.tokens_per_minute.is_some() || self.tokens_per_day.is_some()
+    }
+
     pub fn is_unlimited(&self) -> bool {
         *self == Allowance::default()
     }
@@ -83,6 +88,14 @@ impl Bucket {
         self.limit = limit;
     }
 
+    /// Takes out what was used. Nobody has to wait longer than a day for it.
+    fn take(&mut self, count: u64) {
+        if self.limit > 0 {
+            let least = -(self.limit as f64) * DEBT_MINUTES;
+            self.left = (self.left - count as f64).max(least);
+        }
+    }
+
     /// When there will be `wanted` in it.
     fn wait(&self, wanted: f64, limit: u64) -> Duration {
         let missing = (wanted - self.left).max(0.0);
@@ -106,6 +119,9 @@ impl Drop for Ticket {
 }
 
 const DAY: u64 = 86_400;
+
+/// How many minutes' worth a bucket can be below nothing.
+const DEBT_MINUTES: f64 = 24.0 * 60.0;
 
 impl Limits {
     /// Lets a request of this key begin, or says why not.
@@ -173,10 +189,50 @@ impl Limits {
             return;
         }
         if let Some(used) = self.0.lock().get_mut(name) {
-            if used.tokens.limit > 0 {
-                used.tokens.left -= tokens as f64;
-            }
+            used.tokens.take(tokens);
             used.today = used.today.saturating_add(tokens);
+        }
+    }
+
+    /// Lets a request of this key, of which one was admitted, be `more` requests to upstreams
+    /// besides, or says why not. Nothing was made of it yet.
+    pub fn admit_more(&self, key: &ClientKey, more: u64) -> Result<(), ApiError> {
+        self.admit_more_at(key, more, Instant::now(), clock::unix_seconds())
+    }
+
+    fn admit_more_at(
+        &self,
+        key: &ClientKey,
+        more: u64,
+        now: Instant,
+        unix: u64,
+    ) -> Result<(), ApiError> {
+        let Some(limit) = key.allowance.requests_per_minute.filter(|_| more > 0) else {
+            return Ok(());
+        };
+        let mut all = self.0.lock();
+        let used = used(&mut all, key, now, unix);
+        if used.requests.left < more as f64 {
+            let name = &key.name;
+            let wanted = more.saturating_add(1);
+            let message = format!(
+                "the key {name} may use {limit} requests a minute, and this one is {wanted} requests to an upstream"
+            );
+            return Err(ApiError::new(429, message)
+                .with_code("rate_limit_exceeded")
+                .with_retry_after(used.requests.wait(more as f64, limit)));
+        }
+        used.requests.left -= more as f64;
+        Ok(())
+    }
+
+    /// Books requests to upstreams that were made besides those that were admitted, such as those
+    /// after a failure.
+    pub fn charge(&self, name: &str, requests: u64) {
+        if requests > 0
+            && let Some(used) = self.0.lock().get_mut(name)
+        {
+            used.requests.take(requests);
         }
     }
 
@@ -327,6 +383,46 @@ mod tests {
         assert_eq!(headers[1], ("x-ratelimit-remaining-tokens", "0".to_owned()));
         assert_eq!(headers[2], ("x-ratelimit-reset-tokens", "1m30s".to_owned()));
         assert!(at(30).is_err() && at(31).is_ok());
+    }
+
+    #[test]
+    fn nobody_waits_for_more_than_a_day() {
+        let limits = Limits::default();
+        let key = key(Allowance {
+            tokens_per_minute: Some(600),
+            ..Allowance::default()
+        });
+        let now = Instant::now();
+        assert!(limits.admit_at(&key, now, NOON).is_ok());
+        for _ in 0..3 {
+            limits.spend("ci", u64::MAX);
+        }
+        let after = limits.admit_at(&key, now, NOON).unwrap_err().retry_after;
+        assert_eq!(after.unwrap().as_secs(), DAY);
+    }
+
+    #[test]
+    fn a_request_that_is_several_takes_all_of_them_or_none() {
+        let limits = Limits::default();
+        let key = key(Allowance {
+            requests_per_minute: Some(3),
+            ..Allowance::default()
+        });
+        let now = Instant::now();
+        assert!(limits.admit_at(&key, now, NOON).is_ok());
+        let error = limits.admit_more_at(&key, 3, now, NOON).unwrap_err();
+        assert_eq!(
+            (error.status, error.code.as_deref()),
+            (429, Some("rate_limit_exceeded"))
+        );
+        assert_eq!(error.retry_after, Some(Duration::from_secs(20)));
+        assert!(limits.admit_more_at(&key, 2, now, NOON).is_ok());
+        assert!(limits.admit_at(&key, now, NOON).is_err());
+        // Those after a failure are made first, and counted then.
+        limits.charge("ci", 3);
+        let later = |seconds| now + Duration::from_secs(seconds);
+        assert!(limits.admit_at(&key, later(79), NOON).is_err());
+        assert!(limits.admit_at(&key, later(81), NOON).is_ok());
     }
 
     #[test]

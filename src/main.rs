@@ -47,7 +47,7 @@
 //!                    what they said about their models
 //! src/models.rs      GET /v1/models; models/catalogue.rs: what is known of four of them
 //! src/discovery.rs   the upstreams' own lists of models, asked for beside the serving
-//! src/record.rs      what a request came to, and its log line
+//! src/record.rs      what a request came to, and its log line; record/estimate.rs: its tokens
 //! src/journal.rs     the log: text or JSON, request lines written together
 //! src/request_log.rs a file for each chat, where the config asks for it
 //! src/metrics.rs     GET /metrics

@@ -20,8 +20,8 @@ use crate::server::State;
 
 mod back;
 mod body;
-mod counted;
 mod events;
+mod form;
 mod place;
 mod work;
 
@@ -53,7 +53,17 @@ pub fn relay(
         Ok(path) => path,
         Err(error) => return refuse(call, &error, record),
     };
-    let body = match Body::read(&mut call, job, config) {
+    // A key for certain models sees to it that no other one is named, wherever in a form.
+    let whole = key.is_some_and(|key| !key.models.is_empty());
+    if whole && !place::acts_on_its_model(&call) {
+        let message = "this key is for certain models only, and this route is not about the model of its body";
+        return refuse(
+            call,
+            &ApiError::new(403, message).with_code("route_not_allowed"),
+            record,
+        );
+    }
+    let body = match Body::read(&mut call, job, config, whole) {
         Ok(Ok(body)) => body,
         Ok(Err(error)) => return refuse(call, &error, record),
         Err(problem) => return refuse_body(config, call, &problem, record),
@@ -74,7 +84,7 @@ pub fn relay(
         may_lack: false,
     };
     if let Some(unanswered) = send(state, call, job, record, &parcel, &targets) {
-        unanswered.finish(record);
+        unanswered.finish(state, record);
     }
 }
 
@@ -156,6 +166,7 @@ pub fn send<'w>(
         lines: left.lines,
     };
     if unanswered.call.is_none() && !unanswered.refused.caller_gone {
+        record.spend_rest(&state.limits);
         // A stream of which nothing is out can still be a refusal.
         let stream = left.stream.map(|stream| {
             stream.interject(&last_words(&unanswered.refused.error));
@@ -195,7 +206,8 @@ impl<'w> Unanswered<'w> {
     }
 
     /// Tells the caller why there is no answer.
-    pub fn finish(mut self, record: &mut Record) {
+    pub fn finish(mut self, state: &State, record: &mut Record) {
+        record.spend_rest(&state.limits);
         let refused = &self.refused;
         record.error = Some(refused.error.message.clone());
         record.status = match refused.caller_gone {

@@ -12,6 +12,8 @@ use crate::journal;
 use crate::limits::Limits;
 use crate::request_log::Transcript;
 
+mod estimate;
+
 /// How a stream ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
@@ -67,6 +69,18 @@ pub struct Record {
     /// Milliseconds spent waiting for upstreams.
     pub upstream_ms: f64,
     pub usage: Usage,
+    /// The caller's key has a limit of tokens: what no upstream counts is estimated.
+    pub must_count: bool,
+    /// Requests to upstreams that the caller's key was charged with before they were made.
+    pub admitted: u32,
+    /// Tokens that were estimated.
+    pub estimated: u64,
+    /// Tokens of the request that is with an upstream, as estimated.
+    asked_tokens: u64,
+    /// Bytes of text in its answer so far.
+    heard: u64,
+    /// What was used by attempts whose answers came to nothing.
+    lost: u64,
     spent: bool,
     pub heartbeats: u32,
     /// Why it failed, in the words the caller got.
@@ -93,6 +107,12 @@ impl Record {
             first_byte: None,
             upstream_ms: 0.0,
             usage: Usage::default(),
+            must_count: false,
+            admitted: 1,
+            estimated: 0,
+            asked_tokens: 0,
+            heard: 0,
+            lost: 0,
             spent: false,
             heartbeats: 0,
             error: None,
@@ -149,13 +169,70 @@ impl Record {
         }
     }
 
+    /// A request with this body goes to an upstream now.
+    pub fn asks(&mut self, body: &[u8]) {
+        // What an answer before it cost is gone, whatever became of that.
+        self.lost = self.lost.saturating_add(self.cost(false));
+        self.usage = Usage::default();
+        self.heard = 0;
+        self.asked_tokens = match self.must_count {
+            true => estimate::of_body(body),
+            false => 0,
+        };
+    }
+
+    /// The upstream did nothing for it.
+    pub fn asked_in_vain(&mut self) {
+        self.asked_tokens = 0;
+    }
+
+    /// Its answer so far: what it says of itself, and how many bytes of text it had.
+    pub fn hears(&mut self, usage: Usage, heard: u64) {
+        self.usage = usage.within_reason();
+        self.heard = heard;
+    }
+
     /// Charges the key of the caller with what the answer cost, once. Before its last bytes leave,
     /// so that the next request finds it counted.
     pub fn spend(&mut self, limits: &Limits) {
-        if !self.spent {
-            self.spent = true;
-            limits.spend(&self.client, self.tokens());
+        self.charge(limits, true);
+    }
+
+    /// The same for an answer that did not come to its end, if nothing was charged.
+    pub fn spend_rest(&mut self, limits: &Limits) {
+        self.charge(limits, false);
+    }
+
+    fn charge(&mut self, limits: &Limits, whole: bool) {
+        if self.spent {
+            return;
         }
+        self.spent = true;
+        let tokens = self.cost(whole).saturating_add(self.lost);
+        limits.spend(&self.client, tokens);
+        limits.charge(
+            &self.client,
+            u64::from(self.attempts.saturating_sub(self.admitted)),
+        );
+    }
+
+    /// What the answer at hand costs: as the upstream counts, and where it does not, as estimated.
+    /// Of an answer that broke off it may have counted the beginning only.
+    fn cost(&mut self, whole: bool) -> u64 {
+        if !self.must_count {
+            return self.tokens();
+        }
+        let heard = estimate::of_length(self.heard);
+        let prompt = self.usage.prompt.unwrap_or(self.asked_tokens);
+        let completion = match (self.usage.completion, whole) {
+            (Some(count), true) => count,
+            (count, _) => count.unwrap_or(0).max(heard),
+        };
+        let cost = prompt.saturating_add(completion);
+        self.estimated = self
+            .estimated
+            .saturating_add(cost.saturating_sub(self.tokens()));
+        cost
     }
 
     /// Counts in what a part of the request came to.
@@ -173,6 +250,7 @@ impl Record {
         self.upstream_ms += part.upstream_ms;
         add(&mut self.usage.prompt, part.usage.prompt);
         add(&mut self.usage.completion, part.usage.completion);
+        self.estimated = self.estimated.saturating_add(part.estimated);
         // The parts were charged for.
         self.spent = true;
     }
@@ -237,6 +315,9 @@ impl Record {
             if let Some(count) = count {
                 fields.push((name, Value::Whole(count)));
             }
+        }
+        if self.estimated > 0 {
+            fields.push(("estimated_tokens", Value::Whole(self.estimated)));
         }
         if self.heartbeats > 0 {
             fields.push(("heartbeats", Value::Whole(u64::from(self.heartbeats))));

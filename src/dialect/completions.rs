@@ -322,12 +322,12 @@ impl Whole for Text {
 /// Several whole answers as one: choices numbered through, counters added up.
 pub fn join(answers: Vec<Value>) -> Value {
     let mut choices = Vec::new();
-    let (mut prompt, mut completion) = (0, 0);
+    let (mut prompt, mut completion) = (0u64, 0u64);
     let mut joined = answers.first().cloned().unwrap_or(json!({}));
     for mut answer in answers {
         let count = |key: &str| answer["usage"][key].as_u64().unwrap_or(0);
-        prompt += count("prompt_tokens");
-        completion += count("completion_tokens");
+        prompt = prompt.saturating_add(count("prompt_tokens"));
+        completion = completion.saturating_add(count("completion_tokens"));
         for choice in answer["choices"].as_array_mut().into_iter().flatten() {
             choice["index"] = choices.len().into();
             choices.push(choice.take());
@@ -336,7 +336,7 @@ pub fn join(answers: Vec<Value>) -> Value {
     joined["choices"] = choices.into();
     joined["usage"] = json!({
         "prompt_tokens": prompt, "completion_tokens": completion,
-        "total_tokens": prompt + completion
+        "total_tokens": prompt.saturating_add(completion)
     });
     joined
 }

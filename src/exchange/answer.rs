@@ -14,7 +14,7 @@ use crate::line::Answer;
 use crate::memory::Notes;
 use crate::pages;
 use crate::pool::Lease;
-use crate::provider::openai::{RelayStream, relay_body};
+use crate::provider::openai::{Counter, RelayStream, relay_body};
 use crate::provider::{Decoder, Flow};
 use crate::record::Record;
 use crate::reply::HEAD_ROOM;
@@ -52,6 +52,10 @@ pub struct Sink {
     relayed: Vec<u8>,
     usage: Usage,
     notes: Notes,
+    /// Bytes of text in the answer.
+    heard: u64,
+    /// Finds them in what is relayed, where they have to be counted.
+    counter: Option<Box<Counter>>,
     /// Something was said that an answer consists of.
     has_content: bool,
 }
@@ -63,8 +67,21 @@ impl Sink {
             relayed: Vec::new(),
             usage: Usage::default(),
             notes,
+            heard: 0,
+            counter: None,
             has_content: false,
         }
+    }
+
+    /// Has the text counted of what is only relayed.
+    pub fn counting(mut self, counts: bool) -> Sink {
+        self.counter = counts.then(Box::default);
+        self
+    }
+
+    /// Bytes of text in the answer so far, where they are counted.
+    pub fn heard(&self) -> u64 {
+        self.heard
     }
 
     fn on_head(&mut self, answer: &Answer) {
@@ -78,6 +95,10 @@ impl Sink {
         panic_on_demand(event.data);
         match &mut self.speaker {
             Speaker::Relay(relay) => {
+                if let Some(counter) = &mut self.counter {
+                    counter.push_event(event.data);
+                    self.heard = counter.heard();
+                }
                 let flow = relay.on_event(event, &mut self.relayed);
                 self.has_content |= !self.relayed.is_empty();
                 flow
@@ -85,11 +106,21 @@ impl Sink {
             Speaker::Whole => Err(unexpected_stream()),
             Speaker::Chunks(decoder, chunks) => decoder.on_event(
                 event,
-                &mut Noting(&mut **chunks, &mut self.notes, &mut self.has_content),
+                &mut Noting(
+                    &mut **chunks,
+                    &mut self.notes,
+                    &mut self.has_content,
+                    &mut self.heard,
+                ),
             ),
             Speaker::Fold(decoder, fold) => decoder.on_event(
                 event,
-                &mut Noting(&mut **fold, &mut self.notes, &mut self.has_content),
+                &mut Noting(
+                    &mut **fold,
+                    &mut self.notes,
+                    &mut self.has_content,
+                    &mut self.heard,
+                ),
             ),
         }
     }
@@ -102,11 +133,13 @@ impl Sink {
                 &mut **chunks,
                 &mut self.notes,
                 &mut self.has_content,
+                &mut self.heard,
             )),
             Speaker::Fold(decoder, fold) => decoder.on_end(&mut Noting(
                 &mut **fold,
                 &mut self.notes,
                 &mut self.has_content,
+                &mut self.heard,
             )),
         }
     }
@@ -117,16 +150,30 @@ impl Sink {
         match &mut self.speaker {
             Speaker::Relay(relay) => relay.on_body(body, &mut self.relayed),
             Speaker::Whole => {
+                if let Some(counter) = &mut self.counter {
+                    counter.push(body);
+                    self.heard = counter.heard();
+                }
                 self.usage = relay_body(body)?;
                 Ok(())
             }
             Speaker::Chunks(decoder, chunks) => decoder.on_body(
                 body,
-                &mut Noting(&mut **chunks, &mut self.notes, &mut self.has_content),
+                &mut Noting(
+                    &mut **chunks,
+                    &mut self.notes,
+                    &mut self.has_content,
+                    &mut self.heard,
+                ),
             ),
             Speaker::Fold(decoder, fold) => decoder.on_body(
                 body,
-                &mut Noting(&mut **fold, &mut self.notes, &mut self.has_content),
+                &mut Noting(
+                    &mut **fold,
+                    &mut self.notes,
+                    &mut self.has_content,
+                    &mut self.heard,
+                ),
             ),
         }
     }
@@ -200,8 +247,14 @@ fn unexpected_stream() -> Failure {
     Failure::malformed("the upstream streamed an answer that was asked for whole")
 }
 
-/// Passes deltas on, and notes what they sign and whether the answer has begun.
-struct Noting<'a>(&'a mut dyn DeltaSink, &'a mut Notes, &'a mut bool);
+/// Passes deltas on, and notes what they sign, how long their text is and whether the answer has
+/// begun.
+struct Noting<'a>(
+    &'a mut dyn DeltaSink,
+    &'a mut Notes,
+    &'a mut bool,
+    &'a mut u64,
+);
 
 impl DeltaSink for Noting<'_> {
     fn put(&mut self, delta: Delta<'_>) {
@@ -210,6 +263,13 @@ impl DeltaSink for Noting<'_> {
             Delta::Start { .. } | Delta::Usage(_) | Delta::ServiceTier(_)
         );
         *self.2 |= !announces;
+        if let Delta::Text { text, .. }
+        | Delta::Reasoning { text, .. }
+        | Delta::Refusal { text, .. }
+        | Delta::ToolArgs { fragment: text, .. } = &delta
+        {
+            *self.3 = self.3.saturating_add(text.len() as u64);
+        }
         self.1.take(&delta);
         self.0.put(delta);
     }

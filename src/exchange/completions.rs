@@ -67,7 +67,7 @@ pub fn completions<'w>(
         match unanswered.retract() {
             Some(back) => call = back,
             None => {
-                unanswered.finish(record);
+                unanswered.finish(state, record);
                 return None;
             }
         }
@@ -86,7 +86,7 @@ pub fn completions<'w>(
     match complete.prompts.as_slice() {
         [prompt] => converse(state, call, job, key, record, complete.chat(prompt)),
         _ => {
-            several(state, call, job, record, &complete, &targets);
+            several(state, call, job, key, record, &complete, &targets);
             None
         }
     }
@@ -104,6 +104,7 @@ fn several(
     state: &State,
     call: Call<'_>,
     job: &Arc<Job>,
+    key: Option<&ClientKey>,
     record: &mut Record,
     complete: &Complete<'_>,
     targets: &[Target],
@@ -124,6 +125,12 @@ fn several(
             Err(error) => refuse(call, &error, record),
         };
     }
+    let more = heads.len() as u64 - 1;
+    if let Some(key) = key
+        && let Err(error) = state.limits.admit_more(key, more)
+    {
+        return refuse(call, &error, record);
+    }
     let id = call.id.clone();
     record.streamed = complete.stream;
     let caller = match complete.stream {
@@ -143,6 +150,7 @@ fn several(
         // A record of its own, so that each answer is charged for.
         let mut part = Record::new(id.clone(), record.endpoint);
         part.client.clone_from(&record.client);
+        part.must_count = record.must_count;
         let (outcome, lines) = run(
             state,
             job,
@@ -158,6 +166,7 @@ fn several(
         if outcome.is_ok() {
             part.answered();
         }
+        part.spend_rest(&state.limits);
         record.absorb(part);
         let answer = match outcome {
             Ok(Answered::Whole(body)) => serde_json::from_slice(&body).unwrap_or(Value::Null),

@@ -32,6 +32,8 @@ pub struct Encoder<'e, 'b> {
     by_responses: bool,
     /// The target of the last `encode` is the vendor's own.
     official: bool,
+    /// Usage is asked for, whatever the config says.
+    counts: bool,
     /// Who gets images for models that cannot, and on whose time.
     fetcher: Option<(&'e Fetcher, &'e Job)>,
 }
@@ -51,8 +53,15 @@ impl<'e, 'b> Encoder<'e, 'b> {
             without_signatures: false,
             by_responses: false,
             official: false,
+            counts: false,
             fetcher: None,
         }
+    }
+
+    /// Has every upstream that can asked for usage: the tokens are limited.
+    pub fn counting(mut self, counts: bool) -> Self {
+        self.counts = counts;
+        self
     }
 
     /// Allows it to fetch images. They stay for later targets, as they are part of the request.
@@ -94,13 +103,23 @@ impl<'e, 'b> Encoder<'e, 'b> {
                 }
                 translator.encode(self.request()?, model, &upstream.options)
             }
-            None => openai::encode(self.head, model, &upstream.options),
+            None => {
+                let learned = &self.memory.learned;
+                let refused = learned.knows(&upstream.name, model, Lesson::NoUsage);
+                let ask_usage = (self.counts || upstream.options.ask_usage) && !refused;
+                if ask_usage == upstream.options.ask_usage {
+                    return openai::encode(self.head, model, &upstream.options);
+                }
+                let mut options = upstream.options.clone();
+                options.ask_usage = ask_usage;
+                openai::encode(self.head, model, &options)
+            }
         }
     }
 
     /// A second version of the request, where the failure says that one may pass: without
-    /// signatures that were refused, in the format that the model wants, or without a summary
-    /// that we do not get. Once each; the last two are remembered.
+    /// signatures that were refused, in the format that the model wants, without asking for usage,
+    /// or without a summary that we do not get. Once each; all but the first are remembered.
     pub fn mend(
         &mut self,
         upstream: &Upstream,
@@ -124,6 +143,15 @@ impl<'e, 'b> Encoder<'e, 'b> {
             learned.learn(&upstream.name, model, Lesson::WantsResponses);
             self.by_responses = true;
             self.translator = Some(&responses::Responses);
+            return Some(self.encode_again(upstream, model));
+        }
+        if relays
+            && (self.counts || upstream.options.ask_usage)
+            && !self.head.include_usage
+            && failure.refuses_stream_options()
+            && !learned.knows(&upstream.name, model, Lesson::NoUsage)
+        {
+            learned.learn(&upstream.name, model, Lesson::NoUsage);
             return Some(self.encode_again(upstream, model));
         }
         if upstream.options.responses.summary

@@ -98,6 +98,8 @@ impl Following<'_> {
                 Err(refused)
             }
         };
+        // Before the caller hears of it, and may ask again.
+        record.spend_rest(&state.limits);
         Caller::Stream(caller).finish(outcome, &lines, record);
     }
 }
@@ -150,11 +152,11 @@ impl Live {
             };
             // However it ended, its timer must not end what follows.
             job.leave();
-            record.usage = self.sink.usage();
+            record.hears(self.sink.usage(), self.sink.heard());
             outcome?;
             let more = self.go_on(lease, state, job);
             // What was asked counts, even if no more than that is known.
-            record.usage = self.sink.usage();
+            record.hears(self.sink.usage(), self.sink.heard());
             match more? {
                 Some(more) => begun = more,
                 None => return self.close(lease, state, job, stream, record),

@@ -11,6 +11,8 @@ const MOST: usize = 256;
 pub enum Lesson {
     /// The model is to be asked in the Responses format.
     WantsResponses,
+    /// Usage of a stream must not be asked for.
+    NoUsage,
     /// A summary of the reasoning is not given to us.
     NoSummary,
 }

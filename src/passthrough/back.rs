@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use log::debug;
 
-use super::counted::Tail;
 use super::events::Boundary;
 use super::work::Relay;
 use crate::desk::Phase;
 use crate::exchange::timing;
 use crate::failure::Failure;
 use crate::line::Answer;
+use crate::provider::openai::Counter;
 use crate::reply::{push_header, reason};
 use crate::stream::{self, Stream};
 use crate::upstream::Attempt;
@@ -73,17 +73,18 @@ impl Relay<'_, '_> {
         self.record.streamed = true;
         self.job.set_stream(&stream);
         self.stream = Some(Arc::clone(&stream));
-        let mut tail = Tail::default();
+        let mut counter = Counter::default();
         let mut boundary = Boundary::default();
         let mut piece = vec![0; PIECE];
         loop {
             let count = self.read(attempt, &mut answer, &mut piece)?;
             let piece = &piece[..count];
-            tail.push(piece);
+            counter.push(piece);
+            self.record.hears(counter.usage(), counter.heard());
             self.record.keep_answer(piece);
             let written = match count {
                 0 => {
-                    self.settle(&tail);
+                    self.settle();
                     stream.end(b"", "")
                 }
                 _ => stream.pass(piece, boundary.take(piece)),
@@ -129,6 +130,8 @@ impl Relay<'_, '_> {
             return Err(Failure::caller_gone());
         };
         let empty = answer.status == 204;
+        let kind = answer.header("content-type").unwrap_or_default();
+        let has_text = kind.contains("json") || kind.starts_with("text/");
         // Where a caller cannot be cut off, only chunks can say that an answer is broken.
         let chunked = !old && !empty && !head_only && (length.is_none() || !scissors.can_cut());
         let mut head = format!(
@@ -146,7 +149,7 @@ impl Relay<'_, '_> {
             None => "Connection: close\r\n\r\n".to_owned(),
         });
         self.record.first_byte = Some(self.record.begun.millis());
-        let mut tail = Tail::default();
+        let mut counter = Counter::default();
         let mut out = head.into_bytes();
         let mut left = length;
         loop {
@@ -161,13 +164,16 @@ impl Relay<'_, '_> {
                 true => {}
                 false => out.extend_from_slice(&piece[..count]),
             }
-            tail.push(&piece[..count]);
+            if has_text {
+                counter.push(&piece[..count]);
+                self.record.hears(counter.usage(), counter.heard());
+            }
             self.record.keep_answer(&piece[..count]);
             if over {
                 if chunked {
                     out.extend_from_slice(b"0\r\n\r\n");
                 }
-                self.settle(&tail);
+                self.settle();
                 self.job.held.release();
             }
             let written = writer.write_all(&out).and_then(|()| writer.flush());
@@ -235,8 +241,7 @@ impl Relay<'_, '_> {
     }
 
     /// Counts what the answer cost. Before its last bytes leave: whoever has them may ask again.
-    fn settle(&mut self, tail: &Tail) {
-        self.record.usage = tail.usage();
+    fn settle(&mut self) {
         self.record.spend(&self.state.limits);
     }
 }

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use serde_json::value::RawValue;
 
+use super::form::{self, boundary};
 use crate::config::Config;
 use crate::desk::Job;
 use crate::error::ApiError;
@@ -14,9 +15,6 @@ use crate::json::{Fields, push_string};
 /// How much of a form or of binary data is read before it is known where it goes. Forms that are
 /// shorter are in memory as a whole, so they can be sent again.
 const START: usize = 128 * 1024;
-
-/// A model's name is not longer.
-const LONGEST_NAME: usize = 512;
 
 /// What there is of a body beyond its beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -44,11 +42,12 @@ pub struct Body {
 }
 
 impl Body {
-    /// Reads what has to be known.
+    /// Reads what has to be known. `whole`: nothing of it may be passed on unseen.
     pub fn read(
         call: &mut Call<'_>,
         job: &Job,
         config: &Config,
+        whole: bool,
     ) -> Result<Result<Body, ApiError>, NoBody> {
         let (most, wait) = (config.max_body_bytes, config.body_wait);
         let kind = call.header("content-type").unwrap_or_default().to_owned();
@@ -71,7 +70,7 @@ impl Body {
         }
         // A packed one is unpacked as a whole: what is passed on has no label, and the model that
         // it names must be seen.
-        let held = match call.is_packed()? {
+        let held = match whole || call.is_packed()? {
             true => call.read_body(most, job, wait)?,
             false => call.read_start(START, job, wait)?,
         };
@@ -88,12 +87,16 @@ impl Body {
             rest,
             ..Body::default()
         };
-        if let Some(boundary) = boundary(&kind)
-            && let Some(place) = field(&body.held, boundary, "model")
-        {
-            let name = String::from_utf8_lossy(&body.held[place.clone()]);
-            body.model = Some(name.into_owned());
-            body.place = place;
+        if let Some(boundary) = boundary(&kind) {
+            match form::model(&body.held, boundary) {
+                Ok(Some(place)) => {
+                    let name = String::from_utf8_lossy(&body.held[place.clone()]);
+                    body.model = Some(name.into_owned());
+                    body.place = place;
+                }
+                Ok(None) => {}
+                Err(what) => return Ok(Err(ApiError::invalid("model", what))),
+            }
         }
         Ok(Ok(body))
     }
@@ -105,6 +108,10 @@ impl Body {
         let fields: Fields =
             serde_json::from_str(text).map_err(|error| invalid(error.to_string()))?;
         let (mut model, mut place) = (None, 0..0);
+        if fields.0.iter().filter(|(key, _)| key == "model").count() > 1 {
+            // Whoever reads it next may take the other one.
+            return Err(ApiError::invalid("model", "model: is given more than once"));
+        }
         if let Some(raw) = fields.get("model") {
             let name: Cow<str> = serde_json::from_str(raw.get())
                 .map_err(|_| ApiError::invalid("model", "model: must be a string"))?;
@@ -143,55 +150,6 @@ fn range(text: &str, raw: &RawValue) -> Range<usize> {
     start..start + raw.get().len()
 }
 
-fn boundary(kind: &str) -> Option<&str> {
-    let mut parts = kind.split(';').map(str::trim);
-    let bare = parts.next()?;
-    if !bare.eq_ignore_ascii_case("multipart/form-data") {
-        return None;
-    }
-    let (_, value) = parts
-        .filter_map(|part| part.split_once('='))
-        .find(|(name, _)| name.trim().eq_ignore_ascii_case("boundary"))?;
-    Some(value.trim().trim_matches('"')).filter(|value| !value.is_empty() && value.len() <= 70)
-}
-
-/// Where the value of a form's field stands, if the field is in `form` to its end.
-fn field(form: &[u8], boundary: &str, name: &str) -> Option<Range<usize>> {
-    let delimiter = format!("--{boundary}");
-    let mut at = find(form, delimiter.as_bytes(), 0)? + delimiter.len();
-    loop {
-        // A part: its head, an empty line, its value, and a line end before the next delimiter.
-        let value = find(form, b"\r\n\r\n", at)? + 4;
-        let next = format!("\r\n{delimiter}");
-        let end = find(form, next.as_bytes(), value)?;
-        let head = String::from_utf8_lossy(&form[at..value]);
-        if is_named(&head, name) {
-            return (end - value <= LONGEST_NAME).then_some(value..end);
-        }
-        at = end + next.len();
-    }
-}
-
-fn is_named(head: &str, name: &str) -> bool {
-    let line = head.split("\r\n").find(|line| {
-        line.to_ascii_lowercase()
-            .starts_with("content-disposition:")
-    });
-    let mut parts = line.unwrap_or_default().split(';').map(str::trim);
-    parts.any(|part| {
-        let value = part
-            .strip_prefix("name=")
-            .map(|value| value.trim_matches('"'));
-        value == Some(name)
-    })
-}
-
-fn find(text: &[u8], what: &[u8], from: usize) -> Option<usize> {
-    let text = text.get(from..)?;
-    let found = text.windows(what.len()).position(|window| window == what);
-    found.map(|at| from + at)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -210,33 +168,15 @@ mod tests {
             (none.model.as_deref(), &*none.named("m")),
             (None, &b"{\"input\":1}"[..])
         );
-        for wrong in [&b"{"[..], b"[]", b"{\"model\":1}", b"\xff"] {
+        for wrong in [
+            &b"{"[..],
+            b"[]",
+            b"{\"model\":1}",
+            b"\xff",
+            br#"{"model":"a","model":"b"}"#,
+            br#"{"model":"a","mod\u0065l":"a"}"#,
+        ] {
             assert_eq!(Body::of_json(wrong.to_vec()).unwrap_err().status, 400);
         }
-    }
-
-    #[test]
-    fn a_field_of_a_form_is_found_if_it_is_whole() {
-        let form = b"--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"model\"\r\n\r\n\
-                     name=\"model\"\r\n--b\r\ncontent-disposition: form-data; name=model\r\n\r\nup/whisper-1\r\n--b--\r\n";
-        let place = field(form, "b", "model").unwrap();
-        assert_eq!(&form[place.clone()], b"up/whisper-1");
-        let body = Body {
-            held: form.to_vec(),
-            model: Some("up/whisper-1".into()),
-            place,
-            ..Body::default()
-        };
-        let named = body.named("whisper-1");
-        assert!(find(&named, b"\r\n\r\nwhisper-1\r\n--b--", 0).is_some());
-        assert_eq!(named.len() + 3, form.len());
-        for cut in 0..form.len() - 9 {
-            assert_eq!(field(&form[..cut], "b", "model"), None, "{cut}");
-        }
-        assert_eq!(
-            boundary("multipart/form-data; boundary=\"x y\""),
-            Some("x y")
-        );
-        assert_eq!(boundary("text/plain; boundary=x"), None);
     }
 }

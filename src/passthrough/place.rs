@@ -56,6 +56,28 @@ pub fn is_relayed(call: &Call<'_>) -> bool {
                 .is_some_and(|rest| !rest.is_empty()))
 }
 
+/// Routes that do what they do with the model of their body, and nothing else.
+const OF_MODEL: &[&str] = &[
+    "/v1/audio/speech",
+    "/v1/audio/transcriptions",
+    "/v1/audio/translations",
+    "/v1/images/edits",
+    "/v1/images/generations",
+    "/v1/images/variations",
+    "/v1/moderations",
+    "/v1/rerank",
+    "/v1/responses",
+    "/v1/responses/compact",
+    "/v1/responses/input_tokens",
+    "/v1/videos",
+];
+
+/// Whether the request is about the model of its body. On all other routes, as those of files and
+/// batches, the upstream takes no notice of it.
+pub fn acts_on_its_model(call: &Call<'_>) -> bool {
+    call.method == tiny_http::Method::Post && OF_MODEL.contains(&call.path.as_str())
+}
+
 /// Whether a path is passed on by its first words alone.
 pub fn is_of_family(path: &str) -> bool {
     let rest = path.strip_prefix("/v1/").unwrap_or_default();

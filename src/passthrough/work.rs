@@ -115,8 +115,21 @@ impl<'r, 'w> Relay<'r, 'w> {
             streams: false,
         };
         let sent = Instant::now();
+        // What a form or a file costs is anybody's guess.
+        let counted = match self.parcel.body.is_json {
+            true => &*self.parcel.body.held,
+            false => &[],
+        };
+        self.record.asks(counted);
         let answer = self.send(&attempt, &target.model);
         self.record.upstream_ms += sent.elapsed().as_secs_f64() * 1e3;
+        let refused = match &answer {
+            Ok(answer) => !(200..300).contains(&answer.status),
+            Err(_) => self.job.cancel.cause().is_none(),
+        };
+        if refused {
+            self.record.asked_in_vain();
+        }
         let mut answer = answer?;
         if !(200..300).contains(&answer.status) {
             let failure = attempt.failure_of(self.job, &mut answer);

@@ -4,6 +4,7 @@
 //! needs; events come back as they are. What compatible servers get wrong is mended on the way,
 //! and only then is an event looked into further than a scan.
 
+mod counted;
 mod deltas;
 mod edit;
 mod relay;
@@ -15,7 +16,7 @@ mod whole;
 
 // Until the exchange uses them.
 #[allow(unused_imports)]
-pub use {deltas::Deltas, relay::RelayStream, whole::relay_body};
+pub use {counted::Counter, deltas::Deltas, relay::RelayStream, whole::relay_body};
 
 use std::borrow::Cow;
 

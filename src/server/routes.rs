@@ -191,6 +191,7 @@ pub fn answer<'w>(
     };
     if let Some(key) = key {
         record.client.clone_from(&key.name);
+        record.must_count = key.allowance.limits_tokens();
     }
     let acts = endpoint.is_exchange() || endpoint == Endpoint::Reset;
     if acts && let Err(error) = fend_off(config, &call) {
@@ -253,7 +254,7 @@ pub fn answer<'w>(
                 _ => exchange::chat(state, call, job, key, record),
             };
             if following.is_none() {
-                record.spend(&state.limits);
+                record.spend_rest(&state.limits);
             }
             return following;
         }

@@ -50,7 +50,7 @@ fn work_on(gateway: &Arc<Gateway>, request: Request, desk: &Desk) {
         let record = &mut *work.record;
         let fenced = catch_unwind(AssertUnwindSafe(|| {
             following.follow(state, job, record);
-            record.spend(&state.limits);
+            record.spend_rest(&state.limits);
         }));
         work.panicked = fenced.is_err();
     }

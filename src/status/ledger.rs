@@ -44,6 +44,8 @@ pub struct Sum {
     pub failed: u64,
     pub prompt_tokens: u64,
     pub completion_tokens: u64,
+    /// Counted by weir for limits of client keys, where the upstream did not.
+    pub estimated_tokens: u64,
 }
 
 /// One request that has ended.
@@ -111,6 +113,7 @@ impl Ledger {
             failed: u64::from(is_failure(record.status)),
             prompt_tokens: tokens(record.usage.prompt),
             completion_tokens: tokens(record.usage.completion),
+            estimated_tokens: record.estimated,
         };
         let recent = recent(record, now);
         let mut book = self.0.lock();
@@ -149,7 +152,8 @@ impl Ledger {
         minute.requests += 1;
         minute.failed += one.failed;
         minute.ms += record.begun.millis() as u64;
-        minute.tokens += one.prompt_tokens + one.completion_tokens;
+        let tokens = one.prompt_tokens.saturating_add(one.completion_tokens);
+        minute.tokens = minute.tokens.saturating_add(tokens);
     }
 
     pub fn read(&self, now: u64) -> Reading {
@@ -198,10 +202,12 @@ fn add<K: std::hash::Hash + Eq>(sums: &mut HashMap<K, Sum>, name: K, one: &Sum) 
         return;
     }
     let sum = sums.entry(name).or_default();
-    sum.requests += one.requests;
-    sum.failed += one.failed;
-    sum.prompt_tokens += one.prompt_tokens;
-    sum.completion_tokens += one.completion_tokens;
+    let add = |sum: &mut u64, more: u64| *sum = sum.saturating_add(more);
+    add(&mut sum.requests, one.requests);
+    add(&mut sum.failed, one.failed);
+    add(&mut sum.prompt_tokens, one.prompt_tokens);
+    add(&mut sum.completion_tokens, one.completion_tokens);
+    add(&mut sum.estimated_tokens, one.estimated_tokens);
 }
 
 fn sorted(sums: &HashMap<String, Sum>) -> Vec<(String, Sum)> {
@@ -262,6 +268,7 @@ mod tests {
             failed: 1,
             prompt_tokens: 4,
             completion_tokens: 10,
+            estimated_tokens: 0,
         };
         let reading = ledger.read(DAY - 1);
         assert_eq!(reading.keys[&key], sum);

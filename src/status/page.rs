@@ -297,23 +297,39 @@ fn named(out: &mut String, title: &str, name: &str, list: &[Named]) {
     if list.is_empty() {
         return;
     }
+    const MODELS: &[&str] = &[
+        "Model",
+        "#Requests",
+        "#Failed",
+        "#Tokens in",
+        "#Tokens out",
+        ESTIMATED,
+    ];
+    const CLIENTS: &[&str] = &[
+        "Client key",
+        "#Requests",
+        "#Failed",
+        "#Tokens in",
+        "#Tokens out",
+        ESTIMATED,
+    ];
+    const ESTIMATED: &str = "#Tokens estimated";
+    let estimates = list.iter().any(|named| named.today.estimated_tokens > 0);
     let columns = match name {
-        "Model" => &["Model", "#Requests", "#Failed", "#Tokens in", "#Tokens out"],
-        _ => &[
-            "Client key",
-            "#Requests",
-            "#Failed",
-            "#Tokens in",
-            "#Tokens out",
-        ],
+        "Model" => MODELS,
+        _ => CLIENTS,
     };
-    let mut table = Table::open(out, title, columns);
+    let shown = columns.len() - usize::from(!estimates);
+    let mut table = Table::open(out, title, &columns[..shown]);
     for named in list {
         table.cell(&named.name);
         table.cell(&words::count(named.today.requests));
         failed(&mut table, named.today.failed);
         table.cell(&words::count(named.today.prompt_tokens));
         table.cell(&words::count(named.today.completion_tokens));
+        if estimates {
+            table.cell(&words::count(named.today.estimated_tokens));
+        }
     }
     table.close();
     if name == "Model" && list.iter().any(|named| named.name == OTHER) {

@@ -128,9 +128,16 @@ fn named(out: &mut String, title: &str, list: &[Named]) {
             .map(str::to_owned)
             .to_vec(),
     ];
+    let estimates = list.iter().any(|named| named.today.estimated_tokens > 0);
+    if estimates {
+        rows[0].push("ESTIMATED".to_owned());
+    }
     for named in list {
         let mut row = vec![printable(&named.name)];
         row.extend(sums(&named.today));
+        if estimates {
+            row.push(named.today.estimated_tokens.to_string());
+        }
         rows.push(row);
     }
     out.push('\n');

@@ -53,6 +53,7 @@ mod selftest;
 mod soak;
 mod streams;
 mod text;
+mod token_limits;
 mod translation;
 mod unix_socket;
 mod upgrade;

@@ -8,7 +8,7 @@ use crate::upstream::{Format, Reply, Step, Upstream};
 use crate::wait::LIMIT;
 use crate::weir::{Weir, config, upstream};
 
-const JSON: (&str, &str) = ("Content-Type", "application/json");
+pub const JSON: (&str, &str) = ("Content-Type", "application/json");
 
 pub fn post(weir: &Weir, path: &str, body: &Value) -> Answer {
     ask(
