@@ -19,6 +19,7 @@ mod fence;
 pub mod gemini;
 mod names;
 pub mod openai;
+mod pairs;
 pub mod responses;
 pub mod unfold;
 

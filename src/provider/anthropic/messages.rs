@@ -40,10 +40,8 @@ pub struct Turn<'r> {
 
 #[derive(Debug)]
 struct Call<'r> {
-    id: &'r str,
     sent: Cow<'r, str>,
-    /// Where in the next turn's results its own is.
-    result: Option<usize>,
+    is_answered: bool,
 }
 
 impl<'r> Turn<'r> {
@@ -106,7 +104,7 @@ pub fn arrange<'r>(
     for (index, message) in messages[..leading].iter().enumerate() {
         system.extend(plain_blocks(message, index)?);
     }
-    let mut builder = Builder::new(claude.mid_system, thinks, names, dropped);
+    let mut builder = Builder::new(messages, claude.mid_system, thinks, names, dropped);
     for index in leading..messages.len() {
         cancel::check()?;
         builder.take(messages, index)?;

@@ -1,11 +1,10 @@
 //! Messages -> `systemInstruction` and `contents`.
 //!
 //! A longer history must come out as the shorter one plus something, so that prompt caches match:
-//! what a message becomes depends only on the messages before it. The two repairs at the very end
-//! (`Continue.`, and results for calls that have none yet) are the exceptions.
+//! what a message becomes depends only on the messages before it. The exceptions are `Continue.` at
+//! the very end, and results for calls that have none yet.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 
 use serde_json::value::RawValue;
 
@@ -17,6 +16,7 @@ use crate::chat::{Message, Part, PartKind, Role, ToolCall, ToolKind};
 use crate::error::ApiError;
 use crate::json::{Fields, push_string};
 use crate::provider::names::Names;
+use crate::provider::pairs::{Answer, Pairs};
 
 /// Stands in front of a system message that comes after the beginning.
 const LATER_SYSTEM: &str = "[system instruction, not from the user]\n";
@@ -28,6 +28,7 @@ const PLACEHOLDER: &str = "skip_thought_signature_validator";
 pub struct Contents<'c, 'r> {
     context: &'c mut Context<'r>,
     names: &'c mut Names<'r>,
+    pairs: Pairs,
     out: Vec<u8>,
     /// Of the content that is open; neighbours of one role share it.
     role: Option<&'static str>,
@@ -38,6 +39,7 @@ pub struct Contents<'c, 'r> {
 impl<'c, 'r> Contents<'c, 'r> {
     pub fn new(context: &'c mut Context<'r>, names: &'c mut Names<'r>) -> Self {
         Contents {
+            pairs: Pairs::of(&context.request.messages),
             context,
             names,
             out: Vec::new(),
@@ -75,7 +77,7 @@ impl<'c, 'r> Contents<'c, 'r> {
         self.messages(rest, leading)?;
         match self.role {
             None => push_text(self.part("user"), ".", None),
-            Some("model") if self.context.options.gemini.reject_prefill => {
+            Some("model") if self.context.options.gemini.reject_prefill && is_prefill(messages) => {
                 return Err(ApiError::unsupported_value(
                     "messages",
                     "this model does not continue an assistant message",
@@ -98,23 +100,43 @@ impl<'c, 'r> Contents<'c, 'r> {
             match message.role {
                 Role::System => self.later_system(message),
                 Role::User => self.parts("user", message, place)?,
-                Role::Tool => self.stray_result(message)?,
+                Role::Tool => match self.pairs.answer(place) {
+                    // Written behind the call that it answers.
+                    Answer::Of { .. } => {}
+                    Answer::Replaced { .. } => self
+                        .context
+                        .repair("a tool call has more than one result")?,
+                    Answer::Stray => self.stray_result(message)?,
+                },
                 Role::Assistant => {
-                    self.assistant(message, place)?;
-                    if message.tool_calls.is_empty() {
-                        continue;
-                    }
-                    let answers = messages[index..]
+                    let more = messages[index..]
                         .iter()
-                        .take_while(|m| matches!(m.role, Role::Tool | Role::System))
+                        .take_while(|next| next.role == Role::Assistant)
                         .count();
-                    let run = &messages[index..index + answers];
-                    self.results(&message.tool_calls, run, offset + index)?;
-                    index += answers;
+                    self.model_turn(&messages[index - 1..index + more], place)?;
+                    index += more;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Assistant messages with nothing between them are one turn of the model. The results of all
+    /// its calls follow in one turn.
+    fn model_turn(&mut self, run: &'r [Message<'r>], place: usize) -> Result<(), ApiError> {
+        let mut calls = run.iter().flat_map(|message| &message.tool_calls);
+        let signed = calls.any(|call| own(&call.google_signature).is_some());
+        // One placeholder stands for the signature of the whole turn.
+        let mut placeholder = (self.context.model.third && !signed).then_some(PLACEHOLDER);
+        for (index, message) in run.iter().enumerate() {
+            cancel::check()?;
+            self.assistant(message, place + index)?;
+            for call in &message.tool_calls {
+                let signature = own(&call.google_signature).or_else(|| placeholder.take());
+                self.call(call, signature);
+            }
+        }
+        self.results(run, place)
     }
 
     /// The place of the next part, in a content of this role.
@@ -168,11 +190,6 @@ impl<'c, 'r> Contents<'c, 'r> {
         if !message.tool_calls.is_empty() && !self.user_spoke {
             push_text(self.part("user"), ".", None);
         }
-        let own = |signature: &'r Option<Cow<'r, str>>| {
-            signature
-                .as_deref()
-                .filter(|signature| !signature.is_empty())
-        };
         // The message's signature belongs to its last text part.
         let signature = own(&message.google_signature);
         let last_text = message
@@ -201,16 +218,6 @@ impl<'c, 'r> Contents<'c, 'r> {
             // The model signed an empty text, which is the one part without content that counts.
             push_text(self.part("model"), "", signature);
         }
-        let signed = message
-            .tool_calls
-            .iter()
-            .any(|call| own(&call.google_signature).is_some());
-        let third = self.context.model.third;
-        for (position, call) in message.tool_calls.iter().enumerate() {
-            let placeholder = || (third && !signed && position == 0).then_some(PLACEHOLDER);
-            let signature = own(&call.google_signature).or_else(placeholder);
-            self.call(call, signature);
-        }
         Ok(())
     }
 
@@ -232,86 +239,60 @@ impl<'c, 'r> Contents<'c, 'r> {
         part.end();
     }
 
-    /// The results of one assistant turn: one per call and in the order of the calls, then what
-    /// else stood between them. `run` holds tool and system messages only.
-    fn results(
-        &mut self,
-        calls: &'r [ToolCall<'r>],
-        run: &'r [Message<'r>],
-        place: usize,
-    ) -> Result<(), ApiError> {
+    /// The results of one turn of the model: one per call and in the order of the calls.
+    fn results(&mut self, run: &'r [Message<'r>], place: usize) -> Result<(), ApiError> {
+        let all = &self.context.request.messages;
         let third = self.context.model.third;
         let mut behind = Vec::new();
-        let mut answers = 0;
-        let mut open: HashMap<&str, Open> = HashMap::with_capacity(calls.len());
-        for call in calls {
-            open.entry(&call.id).or_default().calls += 1;
-        }
-        for (at, message) in run.iter().enumerate() {
-            if message.role == Role::Tool
-                && let Some(open) = open.get_mut(&*message.tool_call_id)
-            {
-                open.results.push(at);
-            }
-        }
-        for call in calls {
-            let answer = open.get_mut(&*call.id).and_then(Open::next);
-            let mut media = Vec::new();
-            if let Some(answer) = answer {
-                answers += 1;
-                for (position, part) in run[answer].content.iter().enumerate() {
-                    let at = || format!("messages[{}].content[{position}]", place + answer);
-                    media.extend(Media::read(part, &self.context.model, &at)?);
+        let mut missing = false;
+        for (message, at) in run.iter().zip(place..) {
+            cancel::check()?;
+            for (position, call) in message.tool_calls.iter().enumerate() {
+                let answer = self.pairs.result(at, position);
+                missing |= answer.is_none();
+                let content = answer.map(|answer| &all[answer].content[..]);
+                let mut media = Vec::new();
+                for (part, position) in content.unwrap_or_default().iter().zip(0..) {
+                    let answer = answer.unwrap_or_default();
+                    let path = || format!("messages[{answer}].content[{position}]");
+                    media.extend(Media::read(part, &self.context.model, &path)?);
                 }
-            }
-            self.part("user");
-            let mut part = Nest::object(&mut self.out);
-            let mut response = Nest::object(part.key("functionResponse"));
-            if third {
-                response.string("id", &call.id);
-            }
-            response.string("name", self.names.sent(&call.name));
-            match answer {
-                Some(answer) => push_result(response.key("response"), &run[answer].content),
-                None => response.raw("response", r#"{"error":"no result"}"#),
-            }
-            if third && !media.is_empty() {
-                let mut parts = Nest::array(response.key("parts"));
-                for media in &media {
-                    media.write(parts.item(), false);
+                self.part("user");
+                let mut part = Nest::object(&mut self.out);
+                let mut response = Nest::object(part.key("functionResponse"));
+                if third {
+                    response.string("id", &call.id);
                 }
-                parts.end();
-            } else {
-                behind.append(&mut media);
+                response.string("name", self.names.sent(&call.name));
+                match content {
+                    Some(content) => push_result(response.key("response"), content),
+                    None => response.raw("response", r#"{"error":"no result"}"#),
+                }
+                if third && !media.is_empty() {
+                    let mut parts = Nest::array(response.key("parts"));
+                    for media in &media {
+                        media.write(parts.item(), false);
+                    }
+                    parts.end();
+                } else {
+                    behind.append(&mut media);
+                }
+                response.end();
+                part.end();
             }
-            response.end();
-            part.end();
         }
         for media in &behind {
             media.write(self.part("user"), true);
         }
-        let mut used = 0;
-        for message in run {
-            match message.role {
-                Role::System => self.later_system(message),
-                _ if open.contains_key(&*message.tool_call_id) => used += 1,
-                _ => self.stray_result(message)?,
-            }
+        match missing {
+            true => self.context.repair("a tool call has no result"),
+            false => Ok(()),
         }
-        if answers < calls.len() {
-            self.context.repair("a tool call has no result")?;
-        }
-        if used > answers {
-            self.context
-                .repair("a tool call has more than one result")?;
-        }
-        Ok(())
     }
 
-    /// A result that answers no call of the turn before it.
+    /// A result that answers no call.
     fn stray_result(&mut self, message: &Message<'_>) -> Result<(), ApiError> {
-        self.context
-            .repair("a tool result answers no call of the turn before it")?;
+        self.context.repair("a tool result answers no call")?;
         let all = format!(
             "[result of tool call {}]\n{}",
             message.tool_call_id,
@@ -322,25 +303,17 @@ impl<'c, 'r> Contents<'c, 'r> {
     }
 }
 
-/// The calls of one turn that share an id, and where the results for it are.
-#[derive(Default)]
-struct Open {
-    calls: usize,
-    results: Vec<usize>,
-    given: usize,
+/// A signature that came with the history.
+fn own<'a>(signature: &'a Option<Cow<'_, str>>) -> Option<&'a str> {
+    signature
+        .as_deref()
+        .filter(|signature| !signature.is_empty())
 }
 
-impl Open {
-    /// The result of the next call. Each has one of its own: copies of one result would let a
-    /// small body become a very large one. Of two results for one call the later counts.
-    fn next(&mut self) -> Option<usize> {
-        let at = self.given;
-        self.given += 1;
-        if self.given == self.calls && self.results.len() >= self.calls {
-            return self.results.last().copied();
-        }
-        self.results.get(at).copied()
-    }
+/// The last word is an assistant's. (A result that is last belongs to an earlier turn.)
+fn is_prefill(messages: &[Message<'_>]) -> bool {
+    let mut spoken = messages.iter().rev().map(|message| message.role);
+    spoken.find(|role| *role != Role::System) == Some(Role::Assistant)
 }
 
 /// The text of a part that has one.

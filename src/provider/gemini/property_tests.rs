@@ -105,6 +105,7 @@ fn open_contents(groups: &[String], model: &str) -> String {
 
 #[test]
 fn vector_36_a_longer_history_goes_on_where_the_shorter_one_ended() {
+    const ASSISTANT: &str = r#"{"role":"assistant""#;
     let mut random = Random(36);
     for round in 0..2000 {
         let groups = history(&mut random);
@@ -112,8 +113,16 @@ fn vector_36_a_longer_history_goes_on_where_the_shorter_one_ended() {
         let mut shorter = open_contents(&groups[..1], model);
         for end in 2..=groups.len() {
             let longer = open_contents(&groups[..end], model);
+            // More of a turn may follow while its calls have no results.
+            let is_within_turn = groups[end - 1].starts_with(ASSISTANT)
+                && groups[..end - 1]
+                    .iter()
+                    .rev()
+                    .take_while(|group| group.starts_with(ASSISTANT))
+                    .take_while(|group| !group.contains(r#""role":"tool""#))
+                    .any(|group| group.contains("tool_calls"));
             assert!(
-                longer.starts_with(&shorter),
+                is_within_turn || longer.starts_with(&shorter),
                 "round {round}\n{groups:#?}\n{shorter}\n{longer}"
             );
             shorter = longer;

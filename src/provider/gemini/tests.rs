@@ -103,6 +103,9 @@ fn a_trailing_assistant_message_can_be_refused() {
         encode(ask, &options).unwrap_err().param.as_deref(),
         Some("messages")
     );
+    // The last word is a tool's, if of a call before that turn.
+    let ask = r#"{"model":"gemini-2.5-pro","messages":[{"role":"user","content":"a"},{"role":"assistant","tool_calls":[{"id":"c","type":"function","function":{"name":"f","arguments":"{}"}}]},{"role":"user","content":"well?"},{"role":"assistant","content":"b"},{"role":"tool","tool_call_id":"c","content":"r"}]}"#;
+    assert!(encode(ask, &options).is_ok());
 }
 
 #[test]

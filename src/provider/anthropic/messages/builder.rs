@@ -1,6 +1,7 @@
 //! One message after the other -> turns, and the repair of broken pairs of call and result.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use super::{Call, Turn};
 use crate::chat::{Message, PartKind, Role, ToolKind};
@@ -10,6 +11,7 @@ use crate::provider::anthropic::block::{Block, Content, Input, Kind, Mark};
 use crate::provider::anthropic::dropped::Dropped;
 use crate::provider::anthropic::parts::{self, is_blank};
 use crate::provider::names::{Ids, Names};
+use crate::provider::pairs::{Answer, Pairs};
 
 /// Stands before system text that the provider takes only as a user's.
 const NOT_THE_USER: &str = "[system instruction, not from the user]\n";
@@ -20,12 +22,13 @@ pub struct Builder<'r, 'x> {
     names: &'x mut Names<'r>,
     dropped: &'x mut Dropped,
     ids: Ids<'r>,
+    pairs: Pairs,
     turns: Vec<Turn<'r>>,
-    /// Of the turn that was asked for last, its place and its calls by their ids.
-    by_id: (usize, Vec<usize>),
     /// The first message that is not the system's and says something, behind the one at hand, and
     /// whether it is of the user's side.
     next_speaker: (usize, bool),
+    /// For each message that called, its turn and the place of its first call there.
+    called: HashMap<usize, (usize, usize)>,
     /// System text that goes behind the user turn in progress.
     waiting: Vec<Block<'r>>,
 }
@@ -33,6 +36,7 @@ pub struct Builder<'r, 'x> {
 impl<'r, 'x> Builder<'r, 'x> {
     /// `thinks` says whether thinking blocks go back.
     pub fn new(
+        messages: &[Message<'_>],
         mid_system: bool,
         thinks: bool,
         names: &'x mut Names<'r>,
@@ -44,9 +48,10 @@ impl<'r, 'x> Builder<'r, 'x> {
             names,
             dropped,
             ids: Ids::new(crate::provider::anthropic::IDS),
+            pairs: Pairs::of(messages),
             turns: Vec::new(),
-            by_id: (0, Vec::new()),
             next_speaker: (0, false),
+            called: HashMap::new(),
             waiting: Vec::new(),
         }
     }
@@ -82,8 +87,8 @@ impl<'r, 'x> Builder<'r, 'x> {
                     self.turn(Role::User).blocks.extend(blocks);
                 }
             }
-            Role::Assistant => self.take_assistant(message)?,
-            Role::Tool => self.take_result(message, index)?,
+            Role::Assistant => self.take_assistant(message, index)?,
+            Role::Tool => self.take_result(messages, index)?,
         }
         Ok(())
     }
@@ -104,13 +109,20 @@ impl<'r, 'x> Builder<'r, 'x> {
 
     /// The user turn is over: what waited for that becomes a system turn.
     fn let_system_in(&mut self) {
-        if !self.waiting.is_empty() {
-            let blocks = std::mem::take(&mut self.waiting);
+        if self.waiting.is_empty() {
+            return;
+        }
+        let blocks = std::mem::take(&mut self.waiting);
+        if self.last_role() == Some(Role::User) {
             self.turn(Role::System).blocks.extend(blocks);
+        } else {
+            // The result that it was to follow belongs to an earlier turn.
+            let blocks = blocks.into_iter().map(not_the_user);
+            self.turn(Role::User).blocks.extend(blocks);
         }
     }
 
-    fn take_assistant(&mut self, message: &'r Message<'r>) -> Result<(), ApiError> {
+    fn take_assistant(&mut self, message: &'r Message<'r>, index: usize) -> Result<(), ApiError> {
         if message.has_audio {
             self.dropped.warn("messages.audio")?;
         }
@@ -135,36 +147,40 @@ impl<'r, 'x> Builder<'r, 'x> {
                 },
             }));
             calls.push(Call {
-                id: &call.id,
                 sent,
-                result: None,
+                is_answered: false,
             });
         }
         let blocks = assistant::blocks(message, uses, self.thinks);
         let turn = self.turn(Role::Assistant);
+        let first = turn.calls.len();
         turn.blocks.extend(blocks);
         turn.calls.extend(calls);
+        self.called.insert(index, (self.turns.len() - 1, first));
         Ok(())
     }
 
-    fn take_result(&mut self, message: &'r Message<'r>, index: usize) -> Result<(), ApiError> {
+    fn take_result(&mut self, messages: &'r [Message<'r>], index: usize) -> Result<(), ApiError> {
+        let (calling, call) = match self.pairs.answer(index) {
+            Answer::Of { message, call } => (message, call),
+            Answer::Replaced { message, call } => {
+                self.dropped.repaired()?;
+                (message, call)
+            }
+            Answer::Stray => {
+                self.dropped.repaired()?;
+                let blocks = plain_blocks(&messages[index], index)?;
+                return self.tell_result(&messages[index].tool_call_id, blocks);
+            }
+        };
+        let (turn, first) = self.called[&calling];
+        if self.turns[turn].calls[first + call].is_answered {
+            return Ok(());
+        }
+        // Of several results the last one counts, in the place of the first.
+        let index = self.pairs.result(calling, call).unwrap_or(index);
+        let message = &messages[index];
         let mut blocks = plain_blocks(message, index)?;
-        let last = self.turns.len().wrapping_sub(1);
-        // The turn that called: the last one, or the one before the results' turn.
-        let calling = match self.last_role() {
-            Some(Role::Assistant) => Some(last),
-            Some(Role::User) => last.checked_sub(1),
-            _ => None,
-        };
-        let id = message.tool_call_id.as_ref();
-        let call = calling.and_then(|turn| {
-            let at = self.call_of(turn, id)?;
-            Some((turn, at))
-        });
-        let Some((turn, at)) = call else {
-            self.dropped.repaired()?;
-            return self.tell_result(id, blocks);
-        };
         let mark = Mark::of(message.cache_control, None)
             .or_else(|| blocks.iter_mut().rev().find_map(|block| block.mark.take()));
         for block in &mut blocks {
@@ -178,8 +194,8 @@ impl<'r, 'x> Builder<'r, 'x> {
             },
             _ => Content::Blocks(blocks),
         };
-        let call = &mut self.turns[turn].calls[at];
-        let earlier = call.result;
+        let call = &mut self.turns[turn].calls[first + call];
+        call.is_answered = true;
         let block = Block {
             kind: Kind::ToolResult {
                 id: call.sent.clone(),
@@ -188,36 +204,12 @@ impl<'r, 'x> Builder<'r, 'x> {
             },
             mark,
         };
-        match earlier {
-            Some(place) => {
-                self.dropped.repaired()?;
-                self.turns[turn + 1].results[place] = block;
-            }
-            None => {
-                let results = &mut self.turn(Role::User).results;
-                results.push(block);
-                let place = results.len() - 1;
-                self.turns[turn].calls[at].result = Some(place);
-            }
+        // What follows a turn that called is a user turn, if only for the results.
+        match self.turns.get_mut(turn + 1) {
+            Some(next) => next.results.push(block),
+            None => self.turn(Role::User).results.push(block),
         }
         Ok(())
-    }
-
-    /// The call of a turn that a result for `id` answers.
-    fn call_of(&mut self, turn: usize, id: &str) -> Option<usize> {
-        let calls = &self.turns[turn].calls;
-        if self.by_id.0 != turn || self.by_id.1.len() != calls.len() {
-            let mut places: Vec<usize> = (0..calls.len()).collect();
-            // The sort is stable: calls that share an id stay in their order.
-            places.sort_by_key(|place| calls[*place].id);
-            self.by_id = (turn, places);
-        }
-        let places = &self.by_id.1;
-        let sharing = &places[places.partition_point(|place| calls[*place].id < id)..];
-        let sharing = &sharing[..sharing.partition_point(|place| calls[*place].id == id)];
-        // They get their results in their order. A result more takes the place of the last one's.
-        let answered = sharing.partition_point(|place| calls[*place].result.is_some());
-        sharing.get(answered).or(sharing.last()).copied()
     }
 
     /// The next message that is not the system's and says something is of the user's side.
@@ -270,7 +262,7 @@ impl<'r, 'x> Builder<'r, 'x> {
             missing = turn
                 .calls
                 .iter()
-                .filter(|call| call.result.is_none())
+                .filter(|call| !call.is_answered)
                 .map(|call| call.sent.clone())
                 .collect();
             if !missing.is_empty() {
