@@ -41,6 +41,8 @@ pub struct Config {
     pub listen: Listen,
     /// Other machines may connect though there are no `client_keys`.
     pub open: bool,
+    /// Names of this machine, in lower case, besides those that it always has.
+    pub hosts: Vec<String>,
     /// Empty: open to everyone who can connect.
     pub client_keys: Vec<ClientKey>,
     pub upstreams: Vec<Upstream>,
@@ -256,6 +258,7 @@ impl Default for Config {
             max_connections: table::count_of(Top, "max_connections"),
             max_waiting: table::count_of(Top, "max_waiting"),
             max_answer_bytes: table::count_of(Top, "max_answer_bytes"),
+            hosts: Vec::new(),
             log_level: log::LevelFilter::Info,
             log_format: LogFormat::Text,
             request_log: None,

@@ -64,6 +64,8 @@ pub struct Call<'w> {
     pub method: Method,
     pub path: String,
     pub query: String,
+    /// The host of a target in its absolute form.
+    pub authority: Option<String>,
     pub peer: Option<SocketAddr>,
     pub length: Length,
     /// The caller speaks HTTP/1.0, which has no chunked framing.
@@ -112,6 +114,7 @@ impl<'w> Call<'w> {
             method: request.method().clone(),
             path: String::new(),
             query: String::new(),
+            authority: None,
             peer: request.remote_addr().copied(),
             // Until it is known, it must not be relied on.
             length: Length::Chunked,
@@ -135,7 +138,7 @@ impl<'w> Call<'w> {
         #[cfg(debug_assertions)]
         crate::exchange::panic_on_demand(request.url().as_bytes());
         let checked = framing::check(request);
-        (call.path, call.query) = split(request.url());
+        (call.path, call.query, call.authority) = split(request.url());
         call.length = *checked.as_ref().unwrap_or(&Length::None);
         let fault = match checked {
             Ok(Length::Known(length)) if length > max_body as u64 => {
@@ -600,15 +603,28 @@ pub fn too_long(max_body: usize) -> ApiError {
     ApiError::new(413, message).with_code("request_too_large")
 }
 
-fn split(url: &str) -> (String, String) {
+/// Path, query, and the host where there is one.
+fn split(url: &str) -> (String, String, Option<String>) {
     // The absolute form, which is meant for proxies, has to be understood by everybody.
-    let url = match url.strip_prefix("http://").or(url.strip_prefix("https://")) {
-        Some(rest) => rest.find('/').map_or("/", |path| &rest[path..]),
-        None => url,
+    let scheme = |scheme: &str| {
+        let begins = url.get(..scheme.len())?.eq_ignore_ascii_case(scheme);
+        begins.then(|| &url[scheme.len()..])
+    };
+    let (url, authority) = match scheme("http://").or_else(|| scheme("https://")) {
+        Some(rest) => {
+            let end = rest.find(['/', '?']).unwrap_or(rest.len());
+            let (authority, path) = rest.split_at(end);
+            let path = match path {
+                "" => "/",
+                path => path,
+            };
+            (path, Some(authority.to_owned()))
+        }
+        None => (url, None),
     };
     match url.split_once('?') {
-        Some((path, query)) => (path.to_owned(), query.to_owned()),
-        None => (url.to_owned(), String::new()),
+        Some((path, query)) => (path.to_owned(), query.to_owned(), authority),
+        None => (url.to_owned(), String::new(), authority),
     }
 }
 

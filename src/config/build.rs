@@ -54,6 +54,14 @@ pub fn config(text: &str, ground: &Ground<'_>, findings: &mut Findings) -> Confi
     let closed = matches!(top.get("client_keys"), Some(Node::List(list)) if !list.is_empty())
         || top.has("client_keys_file");
     config.open = top.flag("open").unwrap_or(config.open);
+    for (at, host) in top.texts("hosts").unwrap_or_default().iter().enumerate() {
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        if host.is_empty() || !host.bytes().all(is_name) {
+            let what = format!("{} is no name of a host: no port, no scheme", shown(host));
+            findings.add(&element("hosts", at), what);
+        }
+        config.hosts.push(host.to_ascii_lowercase());
+    }
     let open = closed || config.open;
     fence(&config.listen, open, ground.listen.is_some(), findings);
 

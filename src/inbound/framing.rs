@@ -51,7 +51,12 @@ pub fn check(request: &Request) -> Result<Length, Fault> {
         .headers()
         .iter()
         .map(|header| (header.field.as_str().as_str(), header.value.as_str()));
-    check_parts(request.url(), headers)
+    let length = check_parts(request.url(), headers)?;
+    // RFC 9112, section 3.2: a name that is left to guess could be anybody's.
+    if *request.http_version() >= (1, 1) && header(request, "host").is_none() {
+        return Err(bad("a request of HTTP/1.1 needs a Host"));
+    }
+    Ok(length)
 }
 
 fn check_parts<'a>(

@@ -27,6 +27,9 @@ const PASSED_BACK: &[&str] = &[
     "last-modified",
 ];
 
+/// What keeps a browser from running what is passed on, or from taking it for something else.
+const HARMLESS: &str = "Content-Security-Policy: sandbox\r\nX-Content-Type-Options: nosniff\r\n";
+
 /// A piece on its way, in either direction.
 const PIECE: usize = 16 * 1024;
 
@@ -248,7 +251,8 @@ impl Relay<'_, '_> {
 
 /// The header lines of an answer that are the caller's to see. A stream says itself what it is.
 fn lines_of(answer: &Answer, with_type: bool) -> String {
-    let mut lines = String::new();
+    // It may be anything, and comes from weir's own origin: a page in it can run nothing there.
+    let mut lines = String::from(HARMLESS);
     for (name, value) in &answer.headers {
         let name = name.as_str();
         let Ok(value) = value.to_str() else {

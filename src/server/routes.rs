@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tiny_http::Method;
 
-use super::admission::{allow_origin, client_key, fend_off, preflight};
+use super::admission::{allow_origin, check_host, client_key, fend_off, preflight};
 use super::{Gateway, State};
 use crate::config::Config;
 use crate::desk::Job;
@@ -180,8 +180,14 @@ pub fn answer<'w>(
     record: &mut Record,
 ) -> Option<Box<exchange::Following<'w>>> {
     let config = &state.config;
-    allow_origin(config, &mut call);
     call.dialect = endpoint.dialect(&call);
+    // Before anything is looked at: behind a foreign name is nobody of this machine.
+    let barred = check_host(config, &call).and_then(|()| fend_off(config, endpoint, &call));
+    if let Err(error) = barred {
+        refuse(call, endpoint, &error, record);
+        return None;
+    }
+    allow_origin(config, &mut call);
     let key = match client_key(config, endpoint, &call) {
         Ok(key) => key,
         Err(error) => {
@@ -192,11 +198,6 @@ pub fn answer<'w>(
     if let Some(key) = key {
         record.client.clone_from(&key.name);
         record.must_count = key.allowance.limits_tokens();
-    }
-    let acts = endpoint.is_exchange() || endpoint == Endpoint::Reset;
-    if acts && let Err(error) = fend_off(config, &call) {
-        refuse(call, endpoint, &error, record);
-        return None;
     }
     // Not before: whoever has no key could push everything else out of the log.
     if state.request_log.is_some() && endpoint.is_exchange() {

@@ -308,7 +308,7 @@ fn a_thousand_callers_who_leave_in_every_way_leave_no_thread_behind() {
         let mut client = Client::connect(weir.addr);
         let bytes: &[u8] = match number % 5 {
             0 => b"",
-            1 => b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n",
+            1 => b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
             2 => b"GET /healthz HTTP/1.1\r\nHost:",
             3 => b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: 5000\r\n\r\n{",
             _ => b"no such thing\r\n\r\n",

@@ -57,3 +57,4 @@ mod token_limits;
 mod translation;
 mod unix_socket;
 mod upgrade;
+mod web_pages;

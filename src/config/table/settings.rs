@@ -26,6 +26,8 @@ pub static SETTINGS: &[Setting] = &[
         "A file of further keys, read again on SIGHUP. Each line: a name, the key or its `sha256:` digest, then names of models and limits such as `concurrent=4`, all apart by spaces; `#` begins a comment."),
     set(Top, "open", Kind::Flag, Flag(false),
         "Allows an address that other machines can reach without any `client_keys`."),
+    set(Top, "hosts", Kind::Texts, Words("none", r#"["llm.home.example"]"#),
+        "Without `client_keys`: names, besides `localhost` and addresses, under which this machine is asked; all others are refused, since a page of elsewhere could give itself one that leads here."),
     set(Top, "upstreams", Kind::Upstreams, Required(""),
         "The providers and servers to ask, in the order in which they are tried."),
     set(Top, "models", Kind::Aliases, Words("none", r#"{"fast": ["gemini/gemini-2.5-flash"]}"#),

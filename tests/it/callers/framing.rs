@@ -9,7 +9,7 @@ use crate::upstream::{Format, Upstream};
 use crate::wait::{LIMIT, until};
 use crate::weir::{Weir, config};
 
-const NEXT: &str = "GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n";
+const NEXT: &str = "GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 /// Sends `head` (without its empty line), a body of five bytes and another request: none of it
 /// may be answered with a success, and the connection ends.
@@ -37,7 +37,7 @@ fn refused_bytes(bytes: &[u8], status: &[&str]) {
 }
 
 fn with(header: &str) -> String {
-    format!("POST {PATH} HTTP/1.1\r\nHost: x\r\n{header}")
+    format!("POST {PATH} HTTP/1.1\r\nHost: localhost\r\n{header}")
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn a_bare_line_feed_ends_no_header_400() {
     refused(&with("X: a\nContent-Length: 5"), &["400"]);
     refused(&with("Content-Length: 5\nX: a"), &["400"]);
     refused(
-        &format!("POST {PATH} HTTP/1.1\nHost: x\r\nContent-Length: 5"),
+        &format!("POST {PATH} HTTP/1.1\nHost: localhost\r\nContent-Length: 5"),
         &["400"],
     );
 }

@@ -152,8 +152,8 @@ fn a_refusal_waits_for_the_answers_before_it() {
 #[test]
 fn a_refusal_and_what_came_with_it_never_wait_for_each_other() {
     let (_scripted, weir) = pair();
-    let bad = "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello";
-    let good = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
+    let bad = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello";
+    let good = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let address = weir.addr;
     std::thread::scope(|scope| {
         for _ in 0..6 {

@@ -109,9 +109,9 @@ fn a_caller_who_reads_only_when_all_is_sent_gets_its_refusal_whole_and_an_orderl
 fn what_a_refused_caller_sends_later_is_no_request() {
     let (scripted, weir) = start();
     let later = request("POST", PATH, &[], chat(MODEL, false).to_string().as_bytes());
-    let post = format!("POST {PATH} HTTP/1.1\r\nHost: x\r\n");
+    let post = format!("POST {PATH} HTTP/1.1\r\nHost: localhost\r\n");
     let heads = [
-        format!("GET {PATH} HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n"),
+        format!("GET {PATH} HTTP/1.1\r\nHost: localhost\r\nHost: y\r\n\r\n"),
         format!("{post}Host: y\r\nContent-Length: 5\r\n\r\nhello"),
         format!("{post}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"),
         format!("{post}Transfer-Encoding: chunked\r\n\r\nzz\r\n"),
