@@ -15,7 +15,7 @@ FUZZ_SECONDS ?= 60
 FUZZ_TARGET ?=
 
 .PHONY: all run test test-clients lint soak crowd million install clean help static dist size bench cost \
-    test-static fuzz speed tsan
+    test-static fuzz cost-shapes speed tsan
 
 all:
 	$(CARGO) build --locked --release
@@ -76,6 +76,7 @@ help:
 	@echo 'million      a million requests for models that nobody has; metrics stay bounded'
 	@echo 'fuzz         fuzz requests, answers, schemas and configs for $(FUZZ_SECONDS) s each'
 	@echo 'tsan         look for data races with ThreadSanitizer; needs the component rust-src'
+	@echo 'cost-shapes  measure work and memory by the shape of a body'
 	@echo 'speed        measure the translation of events and requests'
 	@echo 'clean        remove target'
 
@@ -113,6 +114,10 @@ size:
 fuzz:
 	ulimit -v 6000000 2> /dev/null; FUZZ_SECONDS=$(FUZZ_SECONDS) $(CARGO) test --locked \
 	    --profile fuzz --bin weir -- --ignored --nocapture fuzz::$(FUZZ_TARGET)
+
+# Work and memory of every shape of body, at two lengths.
+cost-shapes:
+	@$(CARGO) test --locked --profile fuzz --bin weir -- --ignored --nocapture --exact cost::table
 
 # The release build itself, so that the figures are those of what is shipped.
 speed:

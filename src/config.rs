@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::json::shape::Limits;
 use crate::limits::Allowance;
 use crate::models;
 use crate::provider::{Format, Options};
@@ -67,6 +68,8 @@ pub struct Config {
     /// Ceiling of a rate-limit cool-down, hints included.
     pub cool_down_max: Duration,
     pub max_body_bytes: usize,
+    /// What one chat may hold.
+    pub limits: Limits,
     pub max_connections: usize,
     /// Requests that may wait for a slot at once.
     pub max_waiting: usize,
@@ -255,6 +258,12 @@ impl Default for Config {
             backoff: table::duration(Top, "backoff_ms"),
             cool_down_max: table::duration(Top, "cool_down_max_ms"),
             max_body_bytes: table::count_of(Top, "max_body_bytes"),
+            limits: Limits {
+                values: table::count_of(Top, "max_body_values"),
+                depth: table::count_of(Top, "max_body_depth"),
+                messages: table::count_of(Top, "max_messages"),
+                tools: table::count_of(Top, "max_tools"),
+            },
             max_connections: table::count_of(Top, "max_connections"),
             max_waiting: table::count_of(Top, "max_waiting"),
             max_answer_bytes: table::count_of(Top, "max_answer_bytes"),

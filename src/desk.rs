@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use crate::cancel::{Cancel, Cause};
 use crate::clock;
+use crate::inbound::room::Room;
 use crate::sockets::Caller;
 use crate::stream::Stream;
 use crate::watch::Watch;
@@ -71,6 +72,8 @@ pub struct Job {
     /// phase that was left can no longer end the next one.
     phase: Mutex<(Phase, u64)>,
     stream: Mutex<Option<Arc<Stream>>>,
+    /// Memory for the work on the body, until there is an answer.
+    room: Mutex<Option<Room>>,
     /// The caller's connection, once the timer thread has found it.
     pub caller: Mutex<Option<Arc<Caller>>>,
     /// The caller's connection is closed on our side for reading, so a poll would always wake:
@@ -94,11 +97,17 @@ impl Job {
             deadline: AtomicU64::new(began.saturating_add(clock::millis(deadline))),
             phase: Mutex::new((Phase::Plain, NEVER)),
             stream: Mutex::new(None),
+            room: Mutex::new(None),
             caller: Mutex::new(None),
             look_only: AtomicBool::new(false),
             body_late: AtomicBool::new(false),
             shut: AtomicBool::new(false),
         }
+    }
+
+    /// Keeps, or gives back, the memory for the work on the body.
+    pub fn set_room(&self, room: Option<Room>) {
+        *self.room.lock() = room;
     }
 
     /// Begins a phase that may last for `limit`.

@@ -91,6 +91,7 @@ fn converse<'w>(
 ) -> Option<Box<Following<'w>>> {
     let (caller, outcome, lines) = *begin(state, call, job, key, record, &body)?;
     drop(body);
+    job.set_room(None);
     let outcome = match (outcome, caller) {
         (Ok((Answered::Begun(live), lease)), Caller::Stream(caller)) => {
             return Some(Box::new(Following {
@@ -110,6 +111,14 @@ fn converse<'w>(
     None
 }
 
+/// The head of a request that holds no more than requests may.
+fn read_head<'b>(config: &Config, body: &'b [u8]) -> Result<Head<'b>, ApiError> {
+    config.limits.check(body)?;
+    let mut head = Head::read(body)?;
+    head.limits = config.limits;
+    Ok(head)
+}
+
 type Begun<'w> = (Caller<'w>, Result<(Answered, Lease), Refused>, String);
 
 /// The exchange up to the first event of its answer, or to its end where that comes first. `None`:
@@ -124,7 +133,7 @@ fn begin<'w>(
     body: &[u8],
 ) -> Option<Box<Begun<'w>>> {
     let config = &state.config;
-    let read = Head::read(body).and_then(|head| {
+    let read = read_head(config, body).and_then(|head| {
         record.model = head.model.to_string();
         record.streamed = head.stream;
         let targets = targets(config, &head.model, key)?;

@@ -25,10 +25,12 @@ mod coding;
 mod framing;
 mod gzip;
 mod rest;
+pub mod room;
 mod unread;
 
 use body::{read_all, read_length, read_some};
 use chunks::Chunks;
+use room::Room;
 use unread::leak;
 
 pub use body::NoBody;
@@ -195,7 +197,11 @@ impl<'w> Call<'w> {
             _ => return Ok(Vec::new()),
         };
         let body = self.read_packed(max, job, wait)?;
-        coding::unpack(body, layers, max)
+        let body = coding::unpack(body, layers, max)?;
+        let room = Room::for_work(&body);
+        self.close |= room.is_err();
+        job.set_room(room?);
+        Ok(body)
     }
 
     /// The body as it comes.

@@ -6,11 +6,14 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 pub mod overlay;
+pub mod shape;
 pub mod unicode;
+
+use shape::MOST_MEMBERS;
 
 /// The members of one JSON object in their order, not looked into.
 #[derive(Debug, Default)]
@@ -46,6 +49,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
             fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Fields<'de>, M::Error> {
                 let mut fields = Vec::with_capacity(16);
                 while let Some(Text(key)) = map.next_key()? {
+                    if fields.len() == MOST_MEMBERS {
+                        return Err(too_many());
+                    }
                     fields.push((key, map.next_value::<&'de RawValue>()?));
                 }
                 Ok(Fields(fields))
@@ -53,6 +59,41 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
         }
         deserializer.deserialize_map(Members)
     }
+}
+
+/// The entries of a list, not looked into.
+pub struct Entries<'a>(pub Vec<&'a RawValue>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Listed;
+        impl<'de> Visitor<'de> for Listed {
+            type Value = Entries<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON array")
+            }
+
+            fn visit_seq<S: SeqAccess<'de>>(self, mut list: S) -> Result<Entries<'de>, S::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = list.next_element()? {
+                    if entries.len() == MOST_MEMBERS {
+                        return Err(too_many());
+                    }
+                    entries.push(entry);
+                }
+                Ok(Entries(entries))
+            }
+        }
+        deserializer.deserialize_seq(Listed)
+    }
+}
+
+#[cold]
+fn too_many<E: serde::de::Error>() -> E {
+    E::custom(format_args!(
+        "more than {MOST_MEMBERS} members in one place"
+    ))
 }
 
 /// A string, borrowed where it holds no escape. (`Cow` alone would always be owned here.)

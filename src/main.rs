@@ -63,6 +63,7 @@
 //! src/dialect.rs     what callers may speak;  dialect/{openai,completions,embeddings,ask,text}.rs
 //! src/provider.rs    what upstreams speak;    provider/{openai,anthropic,gemini,responses}.rs
 //! src/demo.rs        the built-in upstream that answers without a key
+//! src/cost.rs        work and memory by the shape of a body (in tests only)
 //! src/golden.rs      runs tests/golden (in tests only)
 //! tests/it/          drives the built binary against scripted upstreams
 //! tests/config/      configs that must be refused, and the command line
@@ -95,6 +96,8 @@ use parking_lot::Mutex;
 
 use config::{Findings, Loaded, Sources, Surroundings};
 
+// In tests it stands behind a meter, see `cost.rs`.
+#[cfg(not(test))]
 #[global_allocator]
 static BLOCKS: sys::blocks::Blocks = sys::blocks::Blocks;
 
@@ -104,6 +107,8 @@ mod capability;
 mod chat;
 mod clock;
 mod config;
+#[cfg(test)]
+mod cost;
 mod demo;
 mod desk;
 mod dialect;

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::sys::blocks;
 
@@ -69,9 +70,31 @@ pub fn few_arenas() {
     #[cfg(target_env = "gnu")]
     {
         const ARENAS: libc::c_int = 2;
+        /// Left to itself, glibc raises both with the longest block it ever frees, to 32 and
+        /// 64 MiB: then so much stays at the top of an arena, which `malloc_trim` does not give
+        /// back in any but the first.
+        const KEPT_AT_TOP: libc::c_int = 1 << 20;
+        const MAPPED_FROM: libc::c_int = 4 << 20;
         // SAFETY: no pointers are passed.
-        unsafe { libc::mallopt(libc::M_ARENA_MAX, ARENAS) };
+        unsafe {
+            libc::mallopt(libc::M_ARENA_MAX, ARENAS);
+            libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT_AT_TOP);
+            libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_FROM);
+        }
     }
+}
+
+/// A request was so large that what it leaves behind is worth giving back, few as there were.
+static LARGE: AtomicBool = AtomicBool::new(false);
+
+/// Tells that a request of many megabytes is in the works.
+pub fn expect_much() {
+    LARGE.store(true, Ordering::Relaxed);
+}
+
+/// Whether one was, since this was asked last.
+pub fn much_was_expected() -> bool {
+    LARGE.swap(false, Ordering::Relaxed)
 }
 
 /// When something is given back: once, when much work has been over for a while.
@@ -102,8 +125,12 @@ impl Thrift {
         }
     }
 
-    /// Told how many requests are in the works; true when it is time.
-    pub fn is_due(&mut self, jobs: usize, now: u64) -> bool {
+    /// Told how many requests are in the works, and whether one was `large`; true when it is time.
+    pub fn is_due(&mut self, jobs: usize, large: bool, now: u64) -> bool {
+        if large {
+            self.most = Thrift::MUCH;
+            self.idle_since = None;
+        }
         self.most = self.most.max(jobs);
         if jobs > 0 || self.most < Thrift::MUCH {
             self.idle_since = None;
@@ -135,16 +162,21 @@ mod tests {
     #[test]
     fn the_heap_is_given_back_once_after_much_work() {
         let mut thrift = Thrift::default();
-        assert!(!thrift.is_due(1, 0));
-        assert!(!thrift.is_due(0, 10_000));
-        assert!(!thrift.is_due(0, 20_000));
-        assert!(!thrift.is_due(100, 20_000));
-        assert!(!thrift.is_due(0, 21_000));
-        assert!(!thrift.is_due(1, 22_000));
-        assert!(!thrift.is_due(0, 23_000));
-        assert!(!thrift.is_due(0, 24_999));
-        assert!(thrift.is_due(0, 25_000));
-        assert!(!thrift.is_due(0, 30_000));
+        assert!(!thrift.is_due(1, false, 0));
+        assert!(!thrift.is_due(0, false, 10_000));
+        assert!(!thrift.is_due(0, false, 20_000));
+        assert!(!thrift.is_due(100, false, 20_000));
+        assert!(!thrift.is_due(0, false, 21_000));
+        assert!(!thrift.is_due(1, false, 22_000));
+        assert!(!thrift.is_due(0, false, 23_000));
+        assert!(!thrift.is_due(0, false, 24_999));
+        assert!(thrift.is_due(0, false, 25_000));
+        assert!(!thrift.is_due(0, false, 30_000));
+        // One alone, if it was large.
+        assert!(!thrift.is_due(1, true, 40_000));
+        assert!(!thrift.is_due(0, false, 41_000));
+        assert!(thrift.is_due(0, false, 43_000));
+        assert!(!thrift.is_due(0, false, 50_000));
     }
 
     /// Kilobytes of the stack of this thread that are in memory.

@@ -225,7 +225,7 @@ fn start(config: Config) -> Result<Started, String> {
                 pool.tick(now);
             }
             let chats = gateway.chats.load(Ordering::Relaxed);
-            if thrift.borrow_mut().is_due(chats, clock::now()) {
+            if thrift.borrow_mut().is_due(chats, false, clock::now()) {
                 state.lines.iter().for_each(Line::close_idle);
                 pages::give_back_heap();
             }

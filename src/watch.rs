@@ -361,7 +361,10 @@ impl Round {
         self.make_room(&jobs, now);
         self.close_lingerers(now);
         let queued = self.look_at_queue(now);
-        if self.thrift.is_due(jobs.len(), now) {
+        if self
+            .thrift
+            .is_due(jobs.len(), pages::much_was_expected(), now)
+        {
             pages::give_back_heap();
         }
         self.sleep(&jobs, queued);

@@ -94,6 +94,10 @@ fn numbers(top: &Object<'_>, config: &mut Config) {
     size("workers", &mut config.workers);
     size("max_body_bytes", &mut config.max_body_bytes);
     size("max_answer_bytes", &mut config.max_answer_bytes);
+    size("max_body_values", &mut config.limits.values);
+    size("max_body_depth", &mut config.limits.depth);
+    size("max_messages", &mut config.limits.messages);
+    size("max_tools", &mut config.limits.tools);
     size("max_connections", &mut config.max_connections);
     size("max_waiting", &mut config.max_waiting);
 

@@ -163,7 +163,8 @@ fn every_number_reaches_its_own_field() {
         "keepalive_ms": 5, "write_timeout_ms": 6, "body_wait_ms": 7, "drain_ms": 8, "unready_ms": 18,
         "backoff_ms": 9, "cool_down_max_ms": 10, "max_body_bytes": 11, "max_connections": 12,
         "max_waiting": 13, "max_answer_bytes": 14, "log_level": "warn", "log_format": "json", "metrics_open": true,
-        "connect_ms": 15, "first_byte_ms": 16, "idle_ms": 17, "max_schema_nodes": 19}"#,
+        "connect_ms": 15, "first_byte_ms": 16, "idle_ms": 17, "max_schema_nodes": 19,
+        "max_body_values": 20, "max_body_depth": 21, "max_messages": 22, "max_tools": 23}"#,
     );
     let millis = |duration: Duration| duration.as_millis();
     assert_eq!(
@@ -183,6 +184,10 @@ fn every_number_reaches_its_own_field() {
     );
     assert_eq!((config.max_body_bytes, config.max_connections), (11, 12));
     assert_eq!((config.max_waiting, config.max_answer_bytes), (13, 14));
+    assert_eq!(Config::default().limits, Limits::default());
+    let limits = config.limits;
+    assert_eq!((limits.values, limits.depth), (20, 21));
+    assert_eq!((limits.messages, limits.tools), (22, 23));
     assert_eq!(
         (config.log_format, config.metrics_open),
         (LogFormat::Json, true)

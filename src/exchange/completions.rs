@@ -6,12 +6,12 @@ use serde_json::{Value, json};
 
 use super::answer::Answered;
 use super::caller::{Caller, Unfinished};
-use super::{Following, converse, dry_run, outline, refuse, run, tell, with_body};
+use super::tries::Refused;
+use super::{Following, converse, dry_run, outline, read_head, refuse, run, tell, with_body};
 use crate::config::{ClientKey, Upstream};
 use crate::desk::Job;
 use crate::dialect::Dialect;
 use crate::dialect::completions::{Complete, join};
-use crate::dialect::openai::Head;
 use crate::error::ApiError;
 use crate::inbound::Call;
 use crate::passthrough::{self, Body, Parcel};
@@ -109,23 +109,22 @@ fn several(
     complete: &Complete<'_>,
     targets: &[Target],
 ) {
-    let chats: Vec<Vec<u8>> = complete
-        .prompts
-        .iter()
-        .map(|prompt| complete.chat(prompt))
-        .collect();
-    let heads: Result<Vec<Head>, ApiError> = chats.iter().map(|chat| Head::read(chat)).collect();
-    let heads = match heads {
-        Ok(heads) => heads,
+    // Each when its turn comes, as every one of them has all the other fields. They differ in
+    // nothing else, so what is wrong with one is wrong with the first.
+    let chat = complete.chat(&complete.prompts[0]);
+    let head = match read_head(&state.config, &chat) {
+        Ok(head) => head,
         Err(error) => return refuse(call, &error, record),
     };
     if dry_run::is_asked(&call) {
-        return match outline(state, &heads[0], targets, &call.id) {
+        return match outline(state, &head, targets, &call.id) {
             Ok(reply) => tell(call, reply, record),
             Err(error) => refuse(call, &error, record),
         };
     }
-    let more = heads.len() as u64 - 1;
+    drop(head);
+    drop(chat);
+    let more = complete.prompts.len() as u64 - 1;
     if let Some(key) = key
         && let Err(error) = state.limits.admit_more(key, more)
     {
@@ -146,7 +145,12 @@ fn several(
     let stream = caller.stream();
     let mut answers: Vec<Value> = Vec::new();
     let mut route_lines = String::new();
-    for head in &heads {
+    for prompt in &complete.prompts {
+        let chat = complete.chat(prompt);
+        let head = match read_head(&state.config, &chat) {
+            Ok(head) => head,
+            Err(error) => return caller.finish(Err(Refused::plain(error)), &route_lines, record),
+        };
         // A record of its own, so that each answer is charged for.
         let mut part = Record::new(id.clone(), record.endpoint);
         part.client.clone_from(&record.client);
@@ -156,7 +160,7 @@ fn several(
             job,
             &id,
             &mut part,
-            head,
+            &head,
             targets,
             Dialect::Completions,
             None,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
-use super::{corpus, session};
+use super::{corpus, measured, session};
 use crate::chat::DeltaSink;
 use crate::dialect::openai::{Chunks, Fold, Stamp, error_event};
 use crate::failure::Failure;
@@ -118,7 +118,7 @@ fn decode(provider: &dyn Provider, dice: &mut Dice, input: &[u8]) {
     let undo = undo(dice);
     if input.first() == Some(&b'{') {
         let mut fold = Fold::new(stamp(dice));
-        match provider.decoder(undo).on_body(input, &mut fold) {
+        match measured(|| provider.decoder(undo).on_body(input, &mut fold)) {
             Ok(()) => {
                 let text = String::from_utf8(fold.into_json()).expect("completions are text");
                 let completion = value(&text);
@@ -132,7 +132,8 @@ fn decode(provider: &dyn Provider, dice: &mut Dice, input: &[u8]) {
         return;
     }
     let mut chunks = Chunks::new(stamp(dice));
-    let ended = play(&mut *provider.decoder(undo), dice, input, &mut chunks);
+    let mut decoder = provider.decoder(undo);
+    let ended = measured(|| play(&mut *decoder, dice, input, &mut chunks));
     let good = ended.is_ok();
     match ended {
         Ok(()) => chunks.finish(),
@@ -198,13 +199,13 @@ fn relay() {
     all.extend(corpus::bodies("openai", "openai"));
     session("relay", &all, |dice, input| {
         let official = dice.chance(30);
-        if let Err(failure) = relay_body(input) {
+        if let Err(failure) = measured(|| relay_body(input).map(drop)) {
             check_failure(&failure);
         }
         if dice.chance(30) {
             let mut deltas = Deltas::new(RelayStream::new(stamp(dice), official));
             let mut chunks = Chunks::new(stamp(dice));
-            let ended = play(&mut deltas, dice, input, &mut chunks);
+            let ended = measured(|| play(&mut deltas, dice, input, &mut chunks));
             let good = ended.is_ok();
             match ended {
                 Ok(()) => chunks.finish(),
@@ -215,7 +216,8 @@ fn relay() {
         let mut relay = RelayStream::new(stamp(dice), official);
         let mut out = Vec::new();
         let step = *dice.pick(&[1, 7, 100, usize::MAX]);
-        let mut ended = each_event(input, step, |event| relay.on_event(event, &mut out)).map(drop);
+        let mut ended =
+            measured(|| each_event(input, step, |event| relay.on_event(event, &mut out)).map(drop));
         if ended.is_ok() {
             ended = relay.on_end(&mut out);
         }

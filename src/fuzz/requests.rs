@@ -3,7 +3,7 @@
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
-use super::{corpus, session};
+use super::{corpus, measured, session};
 use crate::dialect::completions::Complete;
 use crate::dialect::embeddings::Embed;
 use crate::dialect::openai::Head;
@@ -77,7 +77,7 @@ fn translate(
 ) {
     let options = options(dice);
     let model = *dice.pick(models);
-    let request = Head::read(input).and_then(|head| head.parse());
+    let request = measured(|| Head::read(input).and_then(|head| head.parse()));
     let mut request = match request {
         Ok(request) => request,
         Err(error) => return assert!((400..500).contains(&error.status), "{error}"),
@@ -85,7 +85,7 @@ fn translate(
     if dice.chance(10) {
         request.strip_signatures();
     }
-    match provider.encode(&request, model, &options) {
+    match measured(|| provider.encode(&request, model, &options)) {
         Ok(encoded) => {
             check(
                 &encoded,
@@ -154,7 +154,8 @@ fn openai_request() {
         let options = options(dice);
         let model = *dice.pick(GPT);
         let encode = |head: &Head<'_>| openai::encode(head, model, &options);
-        match Head::read(input).and_then(|head| Ok((encode(&head)?, encode(&head)?))) {
+        let again = || Head::read(input).and_then(|head| encode(&head));
+        match measured(again).and_then(|first| Ok((first, again()?))) {
             Ok((encoded, again)) => check(&encoded, &again),
             Err(error) => assert!((400..500).contains(&error.status), "{error}"),
         }
@@ -178,7 +179,7 @@ fn other_requests() {
         all.push(text.into());
     }
     session("other_requests", &all, |dice, input| {
-        if let Ok(complete) = Complete::read(input) {
+        if let Ok(complete) = measured(|| Complete::read(input)) {
             let chat = complete.chat("p\"\u{0}");
             serde_json::from_slice::<IgnoredAny>(&chat).expect("it is JSON");
             // The caller's own fields are judged as those of a chat request.
@@ -187,10 +188,11 @@ fn other_requests() {
                 assert!((400..500).contains(&error.status), "{error}");
             }
         }
-        if let Err(failure) = gemini::embed::decode(input, 1 + dice.below(2)) {
+        let texts = 1 + dice.below(2);
+        if let Err(failure) = measured(|| gemini::embed::decode(input, texts)) {
             assert!((400..600).contains(&failure.status), "{failure:?}");
         }
-        if let Ok(embed) = Embed::read(input) {
+        if let Ok(embed) = measured(|| Embed::read(input)) {
             let sent = gemini::embed::encode(&embed.texts, "m", &embed.wishes);
             serde_json::from_slice::<Value>(&sent.body).expect("bodies are JSON");
             let answer = embed.answer(&[vec![0.5, f64::NAN]], "m", 1);

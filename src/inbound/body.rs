@@ -40,7 +40,7 @@ pub(super) fn read_length(
             count => filled += count,
         }
     }
-    room_for_work(filled)
+    Ok(())
 }
 
 /// Reads to the end, at most `max` bytes.
@@ -67,7 +67,7 @@ pub(super) fn read_all(
         }
     }
     body.truncate(filled);
-    room_for_work(filled)
+    Ok(())
 }
 
 /// Makes the body `length` bytes long, if there is memory for it.
@@ -75,15 +75,6 @@ pub(super) fn grow(body: &mut Vec<u8>, length: usize) -> Result<(), NoBody> {
     let room = length.saturating_sub(body.len());
     body.try_reserve_exact(room).map_err(|_| NoBody::NoMemory)?;
     body.resize(length, 0);
-    Ok(())
-}
-
-/// What is done with a long body needs about as much again, and there it would be too late.
-pub(super) fn room_for_work(length: usize) -> Result<(), NoBody> {
-    const LONG: usize = 1024 * 1024;
-    if length > LONG && Vec::<u8>::new().try_reserve_exact(2 * length).is_err() {
-        return Err(NoBody::NoMemory);
-    }
     Ok(())
 }
 

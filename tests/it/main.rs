@@ -41,6 +41,7 @@ mod observe;
 mod operation;
 mod packed;
 mod passthrough;
+mod peaks;
 mod recordings;
 mod relayed_streams;
 mod reload;

@@ -258,6 +258,11 @@ impl Weir {
     }
 
     /// How many threads there are, once all workers are.
+    /// What `ulimit -v` limits.
+    pub fn address_space_kib(&self) -> usize {
+        self.proc_status("VmPeak:")
+    }
+
     pub fn threads(&self) -> usize {
         until(LIMIT, "the last worker", || {
             let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).ok()?;

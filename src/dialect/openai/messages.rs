@@ -9,13 +9,15 @@ use super::read::{Object, Path, array, is_array, is_object, is_string, string, w
 use crate::cancel;
 use crate::chat::{Message, Part, PartKind, Role, ToolCall, ToolKind};
 use crate::error::ApiError;
+use crate::json::shape::Limits;
 
-pub fn read<'a>(root: &Object<'a, '_>) -> Result<Vec<Message<'a>>, ApiError> {
+pub fn read<'a>(root: &Object<'a, '_>, limits: &Limits) -> Result<Vec<Message<'a>>, ApiError> {
     let path = root.path.key("messages");
     let entries = root.array("messages")?;
     if entries.is_empty() {
         return Err(path.invalid("must not be empty"));
     }
+    limits.check_messages(entries.len())?;
     let mut messages = Vec::with_capacity(entries.len());
     // Results in the older form name a function and no call; the call is looked up at the end.
     let mut by_name = HashMap::new();

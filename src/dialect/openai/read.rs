@@ -6,7 +6,7 @@ use std::fmt;
 use serde_json::value::RawValue;
 
 use crate::error::ApiError;
-use crate::json::{Fields, Text, unicode};
+use crate::json::{Entries, Fields, Text, unicode};
 
 /// Where a value stands in the request. A list through the stack, turned into text only when
 /// something is wrong.
@@ -179,7 +179,9 @@ pub fn array<'a>(raw: &'a RawValue, path: &Path<'_>) -> Result<Vec<&'a RawValue>
     if !is_array(raw) {
         return Err(wrong(raw, path, "an array"));
     }
-    serde_json::from_str(raw.get()).map_err(|error| path.invalid(error))
+    let entries: Entries<'a> =
+        serde_json::from_str(raw.get()).map_err(|error| path.invalid(error))?;
+    Ok(entries.0)
 }
 
 /// A 400 about a value of the wrong JSON type.

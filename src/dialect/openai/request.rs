@@ -9,6 +9,7 @@ use super::read::{Object, Path, array, is_array, is_object, is_string, string, w
 use super::tools;
 use crate::chat::{Request, ResponseFormat};
 use crate::error::ApiError;
+use crate::json::shape::Limits;
 use crate::json::{Fields, error_offset};
 
 /// The part of a request that routing needs; nothing else was looked into.
@@ -20,6 +21,8 @@ pub struct Head<'a> {
     pub model: Cow<'a, str>,
     pub stream: bool,
     pub include_usage: bool,
+    /// What it may hold.
+    pub limits: Limits,
 }
 
 /// Top-level fields that are known and need nothing done.
@@ -79,7 +82,7 @@ impl<'a> Head<'a> {
         let fields: Fields<'a> = serde_json::from_str(body).map_err(|error| {
             ApiError::new(
                 400,
-                if error.is_data() {
+                if error.is_data() && !body.trim_ascii_start().starts_with('{') {
                     "the body must be a JSON object, which byte 0 does not begin".to_owned()
                 } else {
                     let at = error_offset(body, &error);
@@ -119,6 +122,7 @@ impl<'a> Head<'a> {
             model,
             stream,
             include_usage,
+            limits: Limits::default(),
         })
     }
 
@@ -129,9 +133,9 @@ impl<'a> Head<'a> {
             path: &Path::Root,
         };
         let max_tokens = root.count("max_tokens")?;
-        let tools = tools::read_tools(&root)?;
+        let tools = tools::read_tools(&root, &self.limits)?;
         Ok(Request {
-            messages: messages::read(&root)?,
+            messages: messages::read(&root, &self.limits)?,
             max_tokens: root.count("max_completion_tokens")?.or(max_tokens),
             temperature: root.number("temperature")?,
             top_p: root.number("top_p")?,

@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 use super::read::{Object, Path, is_string, string, wrong};
 use crate::chat::{Tool, ToolChoice};
 use crate::error::ApiError;
+use crate::json::shape::Limits;
 
 pub struct Tools<'a> {
     pub tools: Vec<Tool<'a>>,
@@ -14,12 +15,14 @@ pub struct Tools<'a> {
     pub legacy: bool,
 }
 
-pub fn read_tools<'a>(root: &Object<'a, '_>) -> Result<Tools<'a>, ApiError> {
+pub fn read_tools<'a>(root: &Object<'a, '_>, limits: &Limits) -> Result<Tools<'a>, ApiError> {
     let path = root.path.key("functions");
     let functions = root.array("functions")?;
     if functions.is_empty() {
         let path = root.path.key("tools");
-        let entries = root.array("tools")?.into_iter().enumerate();
+        let entries = root.array("tools")?;
+        limits.check_tools("tools", entries.len())?;
+        let entries = entries.into_iter().enumerate();
         let tools: Result<_, _> = entries.map(|(i, raw)| tool(raw, &path.index(i))).collect();
         return Ok(Tools {
             tools: tools?,
@@ -29,6 +32,7 @@ pub fn read_tools<'a>(root: &Object<'a, '_>) -> Result<Tools<'a>, ApiError> {
     if root.get("tools").is_some() {
         return Err(path.invalid("cannot be used together with tools"));
     }
+    limits.check_tools("functions", functions.len())?;
     let entries = functions.into_iter().enumerate();
     let tools: Result<_, _> = entries
         .map(|(i, raw)| function(&Object::read(raw, &path.index(i))?, None))

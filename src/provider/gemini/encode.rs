@@ -22,6 +22,7 @@ pub fn encode(request: &Request<'_>, model: &str, options: &Options) -> Result<E
         budget: Budget::new(options.schema_nodes),
         dropped: Vec::new(),
     };
+    tools::check_count(request)?;
     let mut names = tools::names(request, &context.model);
     let hint = format_hint(&mut context)?;
     let mut body = Vec::with_capacity(capacity(request));

@@ -105,6 +105,17 @@ pub fn write(
     Ok(())
 }
 
+/// Before anything is done with them.
+pub fn check_count(request: &Request<'_>) -> Result<(), ApiError> {
+    if request.tools.len() > MOST_TOOLS {
+        return Err(ApiError::unsupported_value(
+            "tools",
+            format!("this model takes at most {MOST_TOOLS} tools"),
+        ));
+    }
+    Ok(())
+}
+
 /// What the vendor would refuse in words that a caller cannot place.
 fn check(request: &Request<'_>, model: &Gemini, both: bool) -> Result<(), ApiError> {
     for (index, tool) in request.tools.iter().enumerate() {
@@ -114,12 +125,6 @@ fn check(request: &Request<'_>, model: &Gemini, both: bool) -> Result<(), ApiErr
                 format!("tools of type {kind:?} are not supported by this model"),
             ));
         }
-    }
-    if request.tools.len() > MOST_TOOLS {
-        return Err(ApiError::unsupported_value(
-            "tools",
-            format!("this model takes at most {MOST_TOOLS} tools"),
-        ));
     }
     if both && !model.third {
         return Err(ApiError::unsupported_parameter(

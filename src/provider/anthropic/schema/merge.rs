@@ -103,15 +103,15 @@ pub fn merge_branches(
                 Some(common) => common.keep(own),
             }
         }
-        let mut all = match node.get_mut("required") {
-            Some(Value::Array(own)) => Names::all_of(std::mem::take(own)),
-            _ => Names::default(),
-        };
-        all.extend(required.unwrap_or_default().list);
+        let required = required.unwrap_or_default().list;
         match node.get_mut("required") {
-            Some(Value::Array(own)) if !all.list.is_empty() => *own = all.list,
-            _ if !all.list.is_empty() => {
-                node.insert("required".into(), Value::Array(all.list));
+            Some(Value::Array(own)) => {
+                let mut all = Names::all_of(std::mem::take(own));
+                all.extend(required);
+                *own = all.list;
+            }
+            _ if !required.is_empty() => {
+                node.insert("required".into(), Value::Array(required));
             }
             _ => {}
         }
@@ -123,21 +123,25 @@ pub fn merge_branches(
 #[derive(Default)]
 pub struct Names {
     pub list: Vec<Value>,
-    known: HashSet<Value>,
+    /// Only where something is added.
+    known: Option<HashSet<Value>>,
 }
 
 impl Names {
     /// All of these, doubled ones too: they are the caller's own words.
     pub fn all_of(list: Vec<Value>) -> Names {
-        Names {
-            known: list.iter().cloned().collect(),
-            list,
-        }
+        Names { list, known: None }
     }
 
     pub fn extend(&mut self, more: Vec<Value>) {
+        if more.is_empty() {
+            return;
+        }
+        let known = &mut self.known;
+        let known = known.get_or_insert_with(|| self.list.iter().cloned().collect());
         for name in more {
-            if self.known.insert(name.clone()) {
+            if !known.contains(&name) {
+                known.insert(name.clone());
                 self.list.push(name);
             }
         }
