@@ -69,6 +69,9 @@ impl Request<'_> {
             for call in &mut message.tool_calls {
                 call.google_signature = None;
             }
+            for part in message.content.iter_mut().chain(&mut message.images) {
+                part.google_signature = None;
+            }
         }
     }
 }
@@ -100,6 +103,8 @@ pub struct Message<'a> {
     pub reasoning: Option<Cow<'a, str>>,
     /// Assistant only: a message-level `audio` object was there.
     pub has_audio: bool,
+    /// Assistant only: the message-level `images`, which the model made.
+    pub images: Vec<Part<'a>>,
     /// `extra_content.google.thought_signature` of the message.
     pub google_signature: Option<Cow<'a, str>>,
     /// `extra_content.anthropic.thinking_blocks`, else `thinking_blocks`: a JSON array.
@@ -123,6 +128,7 @@ impl Message<'_> {
             refusal: None,
             reasoning: None,
             has_audio: false,
+            images: Vec::new(),
             google_signature: None,
             thinking_blocks: None,
             thinking_layout: None,
@@ -140,6 +146,8 @@ pub struct Part<'a> {
     pub cache_control: Option<&'a RawValue>,
     /// `prompt_cache_breakpoint` on the part, OpenAI's form.
     pub cache_breakpoint: Option<&'a RawValue>,
+    /// Assistant only: `extra_content.google.thought_signature` of the part.
+    pub google_signature: Option<Cow<'a, str>>,
 }
 
 #[derive(Debug)]
@@ -166,10 +174,19 @@ pub enum PartKind<'a> {
 
 impl<'a> Part<'a> {
     pub fn text(text: impl Into<Cow<'a, str>>) -> Self {
+        Part::of(PartKind::Text(text.into()))
+    }
+
+    pub fn image(url: Cow<'a, str>) -> Self {
+        Part::of(PartKind::Image { url, detail: None })
+    }
+
+    fn of(kind: PartKind<'a>) -> Self {
         Part {
-            kind: PartKind::Text(text.into()),
+            kind,
             cache_control: None,
             cache_breakpoint: None,
+            google_signature: None,
         }
     }
 }
@@ -287,6 +304,7 @@ pub enum Delta<'a> {
         candidate: u32,
         mime: &'a str,
         base64: &'a str,
+        google_signature: Option<&'a str>,
     },
     Audio {
         candidate: u32,

@@ -54,7 +54,10 @@ impl Fetcher {
         // The same image often stands in a history more than once.
         let mut known: Vec<(String, String)> = Vec::new();
         for (message_at, message) in request.messages.iter_mut().enumerate() {
-            for (at, part) in message.content.iter_mut().enumerate() {
+            let parts = message.content.iter_mut().map(|part| (part, "content"));
+            let images = message.images.iter_mut().map(|part| (part, "images"));
+            let parts = parts.enumerate().chain(images.enumerate());
+            for (at, (part, list)) in parts {
                 let PartKind::Image { url, .. } = &mut part.kind else {
                     continue;
                 };
@@ -71,7 +74,7 @@ impl Fetcher {
                         Why::Ended(cause) => ended_for_good(cause).to_error("", ""),
                         Why::Refused(why) => {
                             let param =
-                                format!("messages[{message_at}].content[{at}].image_url.url");
+                                format!("messages[{message_at}].{list}[{at}].image_url.url");
                             let message = format!("this image cannot be fetched: {why}");
                             ApiError::invalid(param, message).with_code("invalid_image_url")
                         }

@@ -3,17 +3,20 @@
 //! Reasoning that is to be continued after a tool call has to come back with the history: Gemini's
 //! thought signatures, Claude's thinking blocks, OpenAI's reasoning items. They travel to the
 //! caller in `extra_content` and back, but many frameworks rebuild the history without it. So they
-//! are kept here as well, by tool-call id, within a fixed number of bytes.
+//! are kept here as well, by tool-call id, within a fixed number of bytes. The signature of a
+//! picture is kept by what the picture is.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
 use std::mem;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::chat::{Delta, Message, Role};
+use crate::chat::{Delta, Message, Part, PartKind, Role};
 use crate::dialect::openai;
 
 pub use learned::{Learned, Lesson};
@@ -27,7 +30,7 @@ const CAPACITY: usize = 2 * 1024 * 1024;
 /// What one entry costs besides its texts.
 const OVERHEAD: usize = 160;
 
-/// What came with one tool call.
+/// What came with one tool call or one picture.
 #[derive(Debug, Default, Clone)]
 pub struct Signed {
     /// The upstream and the key that made it; others may refuse it.
@@ -50,16 +53,16 @@ impl Signed {
     }
 
     /// Leaves of the message what did not come from here: its next upstream may refuse the rest.
-    fn take_back(&self, message: &mut Message<'_>, call: usize) {
+    fn take_back(&self, message: &mut Message<'_>, place: Place) {
         let is_ours = |now: Option<&RawValue>, ours: &Option<Box<RawValue>>| {
             let pair = now.zip(ours.as_deref());
             pair.is_some_and(|(now, ours)| std::ptr::eq(now.get(), ours.get()))
         };
-        if let Some(call) = message.tool_calls.get_mut(call) {
-            let pair = call.google_signature.as_deref();
+        if let Some(signature) = place.signature(message) {
+            let pair = signature.as_deref();
             let pair = pair.zip(self.google_signature.as_deref());
             if pair.is_some_and(|(now, ours)| std::ptr::eq(now, ours)) {
-                call.google_signature = None;
+                *signature = None;
             }
         }
         if is_ours(message.thinking_blocks, &self.thinking_blocks) {
@@ -121,7 +124,7 @@ impl Memory {
         Some(signed)
     }
 
-    /// What is remembered of the calls in a history, in the order of their messages.
+    /// What is remembered of the calls and pictures in a history, in the order of their messages.
     pub fn recall_all(&self, messages: &[Message<'_>]) -> Recalled {
         let mut found = Vec::new();
         // Each id once: of a history in which many calls share one, the first made what is kept,
@@ -133,9 +136,21 @@ impl Memory {
             }
             for (call, tool_call) in message.tool_calls.iter().enumerate() {
                 if let Some(signed) = self.recall(&tool_call.id)
-                    && seen.insert(&*tool_call.id)
+                    && seen.insert(Cow::Borrowed(&*tool_call.id))
                 {
-                    found.push((index, call, signed));
+                    found.push((index, Place::Call(call), signed));
+                }
+            }
+            let parts = message.content.iter().enumerate();
+            let parts = parts.map(|(at, part)| (Place::Part(at), part));
+            let images = message.images.iter().enumerate();
+            let images = images.map(|(at, part)| (Place::Image(at), part));
+            for (place, part) in parts.chain(images) {
+                if let Some(id) = picture_of(part)
+                    && let Some(signed) = self.recall(&id)
+                    && seen.insert(Cow::Owned(id))
+                {
+                    found.push((index, place, signed));
                 }
             }
         }
@@ -143,26 +158,71 @@ impl Memory {
     }
 }
 
+/// Where in a message something was signed.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    Call(usize),
+    Part(usize),
+    Image(usize),
+}
+
+impl Place {
+    fn signature<'m, 'r>(
+        self,
+        message: &'m mut Message<'r>,
+    ) -> Option<&'m mut Option<Cow<'r, str>>> {
+        match self {
+            Place::Call(at) => {
+                let call = message.tool_calls.get_mut(at);
+                call.map(|call| &mut call.google_signature)
+            }
+            Place::Part(at) => {
+                let part = message.content.get_mut(at);
+                part.map(|part| &mut part.google_signature)
+            }
+            Place::Image(at) => {
+                let part = message.images.get_mut(at);
+                part.map(|part| &mut part.google_signature)
+            }
+        }
+    }
+}
+
+/// The name under which a picture's signature is kept. No call has it: ids hold no colon.
+fn picture_id(base64: &str) -> String {
+    // Keyed by chance, so that nobody can make a picture that passes for another one.
+    static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    format!("image:{:016x}:{}", HASHER.hash_one(base64), base64.len())
+}
+
+fn picture_of(part: &Part<'_>) -> Option<String> {
+    let PartKind::Image { url, .. } = &part.kind else {
+        return None;
+    };
+    let (_, base64) = url.strip_prefix("data:")?.split_once(";base64,")?;
+    Some(picture_id(base64))
+}
+
 /// What was remembered for one request.
 #[derive(Debug, Default)]
-pub struct Recalled(Vec<(usize, usize, Arc<Signed>)>);
+pub struct Recalled(Vec<(usize, Place, Arc<Signed>)>);
 
 impl Recalled {
     /// Fills in what the caller left out and `upstream` made itself, and takes back what was
     /// filled in for another one, which made it. What the caller sent counts for more.
     pub fn fill<'r>(&'r self, messages: &mut [Message<'r>], upstream: &str) {
-        for (index, call, signed) in &self.0 {
+        for (index, place, signed) in &self.0 {
             let Some(message) = messages.get_mut(*index) else {
                 continue;
             };
             if signed.upstream != upstream {
-                signed.take_back(message, *call);
+                signed.take_back(message, *place);
                 continue;
             }
-            if let Some(tool_call) = message.tool_calls.get_mut(*call)
-                && tool_call.google_signature.is_none()
+            if let Some(signature) = place.signature(message)
+                && signature.is_none()
             {
-                tool_call.google_signature = signed.google_signature.as_deref().map(Into::into);
+                *signature = signed.google_signature.as_deref().map(Into::into);
             }
             if message.thinking_blocks.is_none() {
                 message.thinking_blocks = signed.thinking_blocks.as_deref();
@@ -190,6 +250,10 @@ impl Recalled {
 pub struct Notes {
     seed: u64,
     calls: Vec<(u32, String, Option<String>)>,
+    /// Pictures by their names, with their signatures.
+    pictures: Vec<(String, String)>,
+    /// Bytes of all that is noted.
+    bytes: usize,
     extras: Vec<(u32, Extra)>,
 }
 
@@ -212,8 +276,11 @@ struct ExtraOpenAi {
     reasoning_items: Option<Box<RawValue>>,
 }
 
-/// Calls of one answer that are noted; more have nothing of their own.
+/// Calls and pictures of one answer that are noted; more have nothing of their own.
 const CALLS: usize = 64;
+
+/// Bytes that one answer's notes may take. What is longer would not be kept anyway.
+const NOTED: usize = CAPACITY / 2;
 
 impl Notes {
     /// `seed` is the one that the writer makes ids from.
@@ -221,6 +288,8 @@ impl Notes {
         Notes {
             seed,
             calls: Vec::new(),
+            pictures: Vec::new(),
+            bytes: 0,
             extras: Vec::new(),
         }
     }
@@ -233,12 +302,21 @@ impl Notes {
                 google_signature,
                 ..
             } if self.calls.len() < CALLS => {
+                let signature = google_signature.filter(|signature| self.room_for(signature));
                 let before = self.calls.iter().filter(|(of, ..)| of == candidate);
                 let id = openai::call_id(id, self.seed, *candidate, before.count());
-                let signature = google_signature.map(str::to_owned);
+                let signature = signature.map(str::to_owned);
                 self.calls.push((*candidate, id.into_owned(), signature));
             }
-            Delta::Extra { candidate, json } => {
+            Delta::Image {
+                base64,
+                google_signature: Some(signature),
+                ..
+            } if self.pictures.len() < CALLS && self.room_for(signature) => {
+                let picture = (picture_id(base64), (*signature).to_owned());
+                self.pictures.push(picture);
+            }
+            Delta::Extra { candidate, json } if self.room_for(json) => {
                 if let Ok(extra) = serde_json::from_str(json) {
                     self.extras.push((*candidate, extra));
                 }
@@ -247,9 +325,32 @@ impl Notes {
         }
     }
 
+    /// Whether so much more may be noted, which it then counts as.
+    fn room_for(&mut self, text: &str) -> bool {
+        let fits = text.len() <= NOTED - self.bytes;
+        if fits {
+            self.bytes += text.len();
+        }
+        fits
+    }
+
     /// The answer is whole: what it signed is kept.
     pub fn keep(self, memory: &Memory, upstream: &str, key: usize) {
-        let Notes { calls, extras, .. } = self;
+        let Notes {
+            calls,
+            pictures,
+            extras,
+            ..
+        } = self;
+        for (id, signature) in pictures {
+            let signed = Signed {
+                upstream: upstream.to_owned(),
+                key,
+                google_signature: Some(signature),
+                ..Signed::default()
+            };
+            memory.keep(id, Arc::new(signed));
+        }
         // What belongs to the whole message is kept with its first call.
         let mut seen: Vec<u32> = Vec::new();
         for (candidate, id, google_signature) in calls {
@@ -330,6 +431,67 @@ mod tests {
         recalled.fill(&mut messages, "other");
         assert!(messages[1].thinking_blocks.is_none());
         assert_eq!(messages[1].tool_calls[0].google_signature, None);
+    }
+
+    #[test]
+    fn the_signature_of_a_picture_comes_back_with_the_picture() {
+        let memory = Memory::default();
+        let mut notes = Notes::new(7);
+        let image = |base64, google_signature| Delta::Image {
+            candidate: 0,
+            mime: "image/png",
+            base64,
+            google_signature,
+        };
+        notes.take(&image("QUFB", Some("A")));
+        notes.take(&image("QkJC", None));
+        notes.keep(&memory, "up", 1);
+        let mut message = Message::new(Role::Assistant);
+        for url in [
+            "data:image/png;base64,QUFB",
+            "data:image/png;base64,QkJC",
+            "https://x.example/p.png",
+        ] {
+            message.images.push(Part::image(url.into()));
+        }
+        let again = Part::image("data:image/png;base64,QUFB".into());
+        let mut messages = vec![Message::new(Role::Assistant), message];
+        messages[0].content.push(again);
+        let recalled = memory.recall_all(&messages);
+        assert_eq!(recalled.key("up"), Some(1));
+        recalled.fill(&mut messages, "up");
+        assert_eq!(
+            messages[0].content[0].google_signature.as_deref(),
+            Some("A")
+        );
+        // Where it stands twice, one of them has it.
+        let of_images = messages[1].images.iter();
+        assert!(
+            of_images
+                .clone()
+                .all(|part| part.google_signature.is_none())
+        );
+        recalled.fill(&mut messages, "other");
+        assert_eq!(messages[0].content[0].google_signature, None);
+    }
+
+    #[test]
+    fn the_notes_of_one_answer_are_bounded() {
+        let mut notes = Notes::new(7);
+        let long: &'static str = "s".repeat(NOTED / 3 + 1).leak();
+        for index in 0..4 {
+            notes.take(&start(index, "", Some(long)));
+            notes.take(&Delta::Image {
+                candidate: 0,
+                mime: "image/png",
+                base64: "QUFB",
+                google_signature: Some(long),
+            });
+        }
+        let signed = notes.calls.iter().filter(|(.., signed)| signed.is_some());
+        assert_eq!(signed.count() + notes.pictures.len(), 2);
+        assert_eq!(notes.calls.len(), 4);
+        assert!(notes.bytes <= NOTED);
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub mod gemini;
 mod names;
 pub mod openai;
 mod pairs;
+mod pictures;
 pub mod responses;
 pub mod unfold;
 

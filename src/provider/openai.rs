@@ -7,6 +7,7 @@
 mod counted;
 mod deltas;
 mod edit;
+mod pictures;
 mod relay;
 mod repair;
 mod scan;
@@ -98,6 +99,14 @@ fn official(
             Some(_) => warnings.drop(draft, key, model)?,
             None => draft.remove(key),
         }
+    }
+    if let Some(less) = draft.get("messages").and_then(pictures::without) {
+        if warnings.strict {
+            let message = format!("messages.images is not supported by {model}");
+            return Err(ApiError::unsupported_parameter("messages", message));
+        }
+        draft.set("messages", less);
+        warnings.dropped.push("messages.images".to_owned());
     }
     for (key, extensions) in [("messages", &strip::MESSAGE), ("tools", &strip::TOOL)] {
         if let Some(less) = draft.get(key).and_then(|raw| extensions.strip(raw)) {

@@ -42,6 +42,7 @@ mod operation;
 mod packed;
 mod passthrough;
 mod peaks;
+mod pictures;
 mod recordings;
 mod relayed_streams;
 mod reload;

@@ -369,12 +369,13 @@ impl DeltaSink for Chunks {
                 candidate,
                 mime,
                 base64,
+                google_signature,
             } => {
                 if self.open(candidate) {
                     let index = self.choices[candidate as usize].images;
                     self.choices[candidate as usize].images += 1;
                     self.begin_entry(candidate, "images", index);
-                    push_image(&mut self.out, mime, base64);
+                    push_image(&mut self.out, mime, base64, google_signature);
                     self.out.push(b']');
                     self.end();
                 }

@@ -264,6 +264,7 @@ fn lists_that_may_grow_are_numbered() {
         candidate: 0,
         mime: "image/png",
         base64: "QQ==",
+        google_signature: None,
     };
     let citation = Delta::Citation {
         candidate: 0,

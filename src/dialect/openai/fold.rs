@@ -343,11 +343,12 @@ impl DeltaSink for Fold {
                 candidate,
                 mime,
                 base64,
+                google_signature,
             } => {
                 if let Some(choice) = self.choice(candidate) {
                     let out = choice.images.next();
                     out.push(b'{');
-                    push_image(out, mime, base64);
+                    push_image(out, mime, base64, google_signature);
                 }
             }
             Delta::Audio {

@@ -107,6 +107,7 @@ fn the_rare_members_stand_in_the_message() {
             candidate: 0,
             mime: "image/png",
             base64: "QQ==",
+            google_signature: None,
         },
         Delta::Citation {
             candidate: 0,

@@ -199,6 +199,12 @@ fn part<'a>(object: &Object<'a, '_>, word: &str, is_assistant: bool) -> Result<P
         kind,
         cache_control: object.carried("cache_control")?,
         cache_breakpoint: object.carried("prompt_cache_breakpoint")?,
+        google_signature: match object.get("extra_content") {
+            Some(raw) if is_assistant => {
+                google_signature(&Object::read(raw, &path.key("extra_content"))?)?
+            }
+            _ => None,
+        },
     })
 }
 
@@ -245,6 +251,15 @@ fn assistant<'a>(
         },
     }
     message.has_audio = object.get("audio").is_some();
+    let path = object.path.key("images");
+    for (j, raw) in object.array("images")?.into_iter().enumerate() {
+        let path = path.index(j);
+        message.images.push(match is_string(raw) {
+            true => Part::image(string(raw, &path)?),
+            // The `index` of a streamed entry and a `type` that is left out do not matter.
+            false => part(&Object::read(raw, &path)?, "image_url", true)?,
+        });
+    }
     if let Some(raw) = object.get("extra_content") {
         let path = object.path.key("extra_content");
         let extra = Object::read(raw, &path)?;

@@ -200,6 +200,7 @@ fn delta<'a>(dice: &mut Dice, json: &'a str) -> Delta<'a> {
             candidate,
             mime: text,
             base64: text,
+            google_signature: None,
         },
         10 => Delta::Audio {
             candidate,

@@ -163,14 +163,18 @@ pub fn push_citation(out: &mut Vec<u8>, url: &str, title: &str, start: u64, end:
     out.extend_from_slice(b"}}");
 }
 
-/// `"type":"image_url","image_url":{"url":"data:..."}}`.
-pub fn push_image(out: &mut Vec<u8>, mime: &str, base64: &str) {
+/// `"type":"image_url","image_url":{"url":"data:..."}}`, with the signature behind it.
+pub fn push_image(out: &mut Vec<u8>, mime: &str, base64: &str, signature: Option<&str>) {
     use crate::json::push_escaped;
     out.extend_from_slice(b"\"type\":\"image_url\",\"image_url\":{\"url\":\"data:");
     push_escaped(out, mime);
     out.extend_from_slice(b";base64,");
     push_escaped(out, base64);
-    out.extend_from_slice(b"\"}}");
+    out.extend_from_slice(b"\"}");
+    if let Some(signature) = signature {
+        push_signature(out, signature);
+    }
+    out.push(b'}');
 }
 
 /// The word for how a choice ended. An answer that holds a call ended with it, whatever the

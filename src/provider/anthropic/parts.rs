@@ -299,6 +299,7 @@ mod tests {
             },
             cache_control: None,
             cache_breakpoint: None,
+            google_signature: None,
         };
         let error = block(&part, || "messages[0].content[1]".into()).unwrap_err();
         assert_eq!(error.param.as_deref(), Some("messages[0].content[1]"));

@@ -126,7 +126,7 @@ impl Candidate {
             }
             self.end_partial(head, out);
             if let Some(blob) = &part.inline_data {
-                self.blob(blob, head, out);
+                self.blob(blob, &part.thought_signature, head, out);
             } else if thinks && !part.text.is_empty() {
                 let (candidate, text) = (self.index, &*part.text);
                 self.put(Delta::Reasoning { candidate, text }, head, out);
@@ -302,7 +302,7 @@ impl Candidate {
         self.put(delta, head, out);
     }
 
-    fn blob(&mut self, blob: &Blob<'_>, head: &mut Head, out: &mut dyn DeltaSink) {
+    fn blob(&mut self, blob: &Blob<'_>, signature: &str, head: &mut Head, out: &mut dyn DeltaSink) {
         let candidate = self.index;
         let (mime, base64) = (&*blob.mime_type, &*blob.data);
         if mime.starts_with("image/") {
@@ -311,6 +311,7 @@ impl Candidate {
                     candidate,
                     mime,
                     base64,
+                    google_signature: (!signature.is_empty()).then_some(signature),
                 },
                 head,
                 out,

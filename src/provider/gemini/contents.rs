@@ -17,6 +17,7 @@ use crate::error::ApiError;
 use crate::json::{Fields, push_string};
 use crate::provider::names::Names;
 use crate::provider::pairs::{Answer, Pairs};
+use crate::provider::pictures::{LOST_PICTURE, says_nothing};
 
 /// Stands in front of a system message that comes after the beginning.
 const LATER_SYSTEM: &str = "[system instruction, not from the user]\n";
@@ -196,6 +197,16 @@ impl<'c, 'r> Contents<'c, 'r> {
             .content
             .iter()
             .rposition(|part| text(part).is_some());
+        // The first part of an answer is always signed, so a signed picture beside a text that is
+        // not came before it.
+        let pictures_first = signature.is_none()
+            && message
+                .images
+                .iter()
+                .any(|part| own(&part.google_signature).is_some());
+        if pictures_first {
+            self.pictures(message)?;
+        }
         for (position, part) in message.content.iter().enumerate() {
             if let Some(text) = text(part) {
                 let signature = signature.filter(|_| Some(position) == last_text);
@@ -204,8 +215,12 @@ impl<'c, 'r> Contents<'c, 'r> {
             }
             let at = || format!("messages[{place}].content[{position}]");
             if let Some(media) = Media::read(part, &self.context.model, &at)? {
-                media.write(self.part("model"), true);
+                let signature = self.picture_signature(part);
+                media.write_signed(self.part("model"), true, signature);
             }
+        }
+        if !pictures_first {
+            self.pictures(message)?;
         }
         let refusal = message
             .refusal
@@ -219,6 +234,28 @@ impl<'c, 'r> Contents<'c, 'r> {
             push_text(self.part("model"), "", signature);
         }
         Ok(())
+    }
+
+    /// The pictures that the model made.
+    fn pictures(&mut self, message: &'r Message<'r>) -> Result<(), ApiError> {
+        for part in &message.images {
+            let Ok(Some(media)) = Media::read(part, &self.context.model, &String::new) else {
+                self.context.drop_field("messages.images")?;
+                if says_nothing(message) {
+                    push_text(self.part("model"), LOST_PICTURE, None);
+                }
+                continue;
+            };
+            let signature = self.picture_signature(part);
+            media.write_signed(self.part("model"), true, signature);
+        }
+        Ok(())
+    }
+
+    /// From the third generation on, a picture of the model without a signature is refused.
+    fn picture_signature(&self, part: &'r Part<'r>) -> Option<&'r str> {
+        let placeholder = || self.context.model.third.then_some(PLACEHOLDER);
+        own(&part.google_signature).or_else(placeholder)
     }
 
     fn call(&mut self, call: &'r ToolCall<'r>, signature: Option<&str>) {

@@ -103,6 +103,7 @@ impl DeltaSink for Heard {
                 candidate,
                 mime,
                 base64,
+                ..
             } => {
                 self.of(candidate).images.push((mime.into(), base64.into()));
             }

@@ -131,6 +131,11 @@ impl<'a> Media<'a> {
 
     /// Writes the part. `resolution` is not known inside a function response.
     pub fn write(&self, out: &mut Vec<u8>, resolution: bool) {
+        self.write_signed(out, resolution, None);
+    }
+
+    /// Writes the part with the signature that the model gave it.
+    pub fn write_signed(&self, out: &mut Vec<u8>, resolution: bool, signature: Option<&str>) {
         let mut part = Nest::object(out);
         match &self.source {
             Source::Inline(data) => {
@@ -152,6 +157,9 @@ impl<'a> Media<'a> {
             let mut wish = Nest::object(part.key("mediaResolution"));
             wish.string("level", level);
             wish.end();
+        }
+        if let Some(signature) = signature {
+            part.string("thoughtSignature", signature);
         }
         part.end();
     }

@@ -15,6 +15,7 @@ use crate::error::ApiError;
 use crate::json::{Fields, push_string};
 use crate::provider::gemini::compact;
 use crate::provider::gemini::write::Nest;
+use crate::provider::pictures;
 
 pub fn write(context: &mut Context<'_>, body: &mut Nest<'_>) -> Result<(), ApiError> {
     let messages = &context.request.messages;
@@ -29,13 +30,19 @@ pub fn write(context: &mut Context<'_>, body: &mut Nest<'_>) -> Result<(), ApiEr
     let mut items = Nest::array(body.key("input"));
     // The kind of each call so far, because its answer has to say it again.
     let mut kinds: HashMap<&str, ToolKind> = HashMap::new();
+    let mut shown = Shown::default();
     for (index, message) in messages.iter().enumerate().skip(leading) {
         cancel::check()?;
+        if message.role != Role::Tool {
+            // Nothing stands between calls and their results.
+            shown.append(&mut items);
+        }
         match message.role {
             Role::System => spoken(message, index, "developer", &mut items)?,
             Role::User => spoken(message, index, "user", &mut items)?,
             Role::Assistant => {
                 assistant(context, message, &mut items)?;
+                shown.take(context, message)?;
                 let calls = message.tool_calls.iter();
                 kinds.extend(calls.map(|call| (&*call.id, call.kind)));
             }
@@ -50,6 +57,7 @@ pub fn write(context: &mut Context<'_>, body: &mut Nest<'_>) -> Result<(), ApiEr
             }
         }
     }
+    shown.append(&mut items);
     if items.is_empty() {
         // Instructions alone are no input.
         items
@@ -58,6 +66,60 @@ pub fn write(context: &mut Context<'_>, body: &mut Nest<'_>) -> Result<(), ApiEr
     }
     items.end();
     Ok(())
+}
+
+/// Pictures that the model made and that only a user can show: the parts of a message that is
+/// still to come.
+#[derive(Default)]
+struct Shown(Vec<u8>);
+
+impl Shown {
+    fn take(&mut self, context: &mut Context<'_>, message: &Message<'_>) -> Result<(), ApiError> {
+        let mut lost = false;
+        for (part, field) in pictures::of(message) {
+            let PartKind::Image { url, .. } = &part.kind else {
+                continue;
+            };
+            if !is_data_or_address(url) {
+                context.drop_field(field)?;
+                lost = true;
+                continue;
+            }
+            if self.0.is_empty() {
+                input(&Part::text(pictures::SHOWN), String::new, &mut self.0)?;
+            }
+            self.0.push(b',');
+            input(part, String::new, &mut self.0)?;
+        }
+        if lost && self.0.is_empty() && pictures::says_nothing(message) {
+            input(
+                &Part::text(pictures::LOST_PICTURE),
+                String::new,
+                &mut self.0,
+            )?;
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, items: &mut Nest<'_>) {
+        if self.0.is_empty() {
+            return;
+        }
+        let mut item = Nest::object(items.item());
+        item.string("role", "user");
+        let content = item.key("content");
+        content.push(b'[');
+        content.append(&mut self.0);
+        content.push(b']');
+        item.end();
+    }
+}
+
+fn is_data_or_address(url: &str) -> bool {
+    ["data:image/", "https://", "http://"].iter().any(|start| {
+        url.get(..start.len())
+            .is_some_and(|head| head.eq_ignore_ascii_case(start))
+    })
 }
 
 fn is_text(message: &Message<'_>) -> bool {
@@ -174,6 +236,7 @@ fn assistant(
                 object.end();
             }
             PartKind::Refusal(text) => refused(text, &mut list),
+            PartKind::Image { .. } => {}
             _ => context.drop_field("messages.content")?,
         }
     }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::{Call, Turn};
-use crate::chat::{Message, PartKind, Role, ToolKind};
+use crate::chat::{Message, Part, PartKind, Role, ToolKind};
 use crate::error::ApiError;
 use crate::provider::anthropic::assistant;
 use crate::provider::anthropic::block::{Block, Content, Input, Kind, Mark};
@@ -12,6 +12,7 @@ use crate::provider::anthropic::dropped::Dropped;
 use crate::provider::anthropic::parts::{self, is_blank};
 use crate::provider::names::{Ids, Names};
 use crate::provider::pairs::{Answer, Pairs};
+use crate::provider::pictures;
 
 /// Stands before system text that the provider takes only as a user's.
 const NOT_THE_USER: &str = "[system instruction, not from the user]\n";
@@ -126,10 +127,17 @@ impl<'r, 'x> Builder<'r, 'x> {
         if message.has_audio {
             self.dropped.warn("messages.audio")?;
         }
-        if message.content.iter().any(|part| !is_text(&part.kind)) {
+        let is_other =
+            |part: &Part<'_>| !is_text(&part.kind) && !matches!(part.kind, PartKind::Image { .. });
+        if message.content.iter().any(is_other) {
             self.dropped.warn("messages.content")?;
         }
+        let shown = self.pictures(message)?;
         if says_nothing(message) {
+            if let Some(shown) = shown {
+                self.let_system_in();
+                self.turn(Role::User).blocks.extend(shown);
+            }
             return Ok(());
         }
         self.let_system_in();
@@ -157,7 +165,32 @@ impl<'r, 'x> Builder<'r, 'x> {
         turn.blocks.extend(blocks);
         turn.calls.extend(calls);
         self.called.insert(index, (self.turns.len() - 1, first));
+        if let Some(shown) = shown {
+            self.turn(Role::User).blocks.extend(shown);
+        }
         Ok(())
+    }
+
+    /// The pictures that the model made, which only a user can show; a word for one that cannot
+    /// go where the turn was nothing else.
+    fn pictures(&mut self, message: &'r Message<'r>) -> Result<Option<Vec<Block<'r>>>, ApiError> {
+        let mut blocks = Vec::new();
+        let mut lost = false;
+        for (part, field) in pictures::of(message) {
+            match parts::block(part, String::new) {
+                Ok(block) => blocks.extend(block),
+                Err(_) => {
+                    self.dropped.warn(field)?;
+                    lost = true;
+                }
+            }
+        }
+        if !blocks.is_empty() {
+            blocks.insert(0, Block::text(pictures::SHOWN));
+        } else if lost && says_nothing(message) {
+            blocks.push(Block::text(pictures::LOST_PICTURE));
+        }
+        Ok((!blocks.is_empty()).then_some(blocks))
     }
 
     fn take_result(&mut self, messages: &'r [Message<'r>], index: usize) -> Result<(), ApiError> {
