@@ -8,8 +8,10 @@
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::cancel::{self, Cancel, Cause};
 use crate::dialect::openai::Head;
 use crate::json::shape::Limits;
 use crate::provider::{Options, Provider, anthropic, gemini, openai, responses};
@@ -181,6 +183,42 @@ fn compare(short: usize, long: usize, factor: f64, each: &mut dyn FnMut(&str, f6
         }
     }
     assert!(grown.is_empty(), "{grown:#?}");
+}
+
+/// A caller who has left, or the deadline, ends the encoding for whoever has to parse.
+#[test]
+fn encoding_ends_with_the_request() {
+    let make = |name: &str| {
+        let shape = SHAPES.iter().find(|shape| shape.name == name);
+        (shape.expect("it is in the table").make)(10_000)
+    };
+    for name in [
+        "messages of both sides",
+        "calls with results",
+        "tools with small schemas",
+    ] {
+        let body = make(name);
+        let head = Head::read(body.as_bytes()).expect("it is a good one");
+        let request = head.parse().expect("it is a good one");
+        let cancel = Arc::new(Cancel::default());
+        let options = Options::default();
+        let providers: [(&dyn Provider, &str); 3] = [
+            (&anthropic::Messages, "claude-opus-5-5"),
+            (&gemini::GenerateContent, "gemini-3-pro-preview"),
+            (&responses::Responses, "gpt-5.6"),
+        ];
+        for (provider, model) in providers {
+            let encode = || provider.encode(&request, model, &options);
+            assert!(cancel::working(&cancel, encode).is_ok(), "{name} {model}");
+        }
+        cancel.pull(Cause::CallerGone);
+        assert!(cancel::working(&cancel, || head.parse()).is_err(), "{name}");
+        for (provider, model) in providers {
+            let encode = || provider.encode(&request, model, &options);
+            assert!(cancel::working(&cancel, encode).is_err(), "{name} {model}");
+            assert!(encode().is_ok(), "it is another request's affair");
+        }
+    }
 }
 
 /// Quadratic growth would be a factor of eight.

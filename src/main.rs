@@ -195,6 +195,7 @@ struct Args {
 
 fn main() -> ExitCode {
     pages::few_arenas();
+    sys::no_core_files();
     sched::take_turns();
     let args = match arguments() {
         Ok(args) => args,

@@ -146,6 +146,12 @@ impl Names {
         let mut entries = self.entries.lock();
         let now = Instant::now();
         let entry = find_or_add(&mut entries, name, now);
+        // Somebody else's look-up may have been answered since this one was found to be needed.
+        if let Some(addrs) = &entry.addrs
+            && now.saturating_duration_since(entry.answered) < FRESH
+        {
+            return Ok(Arc::clone(addrs));
+        }
         self.start(entry);
         let asked = entry.asked;
         let until = match entry.addrs {
@@ -385,6 +391,17 @@ mod tests {
             let result = results.recv_timeout(Duration::from_secs(10)).unwrap();
             assert_eq!(result.unwrap(), [ONE]);
         }
+        assert_eq!(told.try_iter().count(), 0);
+    }
+
+    /// Between the look at the memory and the wait for a look-up another one may have ended.
+    #[test]
+    fn who_comes_just_after_an_answer_does_not_ask_again() {
+        let (names, answers, told) = scripted();
+        answers.send(Ok(vec![ONE])).unwrap();
+        names.look_up("a", 1, soon()).unwrap();
+        assert_eq!(told.try_iter().count(), 1);
+        assert_eq!(*names.asked("a", soon()).unwrap(), [ONE]);
         assert_eq!(told.try_iter().count(), 0);
     }
 

@@ -187,6 +187,20 @@ fn without_memory_for_the_work_on_a_body_it_is_refused_whatever_its_shape() {
     assert!(statuses.contains(&503), "{statuses:?}");
 }
 
+/// A process that ends for want of memory, or by a fault, leaves no file with the keys in it.
+#[test]
+fn there_is_no_core_file() {
+    let scripted = answering(Format::OpenAi);
+    let settings = settings(Format::OpenAi, &scripted.url());
+    let weir = Weir::start_under("ulimit -S -c unlimited", &settings);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", weir.pid())).unwrap();
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max core file size"));
+    let soft = line.unwrap().split_whitespace().nth(4);
+    assert_eq!(soft, Some("0"), "{limits}");
+}
+
 /// What holds too much is refused before anything is made of it, and told which limit it was.
 #[test]
 fn a_body_that_holds_too_much_is_a_400_that_names_the_key() {

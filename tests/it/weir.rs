@@ -257,12 +257,12 @@ impl Weir {
         self.proc_status("VmHWM:")
     }
 
-    /// How many threads there are, once all workers are.
     /// What `ulimit -v` limits.
     pub fn address_space_kib(&self) -> usize {
         self.proc_status("VmPeak:")
     }
 
+    /// How many threads there are, once all workers are.
     pub fn threads(&self) -> usize {
         until(LIMIT, "the last worker", || {
             let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).ok()?;
