@@ -211,11 +211,19 @@ impl Line {
         };
         match result {
             Ok(Ok(response)) => Ok(Answer::new(response)),
-            Ok(Err(error)) => Err(Broken::new(&trouble(error))),
+            Ok(Err(error)) => {
+                let unfit = is_unfit(&error);
+                let broken = Broken::new(&trouble(error));
+                Err(Broken { unfit, ..broken })
+            }
             // The text of this error could show a header's value.
-            Err(_) => Err(Broken::new(&Trouble::new(
-                "the URL or a header is not valid",
-            ))),
+            Err(_) => {
+                let broken = Broken::new(&Trouble::new(UNFIT));
+                Err(Broken {
+                    unfit: true,
+                    ..broken
+                })
+            }
         }
     }
 }
@@ -330,6 +338,8 @@ pub struct Broken {
     pub timeout: bool,
     /// The upstream may have received the request, and may be working on it.
     pub maybe_sent: bool,
+    /// The request cannot be sent to anybody: what the caller gave makes no URL, or no header.
+    pub unfit: bool,
     /// The connection came from the pool: the upstream may just have closed it.
     pub reused: bool,
     pub phase: Phase,
@@ -341,6 +351,7 @@ impl Broken {
         Broken {
             message: trouble.text.clone(),
             timeout: trouble.timeout || timed_out(),
+            unfit: false,
             maybe_sent: attempt.is_some_and(|attempt| attempt.sent),
             reused: attempt.is_some_and(|attempt| attempt.reused),
             phase: attempt.map_or(Phase::Prepare, |attempt| attempt.phase),
@@ -351,6 +362,7 @@ impl Broken {
         Broken {
             message,
             timeout: timed_out(),
+            unfit: false,
             maybe_sent: true,
             reused: false,
             phase: Phase::Body,
@@ -379,6 +391,16 @@ fn timed_out() -> bool {
 }
 
 /// The client's errors in our words.
+const UNFIT: &str = "the URL or a header is not valid";
+
+/// Whether no upstream could be sent this: its fault is the request's own.
+fn is_unfit(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::Http(_) | ureq::Error::BadUri(_) => true,
+        _ => false,
+    }
+}
+
 fn trouble(error: ureq::Error) -> Trouble {
     let text = match error {
         ureq::Error::Io(error) => match error.downcast::<Trouble>() {
@@ -391,7 +413,7 @@ fn trouble(error: ureq::Error) -> Trouble {
             }
             Err(error) => attempt::words(&error),
         },
-        ureq::Error::Http(_) | ureq::Error::BadUri(_) => "the URL or a header is not valid".into(),
+        ureq::Error::Http(_) | ureq::Error::BadUri(_) => UNFIT.into(),
         ureq::Error::Protocol(error) => format!("the answer is not proper HTTP: {error}"),
         ureq::Error::LargeResponseHeader(..) => {
             format!(

@@ -40,6 +40,9 @@ const PASSED_ON: &[&str] = &[
     "range",
 ];
 
+/// A header that is passed on fits into the line that it is sent in.
+const LONGEST_HEADER: usize = 4 * 1024;
+
 /// Answers one request by passing it on.
 pub fn relay(
     state: &State,
@@ -122,6 +125,18 @@ pub fn send<'w>(
         .iter()
         .filter_map(|name| Some(((*name).to_owned(), call.header(name)?.to_owned())))
         .collect();
+    if let Some((name, _)) = headers
+        .iter()
+        .find(|(_, value)| value.len() > LONGEST_HEADER)
+    {
+        let message = format!("the header {name} is longer than {LONGEST_HEADER} bytes");
+        refuse(
+            call,
+            &ApiError::new(431, message).with_code("header_too_long"),
+            record,
+        );
+        return None;
+    }
     headers.push(("x-request-id".into(), id.clone()));
     let says_json =
         |(name, value): &(String, String)| name == "content-type" && value.contains("json");

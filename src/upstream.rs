@@ -11,6 +11,7 @@ use log::debug;
 use crate::cancel::Cause;
 use crate::config::{Key, Upstream};
 use crate::desk::{Job, Phase};
+use crate::error::ApiError;
 use crate::failure::{Failure, seconds};
 use crate::line::{Answer, Broken, Line};
 use crate::provider::Format;
@@ -68,6 +69,10 @@ impl Attempt<'_> {
     pub fn unsent(&self, job: &Job, broken: &Broken) -> Failure {
         self.ended(job).unwrap_or_else(|| {
             let what = format!("upstream {}: {}", self.upstream.name, broken.message);
+            if broken.unfit {
+                // No key is to blame, and no other one would do.
+                return Failure::refused(ApiError::new(400, what).with_code("invalid_request"));
+            }
             debug!(
                 "{}: broken in {:?}, {} connection, {}",
                 self.id,

@@ -15,7 +15,7 @@ mod write;
 pub use {
     chunks::Chunks,
     fold::Fold,
-    request::Head,
+    request::{Head, LONGEST_MODEL},
     write::{call_id, completion_id, finish_word, push_head, push_usage},
 };
 

@@ -93,6 +93,8 @@ pub(super) fn read_some(
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             // On a unix socket the wait has a limit of its own.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(NoBody::Late),
+            // Its connection was ended for it, which breaks chunks off.
+            Err(_) if job.body_late.load(Ordering::Relaxed) => return Err(NoBody::Late),
             Err(_) => return Err(NoBody::Cut),
         }
     }

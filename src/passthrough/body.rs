@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use super::form::{self, boundary};
 use crate::config::Config;
 use crate::desk::Job;
+use crate::dialect::openai::LONGEST_MODEL;
 use crate::error::ApiError;
 use crate::inbound::{Call, Length, NoBody};
 use crate::json::{Fields, push_string};
@@ -115,6 +116,11 @@ impl Body {
         if let Some(raw) = fields.get("model") {
             let name: Cow<str> = serde_json::from_str(raw.get())
                 .map_err(|_| ApiError::invalid("model", "model: must be a string"))?;
+            if name.len() > LONGEST_MODEL {
+                let message =
+                    format!("model: is longer than the {LONGEST_MODEL} bytes that a name may have");
+                return Err(ApiError::invalid("model", message));
+            }
             model = Some(name.into_owned());
             place = range(text, raw);
         }

@@ -6,8 +6,7 @@
 
 use std::ops::Range;
 
-/// A model's name is not longer.
-const LONGEST_NAME: usize = 512;
+use crate::dialect::openai::LONGEST_MODEL as LONGEST_NAME;
 
 pub fn boundary(kind: &str) -> Option<&str> {
     let mut parts = kind.split(';').map(str::trim);
@@ -53,8 +52,8 @@ pub fn model(form: &[u8], boundary: &str) -> Result<Option<Range<usize>>, &'stat
             }
             match end {
                 Some(end) if end - value <= LONGEST_NAME => found = Some(value..end),
-                Some(_) => return Err("model: is longer than any name"),
-                None => return Ok(None),
+                None if form.len() - value <= LONGEST_NAME => return Ok(None),
+                _ => return Err("model: is longer than any name"),
             }
         }
         let Some(end) = end else { break };

@@ -1,5 +1,7 @@
 //! Where a request goes that is passed on.
 
+use ureq::http::uri::PathAndQuery;
+
 use super::no_such_route;
 use crate::config::{ClientKey, Config, Upstream};
 use crate::error::ApiError;
@@ -95,11 +97,25 @@ pub fn path(call: &Call<'_>) -> Result<String, ApiError> {
     if !rest.trim_start_matches('/').split('/').all(is_plain) || !rest.starts_with('/') {
         return Err(ApiError::new(404, "there is nothing at this path").with_code("not_found"));
     }
-    Ok(match call.query.as_str() {
+    let path = match call.query.as_str() {
         "" => rest.to_owned(),
         query => format!("{rest}?{query}"),
-    })
+    };
+    if path.len() > LONGEST_PATH {
+        let message = format!("path and query are longer than {LONGEST_PATH} bytes");
+        return Err(ApiError::new(414, message).with_code("uri_too_long"));
+    }
+    // Before anybody is asked: some bytes that come in a request line cannot go out in one.
+    // (A `#` would end it there.)
+    if path.contains('#') || path.parse::<PathAndQuery>().is_err() {
+        let message = "the query has characters that must be written as %XX";
+        return Err(ApiError::new(400, message).with_code("invalid_url"));
+    }
+    Ok(path)
 }
+
+/// Fits into the line that it is sent in. RFC 9110, section 4.1, asks for 8000.
+const LONGEST_PATH: usize = 8 * 1024;
 
 pub fn is_openai(upstream: &Upstream) -> bool {
     matches!(upstream.format, Format::OpenAi | Format::Responses)

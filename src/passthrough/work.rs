@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ureq::http::Method;
 
@@ -38,6 +38,9 @@ pub struct Relay<'r, 'w> {
     consumed: bool,
     /// The last attempt broke on its connection.
     broken: bool,
+    /// How long the caller was waited for, of which the body's length allows only so much.
+    waited: Duration,
+    received: u64,
     pub(super) lines: String,
 }
 
@@ -72,6 +75,8 @@ impl<'r, 'w> Relay<'r, 'w> {
             parcel,
             consumed: false,
             broken: false,
+            waited: Duration::ZERO,
+            received: 0,
             lines: String::new(),
         }
     }
@@ -182,6 +187,8 @@ impl<'r, 'w> Relay<'r, 'w> {
                     wait: self.state.config.body_wait,
                     attempt,
                     consumed: &mut self.consumed,
+                    waited: &mut self.waited,
+                    received: &mut self.received,
                     fault: &mut fault,
                 };
                 line.request(method, &url, &headers, Sent::Stream(&mut upload, length))
@@ -258,10 +265,29 @@ struct Upload<'u, 'w> {
     ends_there: bool,
     call: &'u mut Call<'w>,
     job: &'u Job,
-    wait: std::time::Duration,
+    wait: Duration,
+    waited: &'u mut Duration,
+    received: &'u mut u64,
     attempt: &'u Attempt<'u>,
     consumed: &'u mut bool,
     fault: &'u mut Option<NoBody>,
+}
+
+/// Who sends a long body has to send so much of it a second on average, besides the time that any
+/// body may take: with a byte now and then, a few callers would keep every worker for the whole
+/// deadline, and a slot of the upstream each. A telephone far from everything is faster.
+const LEAST_BYTES_A_SECOND: u64 = 4 * 1024;
+
+/// How long the caller may still be waited for. The time that the upstream takes to read is not its.
+fn patience(wait: Duration, received: u64, waited: Duration) -> Duration {
+    let earned = Duration::from_millis(received.saturating_mul(1000) / LEAST_BYTES_A_SECOND);
+    wait.saturating_add(earned).saturating_sub(waited).min(wait)
+}
+
+impl Upload<'_, '_> {
+    fn patience(&self) -> Duration {
+        patience(self.wait, *self.received, *self.waited)
+    }
 }
 
 impl Read for Upload<'_, '_> {
@@ -276,8 +302,12 @@ impl Read for Upload<'_, '_> {
             return Ok(0);
         }
         *self.consumed = true;
-        self.job.enter(Phase::Body, self.wait.min(self.job.left()));
+        let asked = Instant::now();
+        self.job
+            .enter(Phase::Body, self.patience().min(self.job.left()));
         let read = self.call.read_piece(&mut into[..most], self.job);
+        *self.waited += asked.elapsed();
+        *self.received += *read.as_ref().unwrap_or(&0) as u64;
         self.job.enter(Phase::FirstByte, self.attempt.first_byte);
         let fault = match read {
             Ok(count) if count as u64 > self.rest => NoBody::TooLong,
@@ -289,5 +319,24 @@ impl Read for Upload<'_, '_> {
         };
         *self.fault = Some(fault);
         Err(io::Error::other("the caller's body broke off"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_sends_slowly_is_waited_for_as_long_as_the_body_is_worth() {
+        let second = Duration::from_secs(1);
+        let wait = 30 * second;
+        assert_eq!(patience(wait, 0, Duration::ZERO), wait);
+        assert_eq!(patience(wait, 0, 29 * second), second);
+        assert_eq!(patience(wait, 100, 30 * second), Duration::from_millis(24));
+        assert_eq!(patience(wait, 0, 31 * second), Duration::ZERO);
+        // At four times the least rate, there is always time.
+        let received = 16 * 1024 * 600;
+        assert_eq!(patience(wait, received, 600 * second), wait);
+        assert_eq!(patience(wait, u64::MAX, Duration::MAX), Duration::ZERO);
     }
 }

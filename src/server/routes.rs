@@ -265,7 +265,7 @@ pub fn answer<'w>(
             match models::one(config, &id, &usable(state), key, 0) {
                 Some(model) => Reply::json(200, model),
                 None => {
-                    let error = ApiError::new(404, format!("there is no model `{id}`"))
+                    let error = ApiError::new(404, format!("there is no model `{}`", shown(&id)))
                         .with_code("model_not_found")
                         .with_param("model");
                     refuse(call, endpoint, &error, record);

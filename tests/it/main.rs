@@ -58,5 +58,6 @@ mod text;
 mod token_limits;
 mod translation;
 mod unix_socket;
+mod unsendable;
 mod upgrade;
 mod web_pages;

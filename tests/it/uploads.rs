@@ -1,5 +1,7 @@
 //! Uploads that are only passed on: in pieces, within their limit, and in little memory.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
 use crate::client::{Client, ask, request};
@@ -70,6 +72,66 @@ fn a_chunked_upload_has_its_limit_and_its_end() {
     client.hang_up();
     weir.idle(LIMIT);
     assert_eq!(up.count(), count);
+}
+
+#[test]
+fn a_byte_now_and_then_is_no_upload() {
+    let up = Upstream::start(|request| Reply::json(200, &json!({"bytes": request.body.len()})));
+    let mut settings = config(Format::OpenAi, &up.url(), &["k"]);
+    settings["body_wait_ms"] = json!(600);
+    settings["workers"] = json!(2);
+    let weir = Weir::start(&settings);
+    let body = form("up/whisper-1", &vec![b'x'; 400_000], true);
+    let length = body.len().to_string();
+    let known = ("Content-Length", length.as_str());
+    // With a length and without; half of it is there, and the rest comes a byte at a time.
+    for framing in [known, CHUNKED] {
+        let mut client = Client::connect(weir.addr);
+        let headers = [FORM, framing];
+        client.send(&request("POST", "/v1/audio/transcriptions", &headers, b""));
+        let is_chunked = framing == CHUNKED;
+        let send = |client: &mut Client, piece: &[u8]| match is_chunked {
+            true => client.try_send(&chunks(piece, piece.len())),
+            false => client.try_send(piece),
+        };
+        let half = 140_000;
+        send(&mut client, &body[..half]).unwrap();
+        let begun = Instant::now();
+        let mut at = half;
+        let answer = loop {
+            let got = client.until_closed_or_answered(Duration::from_millis(20));
+            if !got.is_empty() {
+                break got;
+            }
+            assert!(begun.elapsed() < LIMIT, "it is still listened to");
+            let _ = send(&mut client, &body[at..=at]);
+            at += 1;
+        };
+        let text = String::from_utf8_lossy(&answer);
+        assert!(text.starts_with("HTTP/1.1 408"), "{text}");
+    }
+    // Who is slow but sends is heard: longer than `body_wait_ms` in all.
+    let mut client = Client::connect(weir.addr);
+    client.send(&request(
+        "POST",
+        "/v1/audio/transcriptions",
+        &[FORM, known],
+        b"",
+    ));
+    let begun = Instant::now();
+    for piece in body.chunks(50_000) {
+        client.send(piece);
+        assert!(
+            client
+                .until_closed_or_answered(Duration::from_millis(150))
+                .is_empty()
+                || begun.elapsed() > Duration::from_millis(900)
+        );
+    }
+    let answer = client.answer(LIMIT);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert!(begun.elapsed() > Duration::from_millis(600));
+    weir.idle(LIMIT);
 }
 
 const MANY: usize = 20 * 1024 * 1024;

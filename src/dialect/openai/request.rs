@@ -25,6 +25,9 @@ pub struct Head<'a> {
     pub limits: Limits,
 }
 
+/// A model's name is not longer, which stands in URLs, in errors and in logs.
+pub const LONGEST_MODEL: usize = 512;
+
 /// Top-level fields that are known and need nothing done.
 const HARMLESS: &[&str] = &["prediction"];
 
@@ -97,6 +100,10 @@ impl<'a> Head<'a> {
         let model = root.required_string("model")?;
         if model.is_empty() {
             return Err(Path::Root.key("model").invalid("must not be empty"));
+        }
+        if model.len() > LONGEST_MODEL {
+            let what = format!("is longer than the {LONGEST_MODEL} bytes that a name may have");
+            return Err(Path::Root.key("model").invalid(&what));
         }
         let path = Path::Root.key("messages");
         match root.get("messages") {
