@@ -148,7 +148,7 @@ fn begin<'w>(
     };
     if dry_run::is_asked(&call) {
         record.streamed = false;
-        let outline = || outline(state, &head, &targets, &call.id);
+        let outline = || outline(state, &head, &targets, &call.id, record.must_count);
         let outlined = cancel::working(&job.cancel, outline).map_err(|error| {
             let ended = job.cancel.cause().map(ended_for_good);
             ended.map_or(error, |failure| failure.to_error("weir", ""))
@@ -223,9 +223,10 @@ fn outline(
     head: &Head<'_>,
     targets: &[Target],
     id: &str,
+    counts: bool,
 ) -> Result<Reply, ApiError> {
     let recalled = OnceCell::new();
-    let mut encoder = Encoder::new(head, &state.memory, &recalled);
+    let mut encoder = Encoder::new(head, &state.memory, &recalled).counting(counts);
     let mut refused = ApiError::new(503, "no upstream can serve this model now");
     let mut said = false;
     for (at, target) in targets.iter().enumerate() {

@@ -395,10 +395,7 @@ const UNFIT: &str = "the URL or a header is not valid";
 
 /// Whether no upstream could be sent this: its fault is the request's own.
 fn is_unfit(error: &ureq::Error) -> bool {
-    match error {
-        ureq::Error::Http(_) | ureq::Error::BadUri(_) => true,
-        _ => false,
-    }
+    matches!(error, ureq::Error::Http(_) | ureq::Error::BadUri(_))
 }
 
 fn trouble(error: ureq::Error) -> Trouble {

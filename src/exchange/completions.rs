@@ -117,7 +117,7 @@ fn several(
         Err(error) => return refuse(call, &error, record),
     };
     if dry_run::is_asked(&call) {
-        return match outline(state, &head, targets, &call.id) {
+        return match outline(state, &head, targets, &call.id, record.must_count) {
             Ok(reply) => tell(call, reply, record),
             Err(error) => refuse(call, &error, record),
         };
@@ -130,6 +130,10 @@ fn several(
     {
         return refuse(call, &error, record);
     }
+    // The one of them that asked for the route itself was a request as well.
+    state
+        .limits
+        .charge(&record.client, u64::from(record.attempts));
     let id = call.id.clone();
     record.streamed = complete.stream;
     let caller = match complete.stream {

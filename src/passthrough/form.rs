@@ -20,8 +20,15 @@ pub fn boundary(kind: &str) -> Option<&str> {
     let (_, value) = values.next()?;
     // Of two, each reader has its own.
     let alone = values.next().is_none();
-    let value = value.trim().trim_matches('"');
-    (alone && !value.is_empty() && value.len() <= 70).then_some(value)
+    let value = value.trim();
+    let bare = value
+        .strip_prefix('"')
+        .and_then(|value| value.strip_suffix('"'));
+    let value = bare.unwrap_or(value);
+    // RFC 2046, section 5.1.1, less what a reader could split it at.
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"'()+_,-./:=? ".contains(&byte);
+    let is_good = !value.is_empty() && value.len() <= 70 && value.bytes().all(is_plain);
+    (alone && is_good).then_some(value)
 }
 
 /// Where the model's name stands, if its part is in `form` to its end. An error says why nobody can
@@ -182,6 +189,8 @@ mod tests {
             Some("x y")
         );
         assert_eq!(boundary("text/plain; boundary=x"), None);
+        assert_eq!(boundary("multipart/form-data; boundary=\"x;y\""), None);
+        assert_eq!(boundary("multipart/form-data; boundary=\"x"), None);
         assert_eq!(
             boundary("multipart/form-data; boundary=x; Boundary=y"),
             None

@@ -79,6 +79,40 @@ fn upstream() -> Upstream {
 }
 
 #[test]
+fn an_offer_of_an_upgrade_is_passed_over_here_as_well() {
+    let scripted = Upstream::start(|request| Format::OpenAi.answer(request, &["hi"]));
+    let local = Local::start(&scripted, 1_000);
+    let offer = [("Connection", "Upgrade"), ("Upgrade", "h2c")];
+    let chunked = [&offer[..], &[("Transfer-Encoding", "chunked")]].concat();
+    let body = chat(MODEL, false).to_string();
+    let chunks = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+    for (headers, body, sent) in [
+        (&offer[..], body.as_str(), ""),
+        (&chunked[..], "", chunks.as_str()),
+    ] {
+        let mut client = Client::connect_unix(&local.path);
+        client.send(&request(
+            "POST",
+            "/v1/chat/completions",
+            headers,
+            body.as_bytes(),
+        ));
+        client.send(sent.as_bytes());
+        let answer = client.answer(LIMIT);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(answer.header("connection"), Some("close"));
+        client.until_closed(LIMIT);
+    }
+    // Too long for anybody, and never sent.
+    let mut client = Client::connect_unix(&local.path);
+    let long = [&offer[..], &[("Content-Length", "99999999999999")]].concat();
+    client.send(&request("POST", "/v1/chat/completions", &long, b""));
+    client.finish_sending();
+    assert_eq!(client.answer(LIMIT).status, 413);
+    assert_eq!(scripted.count(), 2);
+}
+
+#[test]
 fn a_reader_who_stops_gives_its_worker_back_after_write_timeout_ms() {
     let scripted = upstream();
     let weir = Local::start(&scripted, 400);
