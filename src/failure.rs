@@ -334,6 +334,48 @@ impl Failure {
         self.status == 400 && told
     }
 
+    /// A strict server names a member of a message that weir, or a server like it, added to an
+    /// answer.
+    pub fn refuses_additions(&self) -> bool {
+        const ADDITIONS: &[&str] = &[
+            "annotations",
+            "audio",
+            "extra_content",
+            "function_call",
+            "images",
+            "reasoning",
+            "refusal",
+            "thinking_blocks",
+        ];
+        const REFUSALS: &[&str] = &[
+            "extra inputs",
+            "extra fields",
+            "extra_forbidden",
+            "additional propert",
+            "not permitted",
+            "not allowed",
+            "not supported",
+            "unsupported",
+            "unrecognized",
+            "unknown",
+            "unexpected",
+            "invalid field",
+        ];
+        if !matches!(self.status, 400 | 422) {
+            return false;
+        }
+        let words = self.message.to_lowercase();
+        let names = |addition: &&str| {
+            words.contains(*addition)
+                || self
+                    .param
+                    .as_deref()
+                    .is_some_and(|param| param.contains(*addition))
+        };
+        REFUSALS.iter().any(|refusal| words.contains(refusal))
+            && ADDITIONS.iter().any(|a| names(&a))
+    }
+
     /// What the caller is told. Our own bad keys are our trouble: 502, with names but no secrets.
     pub fn to_error(&self, upstream: &str, key: &str) -> ApiError {
         // An error of our key is told with our key's name, since the caller has none there.

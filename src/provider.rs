@@ -35,8 +35,10 @@ pub struct Options {
     pub official: bool,
     /// Compatible servers only: `developer` messages go out as `system`.
     pub developer_as_system: bool,
-    /// Compatible servers only: top-level request fields that are not forwarded.
+    /// Compatible servers only: request fields that are not forwarded, as paths.
     pub strip: Vec<String>,
+    /// Compatible servers only: messages go out without what weir adds to its answers.
+    pub plain_messages: bool,
     /// Compatible servers only: the one name for the limit of an answer that they know.
     pub max_tokens_field: Option<String>,
     /// Compatible servers only: streams are asked for their usage.
@@ -87,6 +89,7 @@ impl Default for Options {
             official: true,
             developer_as_system: false,
             strip: Vec::new(),
+            plain_messages: false,
             max_tokens_field: None,
             ask_usage: false,
             schema_nodes: unfold::MOST_NODES,

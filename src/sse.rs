@@ -240,6 +240,11 @@ impl Reader {
         if let Some(value) = line.strip_prefix(b"data:") {
             let skip = usize::from(value.first() == Some(&b' '));
             let value_start = end - value.len() + skip;
+            // A heartbeat of somebody in between, who takes data for a place for comments. No
+            // format has data that begins so.
+            if self.data == Data::Nothing && value[skip..].first() == Some(&b':') {
+                return Ok(false);
+            }
             self.append(value_start, end)?;
             return Ok(false);
         }

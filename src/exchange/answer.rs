@@ -8,13 +8,13 @@ use super::Exchange;
 use super::live::Live;
 use crate::chat::{Delta, DeltaSink, Usage};
 use crate::desk::{Job, Phase};
-use crate::dialect::{Streamed, Whole};
+use crate::dialect::{Dialect, Streamed, Whole};
 use crate::failure::Failure;
 use crate::line::Answer;
 use crate::memory::Notes;
 use crate::pages;
 use crate::pool::Lease;
-use crate::provider::openai::{Counter, RelayStream, relay_body};
+use crate::provider::openai::{Counter, Deltas, RelayStream, WholeRelay};
 use crate::provider::{Decoder, Flow};
 use crate::record::Record;
 use crate::reply::HEAD_ROOM;
@@ -38,7 +38,7 @@ pub enum Speaker {
     /// The same format on both sides, event by event.
     Relay(RelayStream),
     /// The same format on both sides, in one piece.
-    Whole,
+    Whole(WholeRelay),
     /// Deltas, written as they come.
     Chunks(Box<dyn Decoder>, Box<dyn Streamed>),
     /// Deltas, written in one piece.
@@ -103,7 +103,7 @@ impl Sink {
                 self.has_content |= !self.relayed.is_empty();
                 flow
             }
-            Speaker::Whole => Err(unexpected_stream()),
+            Speaker::Whole(_) => Err(unexpected_stream()),
             Speaker::Chunks(decoder, chunks) => decoder.on_event(
                 event,
                 &mut Noting(
@@ -128,7 +128,7 @@ impl Sink {
     fn on_end(&mut self) -> Result<(), Failure> {
         match &mut self.speaker {
             Speaker::Relay(relay) => relay.on_end(&mut self.relayed),
-            Speaker::Whole => Ok(()),
+            Speaker::Whole(_) => Ok(()),
             Speaker::Chunks(decoder, chunks) => decoder.on_end(&mut Noting(
                 &mut **chunks,
                 &mut self.notes,
@@ -144,17 +144,52 @@ impl Sink {
         }
     }
 
+    /// The upstream streams what was wanted whole: its events are put together.
+    fn fold_events(&mut self) {
+        if let Speaker::Whole(relay) = &self.speaker {
+            let (relay, stamp) = relay.to_parts();
+            let decoder = Box::new(Deltas::new(relay));
+            self.speaker = Speaker::Fold(decoder, Dialect::Chat.whole(stamp));
+        }
+    }
+
+    /// Takes the events of a stream that came as one body.
+    fn on_events(&mut self, body: &[u8], cap: usize) -> Result<(), Failure> {
+        self.fold_events();
+        let mut reader = sse::Reader::new(cap);
+        let mut source = body;
+        loop {
+            while let Some(event) = reader.next().map_err(|_| Failure::too_long())? {
+                if self.on_event(event)? == Flow::Done {
+                    return Ok(());
+                }
+            }
+            // Reading from memory does not fail.
+            if !matches!(reader.fill(&mut source), Ok(1..)) {
+                break;
+            }
+        }
+        if let Some(event) = reader.finish()
+            && self.on_event(event)? == Flow::Done
+        {
+            return Ok(());
+        }
+        self.on_end()
+    }
+
     fn on_body(&mut self, body: &[u8]) -> Result<(), Failure> {
         #[cfg(debug_assertions)]
         panic_on_demand(body);
         match &mut self.speaker {
             Speaker::Relay(relay) => relay.on_body(body, &mut self.relayed),
-            Speaker::Whole => {
+            Speaker::Whole(relay) => {
                 if let Some(counter) = &mut self.counter {
                     counter.push(body);
                     self.heard = counter.heard();
                 }
-                self.usage = relay_body(body)?;
+                let (usage, mended) = relay.on_body(body)?;
+                self.usage = usage;
+                self.relayed = mended.unwrap_or_default();
                 Ok(())
             }
             Speaker::Chunks(decoder, chunks) => decoder.on_body(
@@ -185,7 +220,7 @@ impl Sink {
 
     pub fn continuation(&mut self, sent: &[u8]) -> Option<Vec<u8>> {
         match &mut self.speaker {
-            Speaker::Relay(_) | Speaker::Whole => None,
+            Speaker::Relay(_) | Speaker::Whole(_) => None,
             Speaker::Chunks(decoder, _) | Speaker::Fold(decoder, _) => decoder.continuation(sent),
         }
     }
@@ -193,7 +228,7 @@ impl Sink {
     /// The request has to be kept until the answer is whole.
     pub fn may_continue(&self) -> bool {
         match &self.speaker {
-            Speaker::Relay(_) | Speaker::Whole => false,
+            Speaker::Relay(_) | Speaker::Whole(_) => false,
             Speaker::Chunks(decoder, _) | Speaker::Fold(decoder, _) => decoder.may_continue(),
         }
     }
@@ -211,7 +246,7 @@ impl Sink {
         match &self.speaker {
             Speaker::Relay(_) => &self.relayed,
             Speaker::Chunks(_, chunks) => chunks.bytes(),
-            Speaker::Whole | Speaker::Fold(..) => &[],
+            Speaker::Whole(_) | Speaker::Fold(..) => &[],
         }
     }
 
@@ -225,7 +260,7 @@ impl Sink {
     pub fn usage(&self) -> Usage {
         match &self.speaker {
             Speaker::Relay(relay) => relay.usage(),
-            Speaker::Whole => self.usage,
+            Speaker::Whole(_) => self.usage,
             Speaker::Chunks(_, chunks) => chunks.usage(),
             Speaker::Fold(_, fold) => fold.usage(),
         }
@@ -382,14 +417,23 @@ pub fn read(
         .is_some_and(|kind| kind.starts_with("text/event-stream"));
     job.enter(Phase::Between, attempt.upstream.idle);
     let cap = state.config.max_answer_bytes;
-    if matches!(sink.speaker, Speaker::Whole) || (!streamed && is_json(answer)) {
+    // An answer is read as what it is, not as what was asked for, nor as what it is called.
+    if streamed {
+        sink.fold_events();
+    } else if matches!(sink.speaker, Speaker::Whole(_)) || is_json(answer) {
         let body = read_whole(cap, job, attempt, answer)?;
         if body.trim_ascii().is_empty() {
             return Err(Failure::empty());
         }
-        sink.on_body(&body)?;
+        if is_events(&body) {
+            sink.on_events(&body, cap)?;
+        } else {
+            sink.on_body(&body)?;
+        }
         lease.succeeded();
-        if matches!(sink.speaker, Speaker::Whole) {
+        if matches!(sink.speaker, Speaker::Whole(_)) {
+            let mended = mem::take(&mut sink.relayed);
+            let body = if mended.is_empty() { body } else { mended };
             return Ok(Halt::Ended(Answered::Whole(body)));
         }
         return Ok(Halt::Ended(Answered::Streamed));
@@ -506,6 +550,14 @@ fn read_whole(
     body.truncate(filled);
     job.leave();
     Ok(body)
+}
+
+/// A body that is a stream of events, whatever its label says.
+fn is_events(body: &[u8]) -> bool {
+    let body = body.trim_ascii_start();
+    [&b"data:"[..], b"event:", b"id:", b"retry:", b":"]
+        .iter()
+        .any(|field| body.starts_with(field))
 }
 
 fn is_json(answer: &Answer) -> bool {

@@ -105,13 +105,16 @@ impl<'e, 'b> Encoder<'e, 'b> {
             }
             None => {
                 let learned = &self.memory.learned;
-                let refused = learned.knows(&upstream.name, model, Lesson::NoUsage);
-                let ask_usage = (self.counts || upstream.options.ask_usage) && !refused;
-                if ask_usage == upstream.options.ask_usage {
+                let knows = |lesson| learned.knows(&upstream.name, model, lesson);
+                let plain_messages = knows(Lesson::PlainMessages);
+                let ask_usage =
+                    (self.counts || upstream.options.ask_usage) && !knows(Lesson::NoUsage);
+                if ask_usage == upstream.options.ask_usage && !plain_messages {
                     return openai::encode(self.head, model, &upstream.options);
                 }
                 let mut options = upstream.options.clone();
                 options.ask_usage = ask_usage;
+                options.plain_messages = plain_messages;
                 openai::encode(self.head, model, &options)
             }
         }
@@ -119,7 +122,8 @@ impl<'e, 'b> Encoder<'e, 'b> {
 
     /// A second version of the request, where the failure says that one may pass: without
     /// signatures that were refused, in the format that the model wants, without asking for usage,
-    /// or without a summary that we do not get. Once each; all but the first are remembered.
+    /// without a summary that we do not get, or without what weir adds to messages. Once each; all
+    /// but the first are remembered.
     pub fn mend(
         &mut self,
         upstream: &Upstream,
@@ -160,6 +164,17 @@ impl<'e, 'b> Encoder<'e, 'b> {
             && !learned.knows(&upstream.name, model, Lesson::NoSummary)
         {
             learned.learn(&upstream.name, model, Lesson::NoSummary);
+            return Some(self.encode_again(upstream, model));
+        }
+        if relays
+            && !upstream.options.official
+            && !upstream.options.strict
+            && self.translator.is_none()
+            && failure.refuses_additions()
+            && !learned.knows(&upstream.name, model, Lesson::PlainMessages)
+            && openai::has_additions(self.head)
+        {
+            learned.learn(&upstream.name, model, Lesson::PlainMessages);
             return Some(self.encode_again(upstream, model));
         }
         None
@@ -236,7 +251,10 @@ impl<'e, 'b> Encoder<'e, 'b> {
                 let relay = openai::RelayStream::new(stamp.clone(), self.official);
                 match (dialect.is_chat(), streams) {
                     (true, true) => return Speaker::Relay(relay),
-                    (true, false) => return Speaker::Whole,
+                    (true, false) => {
+                        let whole = openai::WholeRelay::new(stamp.clone(), self.official);
+                        return Speaker::Whole(whole);
+                    }
                     (false, _) => Box::new(openai::Deltas::new(relay)),
                 }
             }

@@ -65,6 +65,7 @@ impl Said {
             message: text(error.get("message"))
                 .or_else(|| text(error.get("detail")))
                 .or_else(|| text(error.get("msg")))
+                .or_else(|| error.get("detail").and_then(complaint))
                 .unwrap_or_default(),
             kind: text(error.get("type")),
             code: text(error.get("code"))
@@ -154,6 +155,25 @@ fn is_moderation(metadata: &Value) -> bool {
             .get("reasons")
             .and_then(Value::as_array)
             .is_some_and(|reasons| !reasons.is_empty())
+}
+
+/// The first entry of FastAPI's list of what is wrong with a request: where, and what.
+fn complaint(detail: &Value) -> Option<String> {
+    let first = detail.as_array()?.first()?;
+    let what = text(first.get("msg")).or_else(|| text(first.get("type")))?;
+    let steps = first.get("loc").and_then(Value::as_array);
+    let place: Vec<String> = steps
+        .into_iter()
+        .flatten()
+        .map(|step| {
+            step.as_str()
+                .map_or_else(|| step.to_string(), str::to_owned)
+        })
+        .collect();
+    Some(match place.is_empty() {
+        true => what,
+        false => format!("{}: {what}", place.join(".")),
+    })
 }
 
 /// A string that is not empty.

@@ -15,6 +15,8 @@ pub enum Lesson {
     NoUsage,
     /// A summary of the reasoning is not given to us.
     NoSummary,
+    /// Messages may have no members beyond the first ones of the format.
+    PlainMessages,
 }
 
 /// Lessons by upstream and model, the newest last. The oldest ones make room.

@@ -4,10 +4,13 @@
 //! needs; events come back as they are. What compatible servers get wrong is mended on the way,
 //! and only then is an event looked into further than a scan.
 
+mod calls;
 mod counted;
 mod deltas;
 mod edit;
+mod mended;
 mod pictures;
+mod plain;
 mod relay;
 mod repair;
 mod scan;
@@ -15,9 +18,11 @@ mod strip;
 mod usage;
 mod whole;
 
-// Until the exchange uses them.
-#[allow(unused_imports)]
-pub use {counted::Counter, deltas::Deltas, relay::RelayStream, whole::relay_body};
+#[cfg(test)]
+pub use whole::relay_body;
+
+pub use plain::is_path;
+pub use {counted::Counter, deltas::Deltas, relay::RelayStream, whole::WholeRelay};
 
 use std::borrow::Cow;
 
@@ -54,8 +59,15 @@ pub fn encode(head: &Head<'_>, model: &str, options: &Options) -> Result<Encoded
         draft.merge_all(fields.filter(|(key, _)| *key != "model" && *key != "stream"));
     }
     if !options.official {
-        for key in &options.strip {
-            draft.remove(key);
+        for path in &options.strip {
+            leave_out(&mut draft, path);
+        }
+        if options.plain_messages
+            && let Some(plain) = draft
+                .get("messages")
+                .and_then(|messages| plain::plain_messages(messages, &mut warnings.dropped))
+        {
+            draft.set("messages", plain);
         }
     }
     Ok(Encoded {
@@ -65,6 +77,39 @@ pub fn encode(head: &Head<'_>, model: &str, options: &Options) -> Result<Encoded
         undo: Default::default(),
         lane: None,
     })
+}
+
+/// Whether messages of the request hold what weir adds to its answers.
+pub fn has_additions(head: &Head<'_>) -> bool {
+    let messages = head.fields.get("messages");
+    messages.is_some_and(|raw| plain::plain_messages(raw.get(), &mut Vec::new()).is_some())
+}
+
+/// Leaves out what the config names: a field of the request, or a path into one.
+fn leave_out(draft: &mut Draft<'_>, path: &str) {
+    let (step, rest) = match path.split_once('.') {
+        Some((step, rest)) => (step, rest),
+        None => return draft.remove(path),
+    };
+    let (key, rest) = match step.strip_suffix("[]") {
+        Some(key) => (key, format!("{key}[].{rest}")),
+        None => (step, format!("{step}.{rest}")),
+    };
+    let Some(value) = draft.get(key) else {
+        return;
+    };
+    let mut holder = Vec::new();
+    edit::push_object(&mut holder, std::iter::once((key, value)));
+    let less = std::str::from_utf8(&holder)
+        .ok()
+        .and_then(|holder| plain::without(holder, &rest));
+    let Some(less) = less else {
+        return;
+    };
+    let fields = serde_json::from_str::<Fields>(&less).unwrap_or_default();
+    if let Some(value) = fields.get(key) {
+        draft.set(key, value.get().to_owned());
+    }
 }
 
 /// Fields that were left out although the answer may differ for it.

@@ -181,7 +181,7 @@ fn a_prompt_too_long_is_tried_once_however_it_is_told() {
         (Reply::json(400, &body), &[false, true][..]),
         (Reply::json(500, &body), &[false, true]),
         (Reply::json(200, &body), &[false, true]),
-        (event, &[true]),
+        (event, &[false, true]),
     ] {
         for &stream in ways {
             let scripted = Upstream::always(reply.clone());

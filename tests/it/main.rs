@@ -21,6 +21,7 @@ mod wire;
 mod api;
 mod callers;
 mod client_limits;
+mod compatible;
 mod continuations;
 mod discovery;
 mod dry_run;

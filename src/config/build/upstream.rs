@@ -12,7 +12,7 @@ use crate::config::secret::{self, Secret};
 use crate::config::tree::Node;
 use crate::config::{Key, Upstream, base_url};
 use crate::provider::anthropic::Display;
-use crate::provider::{Format, Options, gemini};
+use crate::provider::{Format, Options, gemini, openai};
 
 /// One object of `upstreams`; `None` if not even its format is known.
 pub fn read(
@@ -112,6 +112,12 @@ pub fn read(
     }
     options.developer_as_system = object.flag("developer_as_system").unwrap_or_default();
     if let Some(strip) = object.texts("strip") {
+        for (at, field) in strip.iter().enumerate() {
+            if !openai::is_path(field) {
+                let path = element(&object.path("strip"), at);
+                findings.add(&path, "is no path like store or messages[].refusal");
+            }
+        }
         options.strip = strip.into_iter().map(str::to_owned).collect();
     }
     options.max_tokens_field = object.text("max_tokens_field").map(str::to_owned);

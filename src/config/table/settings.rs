@@ -129,7 +129,7 @@ pub static SETTINGS: &[Setting] = &[
     set(Upstream, "developer_as_system", Kind::Flag, Flag(false),
         "For compatible servers: sends `developer` messages as `system`."),
     set(Upstream, "strip", Kind::Texts, Words("none", r#"["stream_options"]"#),
-        "For compatible servers: request fields that are not sent on."),
+        "For compatible servers: request fields that are not sent on: `store`, or as a path `messages[].refusal`."),
     set(Upstream, "max_tokens_field", Kind::Choice(LIMIT_FIELDS), Words("whichever the caller used", r#""max_tokens""#),
         "For compatible servers: the one name under which the limit of an answer is sent on."),
     set(Upstream, "ask_usage", Kind::Flag, Flag(false),

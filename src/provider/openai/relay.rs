@@ -1,10 +1,12 @@
 //! A chat completion stream on its way from an upstream to the caller.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
+use super::calls::Calls;
 use super::scan::{Choice, Seen, scan};
 use super::usage::usage_of;
 use crate::chat::Usage;
@@ -26,6 +28,10 @@ pub struct RelayStream {
     pub(super) choices: Vec<ChoiceState>,
     /// What the first chunk says of itself, as the beginning of an object: for our own chunks.
     head: Vec<u8>,
+    /// The id of every chunk, as JSON text: that of the first one that has one.
+    pub(super) id: Vec<u8>,
+    /// Chunks that have come.
+    pub(super) chunks: u64,
     pub(super) usage: Usage,
     /// The last usage that stood beside choices, for a chunk of its own at the end: servers tell
     /// more in it than weir counts, as prices.
@@ -41,8 +47,7 @@ pub struct RelayStream {
 pub(super) struct ChoiceState {
     pub has_role: bool,
     pub finished: bool,
-    /// The ids of its tool calls, empty where an upstream names none.
-    pub calls: Vec<String>,
+    pub calls: Calls,
 }
 
 /// The words that callers know.
@@ -57,9 +62,6 @@ pub(super) const FINISH_WORDS: [&str; 5] = [
 /// More choices than anyone may ask for.
 pub(super) const MAX_CHOICES: usize = 128;
 
-/// More tool calls in one answer than are told apart.
-pub(super) const MAX_CALLS: usize = 1024;
-
 impl RelayStream {
     /// `stamp` serves where an upstream names no id, model or time; its `include_usage` says
     /// whether the caller asked for usage. Without that, no chunk speaks of it, although an
@@ -70,6 +72,8 @@ impl RelayStream {
             official,
             choices: Vec::new(),
             head: Vec::new(),
+            id: Vec::new(),
+            chunks: 0,
             usage: Usage::default(),
             told_usage: None,
             usage_sent: false,
@@ -115,6 +119,8 @@ impl RelayStream {
             if seen.has_error {
                 return Err(Failure::from_event(data));
             }
+            self.chunks += 1;
+            self.take_id(seen.id);
             if self.head.is_empty() && first.is_some() {
                 self.head = self.head_of(&seen);
             }
@@ -152,6 +158,10 @@ impl RelayStream {
         Ok(())
     }
 
+    pub(super) fn is_official(&self) -> bool {
+        self.official
+    }
+
     /// What was counted so far.
     pub fn usage(&self) -> Usage {
         self.usage
@@ -164,7 +174,9 @@ impl RelayStream {
         };
         let known = self.choices.get(index);
         let has_role = known.is_some_and(|known| known.has_role);
-        let called = choice.calls > 0 || known.is_some_and(|known| !known.calls.is_empty());
+        let called = choice.call.is_some() || known.is_some_and(|known| !known.calls.is_empty());
+        let none = Calls::default();
+        let calls = known.map_or(&none, |known| &known.calls);
         let finish_fits = match choice.finish {
             None => true,
             // The reason is told once.
@@ -178,8 +190,9 @@ impl RelayStream {
             && choice.has_delta
             && choice.has_role != has_role
             && finish_fits
-            && !choice.lacks_call_index
-            && choice.calls as usize <= MAX_CALLS
+            && !choice.has_error
+            && !choice.several_calls
+            && choice.call.is_none_or(|piece| calls.suits(piece))
     }
 
     /// Takes note of a choice that is passed on.
@@ -192,9 +205,17 @@ impl RelayStream {
         let state = &mut self.choices[index];
         state.has_role |= choice.has_role;
         state.finished |= choice.finish.is_some();
-        let calls = (choice.calls as usize).min(MAX_CALLS);
-        if state.calls.len() < calls {
-            state.calls.resize_with(calls, String::new);
+        if let Some(piece) = choice.call {
+            state.calls.note(piece);
+        }
+    }
+
+    /// The first id that an upstream names is that of the whole stream.
+    pub(super) fn take_id(&mut self, id: Option<&[u8]>) {
+        if self.id.is_empty()
+            && let Some(id) = id.filter(|id| id.len() > 2 && id[0] == b'"')
+        {
+            self.id = id.to_vec();
         }
     }
 
@@ -204,7 +225,7 @@ impl RelayStream {
         let has_id = seen.id.is_some_and(|id| id.len() > 2 && id[0] == b'"');
         // Usage beside choices is counted twice by callers who add up.
         let usage_alone = seen.usage.is_none() || seen.choices == Some(0);
-        is_chunk && has_id && usage_alone
+        is_chunk && has_id && usage_alone && !seen.has_empty_error
     }
 
     /// Passes an event on, its payload as it is.
@@ -225,6 +246,15 @@ impl RelayStream {
         }
         out.reserve(data.len() + 8);
         out.extend_from_slice(b"data: ");
+        if !self.official
+            && let Some(id) = seen.id.filter(|id| **id != *self.id)
+        {
+            // Some name the answer anew with each chunk, or not with each.
+            let begin = id.as_ptr().addr() - data.as_ptr().addr();
+            self.pass_with_id(data, begin..begin + id.len(), seen, out);
+            out.extend_from_slice(b"\n\n");
+            return;
+        }
         match &seen.null_usage {
             Some(range) if !self.stamp.include_usage => {
                 push_one_line(out, &data[..range.start]);
@@ -235,12 +265,35 @@ impl RelayStream {
         out.extend_from_slice(b"\n\n");
     }
 
+    /// The payload with the stream's own id in place of the one at `at`.
+    fn pass_with_id(&mut self, data: &[u8], at: Range<usize>, seen: &Seen<'_>, out: &mut Vec<u8>) {
+        if self.id.is_empty() {
+            push_string(&mut self.id, &completion_id("", self.stamp.seed));
+        }
+        let cut = match &seen.null_usage {
+            Some(range) if !self.stamp.include_usage => range.clone(),
+            _ => data.len()..data.len(),
+        };
+        let id = (at, &*self.id);
+        let gap = (cut, &b""[..]);
+        let (first, second) = if id.0.start <= gap.0.start {
+            (id, gap)
+        } else {
+            (gap, id)
+        };
+        push_one_line(out, &data[..first.0.start]);
+        out.extend_from_slice(first.1);
+        push_one_line(out, &data[first.0.end..second.0.start]);
+        out.extend_from_slice(second.1);
+        push_one_line(out, &data[second.0.end..]);
+    }
+
     /// `{"id":...,"object":...,"created":...,"model":...`, from the first chunk where it has them.
     fn head_of(&self, seen: &Seen<'_>) -> Vec<u8> {
         let mut head = b"{\"id\":".to_vec();
-        match seen.id {
-            Some(id) if id.len() > 2 && id[0] == b'"' => head.extend_from_slice(id),
-            _ => push_string(&mut head, &completion_id("", self.stamp.seed)),
+        match self.id.is_empty() {
+            false => head.extend_from_slice(&self.id),
+            true => push_string(&mut head, &completion_id("", self.stamp.seed)),
         }
         head.extend_from_slice(b",\"object\":\"chat.completion.chunk\",\"created\":");
         match seen.created {
@@ -288,11 +341,6 @@ impl RelayStream {
             }
         }
         Value::Object(told).to_string().into_bytes()
-    }
-
-    /// The id of our own chunks, as JSON text.
-    pub(super) fn own_id(&self) -> String {
-        completion_id("", self.stamp.seed).into_owned()
     }
 
     /// Finish chunks that the upstream owed, usage if it is known and was not told in a chunk of

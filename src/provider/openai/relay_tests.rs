@@ -337,7 +337,8 @@ fn tool_calls_are_numbered_by_id_and_order() {
     // Numbered calls pass as they are.
     let good = [
         &chunk(ROLE, "null"),
-        &calls(r#"{"index":0,"id":"a","function":{"name":"f","arguments":""}}"#),
+        &calls(r#"{"index":0,"id":"a","type":"function","function":{"name":"f","arguments":""}}"#),
+        &calls(r#"{"index":0,"function":{"arguments":"{}"}}"#),
         &chunk("{}", "\"tool_calls\""),
         DONE,
     ]

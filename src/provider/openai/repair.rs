@@ -4,9 +4,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::relay::{ChoiceState, FINISH_WORDS, MAX_CALLS, MAX_CHOICES, RelayStream};
+use super::relay::{ChoiceState, FINISH_WORDS, MAX_CHOICES, RelayStream};
 use super::usage::usage_of;
+use crate::dialect::openai::completion_id;
 use crate::failure::Failure;
+use crate::json::push_string;
 use crate::json::unicode::mended_bytes;
 
 impl RelayStream {
@@ -17,9 +19,11 @@ impl RelayStream {
         let Ok(Value::Object(mut chunk)) = parsed else {
             return Err(Failure::malformed("an event of the upstream is not JSON"));
         };
-        if chunk.get("error").is_some_and(|error| !error.is_null()) {
+        if chunk.get("error").is_some_and(says_something) {
             return Err(Failure::from_event(data));
         }
+        chunk.shift_remove("error");
+        self.chunks += 1;
         let usage = chunk.get("usage").filter(|usage| usage.is_object());
         let has_usage = usage.is_some();
         if let Some(usage) = usage {
@@ -72,11 +76,16 @@ impl RelayStream {
             ));
         };
         self.open_below(largest, out);
-        let choices = mended.into_iter().map(|(index, mut choice)| {
-            self.mend_choice(&mut choice, index);
-            Value::Object(choice)
-        });
-        let choices = choices.collect();
+        let mut choices = Vec::with_capacity(mended.len());
+        for (index, mut choice) in mended {
+            if self.mend_choice(&mut choice, index)? {
+                choices.push(Value::Object(choice));
+            }
+        }
+        if had_choices && choices.is_empty() {
+            // Nothing but the usage, which goes in a chunk of its own at the end.
+            return Ok(());
+        }
         chunk.insert("choices".into(), Value::Array(choices));
         out.extend_from_slice(b"data: ");
         serde_json::to_writer(&mut *out, &chunk).expect("writing to memory does not fail");
@@ -84,11 +93,18 @@ impl RelayStream {
         Ok(())
     }
 
-    fn mend_top(&self, chunk: &mut Map<String, Value>) {
+    fn mend_top(&mut self, chunk: &mut Map<String, Value>) {
         let is_text = |value: &Value| value.as_str().is_some_and(|text| !text.is_empty());
-        if !chunk.get("id").is_some_and(is_text) {
-            chunk.insert("id".into(), self.own_id().into());
+        let id = chunk
+            .get("id")
+            .filter(|id| is_text(id))
+            .map(Value::to_string);
+        self.take_id(id.as_ref().map(String::as_bytes));
+        if self.id.is_empty() {
+            push_string(&mut self.id, &completion_id("", self.stamp.seed));
         }
+        let id = serde_json::from_slice(&self.id).unwrap_or(Value::Null);
+        chunk.insert("id".into(), id);
         if !chunk.get("object").is_some_and(is_text) {
             chunk.insert("object".into(), "chat.completion.chunk".into());
         }
@@ -116,16 +132,33 @@ impl RelayStream {
         }
     }
 
-    /// Sets one choice right; every lower one is open.
-    fn mend_choice(&mut self, choice: &mut Map<String, Value>, index: usize) {
+    /// Sets one choice right; every lower one is open. False: it says nothing, and its end has
+    /// been told.
+    fn mend_choice(
+        &mut self,
+        choice: &mut Map<String, Value>,
+        index: usize,
+    ) -> Result<bool, Failure> {
         if self.choices.len() == index {
             self.choices.push(ChoiceState::default());
         }
         let state = &mut self.choices[index];
+        let word = choice.get("finish_reason").and_then(Value::as_str);
+        if let Some(failure) = failure_of(choice.get("error"), word) {
+            return Err(failure);
+        }
+        let word = match word {
+            Some("") => None,
+            // The reason is told once.
+            _ if state.finished => None,
+            word => word.map(str::to_owned),
+        };
+        let was_finished = state.finished;
         let delta = choice.entry("delta").or_insert(Value::Null);
         if !delta.is_object() {
             *delta = json!({});
         }
+        let mut says = word.is_some();
         if let Value::Object(delta) = delta {
             if state.has_role {
                 delta.shift_remove("role");
@@ -134,56 +167,79 @@ impl RelayStream {
                 state.has_role = true;
             }
             if let Some(Value::Array(calls)) = delta.get_mut("tool_calls") {
-                calls.retain(Value::is_object);
-                for call in calls.iter_mut().filter_map(Value::as_object_mut) {
-                    number_call(call, &mut state.calls);
+                let place = (self.stamp.seed, index as u32, self.chunks);
+                calls.retain_mut(|call| {
+                    call.as_object_mut()
+                        .is_some_and(|call| state.calls.mend(call, place))
+                });
+                if calls.is_empty() {
+                    delta.shift_remove("tool_calls");
                 }
             }
+            says |= delta.values().any(says_something);
         }
-        let word = choice.get("finish_reason").and_then(Value::as_str);
-        let word = match word {
-            None | Some("") => None,
-            Some(_) if state.finished => None,
-            Some(_) if !state.calls.is_empty() && word == Some("stop") => Some("tool_calls"),
-            Some(word) => Some(match FINISH_WORDS.iter().find(|known| **known == word) {
-                Some(known) => *known,
-                None if word.contains("length") || word.contains("max_tokens") => "length",
-                None if !state.calls.is_empty() => "tool_calls",
-                None => "stop",
-            }),
-        };
+        let word = word.map(|word| finish_word(&word, !state.calls.is_empty()));
         state.finished |= word.is_some();
         choice.insert("finish_reason".into(), word.into());
+        Ok(says || !was_finished)
     }
 }
 
-/// Gives a piece of a tool call its index: its own, that of its id, or the one being written.
-fn number_call(call: &mut Map<String, Value>, calls: &mut Vec<String>) {
-    let text = |value: Option<&Value>| {
-        let text = value.and_then(Value::as_str).unwrap_or_default();
-        text.to_owned()
-    };
-    let id = text(call.get("id"));
-    let names_function = !text(call.get("function").and_then(|f| f.get("name"))).is_empty();
-    let own = call.get("index").and_then(Value::as_u64);
-    let index = match own {
-        Some(own) => (own as usize).min(MAX_CALLS - 1),
-        None if !id.is_empty() => match calls.iter().position(|known| *known == id) {
-            Some(known) => known,
-            None => calls.len(),
-        },
-        // Without an id, a name is what begins a call.
-        None if names_function => calls.len(),
-        None => calls.len().saturating_sub(1),
-    };
-    let index = index.min(MAX_CALLS - 1);
-    if calls.len() <= index {
-        calls.resize_with(index + 1, String::new);
+/// The word that callers know for an upstream's finish reason. An answer that holds a call ended
+/// with it: agents go by this word.
+pub(super) fn finish_word(word: &str, has_calls: bool) -> &'static str {
+    match FINISH_WORDS.iter().find(|known| **known == word) {
+        Some(&"stop") if has_calls => "tool_calls",
+        Some(known) => known,
+        None if ["length", "max_tokens", "context_window"]
+            .iter()
+            .any(|part| word.contains(part)) =>
+        {
+            "length"
+        }
+        None if ["safety", "sensitive", "blocklist", "recitation", "refusal"]
+            .iter()
+            .any(|part| word.eq_ignore_ascii_case(part)) =>
+        {
+            "content_filter"
+        }
+        None if has_calls => "tool_calls",
+        None => "stop",
     }
-    if !id.is_empty() {
-        calls[index] = id;
+}
+
+/// A choice that ended because something went wrong: by its `error`, or by its finish reason.
+pub(super) fn failure_of(error: Option<&Value>, word: Option<&str>) -> Option<Failure> {
+    /// Finish reasons of OpenRouter, DeepSeek, GLM, SGLang and vLLM that are no end of an answer.
+    const FAILURES: [&str; 10] = [
+        "error",
+        "failed",
+        "failure",
+        "abort",
+        "aborted",
+        "cancelled",
+        "timeout",
+        "network_error",
+        "server_error",
+        "insufficient_system_resource",
+    ];
+    if let Some(error) = error.filter(|error| says_something(error)) {
+        let event = json!({ "error": error });
+        return Some(Failure::from_event(event.to_string().as_bytes()));
     }
-    call.insert("index".into(), index.into());
+    let word = word.filter(|word| FAILURES.contains(word))?;
+    Some(Failure::ended_with(word))
+}
+
+/// Some servers write an empty error beside every answer, and empty texts in every delta.
+pub(super) fn says_something(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => false,
+        Value::String(text) => !text.is_empty(),
+        Value::Array(list) => !list.is_empty(),
+        Value::Object(object) => !object.is_empty(),
+        _ => true,
+    }
 }
 
 /// Errors that do not stand under `error`.

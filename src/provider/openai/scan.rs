@@ -8,8 +8,10 @@ use std::ops::Range;
 /// What a chunk holds at its top.
 #[derive(Debug, Default)]
 pub struct Seen<'a> {
-    /// An `error` that is not null.
+    /// An `error` that says something.
     pub has_error: bool,
+    /// One that says nothing, but is not null either.
+    pub has_empty_error: bool,
     /// The JSON text of `id`, `model` and `created`.
     pub id: Option<&'a [u8]>,
     pub model: Option<&'a [u8]>,
@@ -31,10 +33,24 @@ pub struct Choice<'a> {
     pub has_role: bool,
     /// The word, without its quotes; `None` for null.
     pub finish: Option<&'a [u8]>,
-    /// One more than the largest index of a tool call; 0 without calls.
-    pub calls: u32,
-    /// A tool call has no index.
-    pub lacks_call_index: bool,
+    /// An `error` that says something.
+    pub has_error: bool,
+    /// The piece of a tool call.
+    pub call: Option<CallPiece<'a>>,
+    /// There are several in this chunk.
+    pub several_calls: bool,
+}
+
+/// A piece of a tool call.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct CallPiece<'a> {
+    pub index: Option<u32>,
+    /// The id, without its quotes; `None` if it is missing, empty or null.
+    pub id: Option<&'a [u8]>,
+    /// The function's name, likewise.
+    pub name: Option<&'a [u8]>,
+    /// It has a type.
+    pub has_type: bool,
 }
 
 /// Looks at a chunk; `each` is told of its choices in turn. `None`: better parse it.
@@ -51,7 +67,11 @@ pub fn scan<'a>(data: &'a [u8], mut each: impl FnMut(Choice<'a>)) -> Option<Seen
             _ => {}
         }
         match key {
-            b"error" => seen.has_error = scan.value()? != b"null",
+            b"error" => {
+                let error = scan.value()?;
+                seen.has_error = says_something(error);
+                seen.has_empty_error = !seen.has_error && error != b"null";
+            }
             b"id" => seen.id = Some(scan.value()?),
             b"model" => seen.model = Some(scan.value()?),
             b"created" => seen.created = Some(scan.value()?),
@@ -114,6 +134,7 @@ impl<'a> Scan<'a> {
                     [b'"', word @ .., b'"'] => choice.finish = Some(word),
                     _ => return None,
                 },
+                b"error" => choice.has_error = says_something(scan.value()?),
                 b"delta" if scan.peek() == Some(b'{') => {
                     choice.has_delta = true;
                     scan.delta(&mut choice)?;
@@ -142,24 +163,9 @@ impl<'a> Scan<'a> {
                     _ => return None,
                 },
                 b"tool_calls" if scan.peek() == Some(b'[') => scan.array(|scan| {
-                    let mut index = None;
-                    let mut once = Once::default();
-                    scan.object(|scan, key, _| {
-                        match key {
-                            b"index" => {
-                                once.more(0)?;
-                                index = number(scan.value()?);
-                            }
-                            _ => {
-                                scan.value()?;
-                            }
-                        }
-                        Some(())
-                    })?;
-                    match index {
-                        Some(index) => choice.calls = choice.calls.max(index.checked_add(1)?),
-                        None => choice.lacks_call_index = true,
-                    }
+                    let piece = scan.call_piece()?;
+                    choice.several_calls |= choice.call.is_some();
+                    choice.call = Some(piece);
                     Some(())
                 })?,
                 _ => {
@@ -168,6 +174,45 @@ impl<'a> Scan<'a> {
             }
             Some(())
         })
+    }
+
+    fn call_piece(&mut self) -> Option<CallPiece<'a>> {
+        let mut piece = CallPiece::default();
+        let mut once = Once::default();
+        self.object(|scan, key, _| {
+            match key {
+                b"index" => once.more(0)?,
+                b"id" => once.more(1)?,
+                b"function" | b"custom" => once.more(2)?,
+                _ => {}
+            }
+            match key {
+                b"index" => piece.index = number(scan.value()?),
+                b"id" => match scan.value()? {
+                    b"null" | b"\"\"" => {}
+                    [b'"', id @ .., b'"'] => piece.id = Some(id),
+                    _ => return None,
+                },
+                b"function" | b"custom" if scan.peek() == Some(b'{') => {
+                    scan.object(|scan, key, _| {
+                        let value = scan.value()?;
+                        if key == b"name"
+                            && let [b'"', name @ .., b'"'] = value
+                            && !name.is_empty()
+                        {
+                            piece.name = Some(name);
+                        }
+                        Some(())
+                    })?;
+                }
+                b"type" => piece.has_type = scan.value()? != b"null",
+                _ => {
+                    scan.value()?;
+                }
+            }
+            Some(())
+        })?;
+        Some(piece)
     }
 
     fn peek(&self) -> Option<u8> {
@@ -319,6 +364,17 @@ impl<'a> Scan<'a> {
             _ => begin..end,
         }
     }
+}
+
+/// Some servers write an empty error beside every answer.
+pub fn says_something(text: &[u8]) -> bool {
+    let inside = text.trim_ascii();
+    let inside = match inside {
+        [b'{', inside @ .., b'}'] | [b'[', inside @ .., b']'] | [b'"', inside @ .., b'"'] => inside,
+        b"null" | b"false" => b"",
+        other => other,
+    };
+    !inside.trim_ascii().is_empty()
 }
 
 fn number(text: &[u8]) -> Option<u32> {

@@ -5,9 +5,12 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::mended::mended;
 use super::relay::RelayStream;
+use super::scan::says_something;
 use super::usage::usage_of;
 use crate::chat::Usage;
+use crate::dialect::openai::Stamp;
 use crate::failure::Failure;
 use crate::json::push_one_line;
 use crate::json::unicode::mended_bytes;
@@ -49,7 +52,10 @@ pub fn relay_body(body: &[u8]) -> Result<Usage, Failure> {
     };
     let says_error = |word: Option<&RawValue>| word.is_some_and(|word| word.get() == "\"error\"");
     match whole.choices {
-        _ if whole.error.is_some_and(|error| error.get() != "null") => {
+        _ if whole
+            .error
+            .is_some_and(|error| says_something(error.get().as_bytes())) =>
+        {
             Err(Failure::from_event(text))
         }
         None if says_error(whole.object) || says_error(whole.kind) => {
@@ -71,6 +77,35 @@ pub fn relay_body(body: &[u8]) -> Result<Usage, Failure> {
     }
 }
 
+/// A whole answer for a caller who wants it whole.
+pub struct WholeRelay {
+    stamp: Stamp,
+    /// Nothing is mended: the vendor's own answers are what callers expect.
+    official: bool,
+}
+
+impl WholeRelay {
+    pub fn new(stamp: Stamp, official: bool) -> WholeRelay {
+        WholeRelay { stamp, official }
+    }
+
+    /// What the answer used, and the answer where it had to be mended.
+    pub fn on_body(&self, body: &[u8]) -> Result<(Usage, Option<Vec<u8>>), Failure> {
+        let usage = relay_body(body)?;
+        let mended = match self.official {
+            true => None,
+            false => mended(body, &self.stamp)?,
+        };
+        Ok((usage, mended))
+    }
+
+    /// For an upstream that streams although it was not asked to.
+    pub fn to_parts(&self) -> (RelayStream, Stamp) {
+        let relay = RelayStream::new(self.stamp.clone(), self.official);
+        (relay, self.stamp.clone())
+    }
+}
+
 impl RelayStream {
     /// Takes a whole answer where a stream was asked for, and writes the stream that says the
     /// same, up to its end.
@@ -79,6 +114,14 @@ impl RelayStream {
         let whole: Value = serde_json::from_str(&mended_bytes(body))
             .map_err(|_| Failure::malformed("the upstream's answer is nested too deeply"))?;
         let mut finishes = Vec::new();
+        // Ids, indexes, ends and errors as in an answer that is passed on whole.
+        let whole = match self.is_official() {
+            true => whole,
+            false => match mended(body, &self.stamp)? {
+                Some(body) => serde_json::from_slice(&body).unwrap_or(whole),
+                None => whole,
+            },
+        };
         let choices = whole.get("choices").and_then(Value::as_array);
         for (position, choice) in choices.into_iter().flatten().enumerate() {
             let index = choice.get("index").cloned().unwrap_or(position.into());

@@ -89,9 +89,9 @@ fn failed(status: u16, body: &Value) -> Reading {
     let status = match status {
         // Our own key is our own trouble.
         401 | 402 => 502,
-        403 if error["message"].is_string() => 502,
-        400 if key => 502,
-        400 if text.contains("model_not_found") => 404,
+        403 if text.contains("unregistered callers") => 502,
+        400 if key || text.contains("Incorrect API key") => 502,
+        400 if text.contains("model_not_found") || text.contains("invalid_model") => 404,
         429 if text.contains("insufficient_quota") => 502,
         529 => 503,
         other => other,
