@@ -365,15 +365,11 @@ impl Failure {
             return false;
         }
         let words = self.message.to_lowercase();
-        let names = |addition: &&str| {
-            words.contains(*addition)
-                || self
-                    .param
-                    .as_deref()
-                    .is_some_and(|param| param.contains(*addition))
-        };
+        let param = self.param.as_deref().unwrap_or_default();
         REFUSALS.iter().any(|refusal| words.contains(refusal))
-            && ADDITIONS.iter().any(|a| names(&a))
+            && ADDITIONS
+                .iter()
+                .any(|addition| words.contains(addition) || param.contains(addition))
     }
 
     /// What the caller is told. Our own bad keys are our trouble: 502, with names but no secrets.
