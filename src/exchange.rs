@@ -34,6 +34,7 @@ mod completions;
 pub mod dry_run;
 mod encode;
 mod live;
+mod room;
 pub mod tries;
 
 #[cfg(debug_assertions)]

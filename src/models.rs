@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use serde::Serialize;
 
-use crate::config::{ClientKey, Config};
+use crate::config::{ClientKey, Config, Upstream};
 use crate::route::{self, Target};
 
 mod catalogue;
@@ -147,10 +147,18 @@ fn entry<'a>(
     })
 }
 
+/// How many tokens a model takes, where that is known.
+pub fn context_length(upstream: &Upstream, model: &str) -> Option<u64> {
+    let known = CATALOGUE.iter().find(|known| known.id == model);
+    match known {
+        Some(known) => Some(known.facts.context_length),
+        None => upstream.options.learned(model)?.context_length,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Upstream;
     use crate::provider::Format;
     use serde_json::{Value, json};
 

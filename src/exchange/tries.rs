@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use log::debug;
 
+use super::room::TooLong;
 use crate::cancel::Cause;
 use crate::desk::Job;
 use crate::error::ApiError;
@@ -94,6 +95,8 @@ pub struct Refused {
     pub hopeless: bool,
     /// The target's format has no words for the request; another one may have.
     unfit: bool,
+    /// The request is longer than the target's model takes.
+    too_long: bool,
 }
 
 impl Refused {
@@ -103,6 +106,7 @@ impl Refused {
             caller_gone: false,
             hopeless: false,
             unfit: false,
+            too_long: false,
         }
     }
 
@@ -111,6 +115,8 @@ impl Refused {
     fn unless_better(self, before: Option<Refused>) -> Refused {
         match before {
             Some(before) if before.error.status == 429 && self.hopeless => before,
+            // That the prompt is too long says more than that a key is refused.
+            Some(before) if before.too_long && self.hopeless && !self.too_long => before,
             // A target that could have served it says more than one that never can.
             Some(before) if self.unfit => before,
             _ => self,
@@ -159,10 +165,19 @@ impl<'t> Tries<'t> {
 
     fn try_all(&mut self, work: &mut dyn AnyWork, targets: &[Target]) -> Result<Lease, Refused> {
         let mut last: Option<Refused> = None;
+        let mut too_long = TooLong::default();
         for target in targets {
+            if too_long.rules_out(target, self.state) {
+                continue;
+            }
             match self.try_target(work, target) {
                 Ok(lease) => return Ok(lease),
-                Err((refused, Next::Elsewhere)) => last = Some(refused.unless_better(last)),
+                Err((refused, Next::Elsewhere)) => {
+                    if refused.too_long {
+                        too_long.note(target, self.state);
+                    }
+                    last = Some(refused.unless_better(last));
+                }
                 Err((refused, _)) => return Err(refused),
             }
         }
@@ -242,6 +257,9 @@ impl<'t> Tries<'t> {
         if work.is_final() {
             return Next::GiveUp;
         }
+        if failure.too_long {
+            return Next::Elsewhere;
+        }
         match failure.class.verdict() {
             Verdict::Forward | Verdict::Abandon => Next::GiveUp,
             Verdict::NextTarget => Next::Elsewhere,
@@ -288,6 +306,7 @@ impl<'t> Tries<'t> {
                     caller_gone: cause == Cause::CallerGone,
                     hopeless: false,
                     unfit: false,
+                    too_long: false,
                 }
             }
             // The failure that made a key rest says more than that there is none left.
@@ -377,6 +396,7 @@ pub fn failed(id: &str, upstream: &str, lease: Lease, failure: &Failure, asked: 
         caller_gone: failure.class == Class::CallerGone,
         hopeless: failure.is_final(),
         unfit: false,
+        too_long: failure.too_long,
     }
 }
 

@@ -196,6 +196,80 @@ fn a_prompt_too_long_is_tried_once_however_it_is_told() {
     }
 }
 
+/// Of the models here the catalogue knows 200 000, 400 000 and 1 048 576 tokens, and nothing of `m`.
+#[test]
+fn a_prompt_too_long_for_one_target_goes_to_the_next_one_with_more_room() {
+    let words = "This model's maximum context length is 10 tokens.";
+    let body = json!({"error": {"message": words, "code": "context_length_exceeded"}});
+    let event = Reply::stream().event(&format!("data: {body}\n\n")).end();
+    let short = "claude-opus-4-1-20250805";
+    let (middle, long) = ("gpt-5", "gemini-2.5-pro");
+    for refusal in [
+        Reply::json(400, &body),
+        Reply::json(413, &json!({"error": {"message": "too large"}})),
+        Reply::json(500, &body),
+        Reply::json(200, &body),
+        event,
+    ] {
+        for (targets, asked, served) in [
+            (&[short, long][..], &[short, long][..], true),
+            (&[short, "m"], &[short, "m"], true),
+            (&["m", short], &["m", short], true),
+            (&[middle, short, long], &[middle, long], true),
+            (&[long, short], &[long], false),
+            (&[middle, middle], &[middle], false),
+            (&["m", "m"], &["m"], false),
+        ] {
+            let first = targets[0].to_owned();
+            let refusal = refusal.clone();
+            let scripted =
+                Upstream::start(move |request| match request.json()["model"] == *first {
+                    true => refusal.clone(),
+                    false => Format::OpenAi.answer(request, &["hi"]),
+                });
+            let mut settings = config(Format::OpenAi, &scripted.url(), &["k1", "k2"]);
+            let names: Vec<String> = targets.iter().map(|name| format!("up/{name}")).collect();
+            settings["models"] = json!({"any": names});
+            let weir = Weir::start(&settings);
+            let answer = weir.ask(&chat("any", true));
+            let models: Vec<Value> = scripted
+                .requests()
+                .iter()
+                .map(|request| request.json()["model"].clone())
+                .collect();
+            assert_eq!(models, *asked, "{targets:?}: {}", answer.text());
+            match served {
+                true => assert!(answer.text().contains("hi"), "{}", answer.text()),
+                false => assert!([400, 413].contains(&answer.status), "{}", answer.text()),
+            }
+            weir.idle(LIMIT);
+        }
+    }
+}
+
+/// One that is too long for all of them is told so, with the upstream's words.
+#[test]
+fn a_prompt_too_long_for_every_target_is_told_as_that() {
+    let body = json!({"error": {"message": "maximum context length is 10 tokens",
+        "code": "context_length_exceeded"}});
+    let refusal = Format::OpenAi.error(401, "invalid_request_error", "Incorrect API key provided");
+    for second in [Reply::json(400, &body), refusal] {
+        let long = Upstream::always(Reply::json(400, &body));
+        let other = Upstream::always(second);
+        let mut settings = config(Format::OpenAi, &long.url(), &["k"]);
+        let more = upstream("more", Format::OpenAi, &other.url(), &["k"]);
+        settings["upstreams"].as_array_mut().unwrap().push(more);
+        settings["models"] = json!({"any": ["up/m", "more/m"]});
+        let weir = Weir::start(&settings);
+        let answer = weir.ask(&chat("any", false));
+        assert_eq!(answer.status, 400, "{}", answer.text());
+        assert_eq!(error_of(&answer)["code"], "context_length_exceeded");
+        let message = error_of(&answer)["message"].as_str().unwrap().to_owned();
+        assert!(message.contains("10 tokens"), "{message}");
+        assert_eq!((long.count(), other.count()), (1, 1));
+    }
+}
+
 #[test]
 fn a_key_that_refuses_every_request_cools_down_and_status_says_why_and_how_long() {
     let scripted = Upstream::always(Reply::whole(403, "application/json", "{}"));
