@@ -64,9 +64,10 @@ fn body(make: fn(usize) -> String, model: &str, length: usize, values: usize) ->
     };
     // A little less, as names grow longer.
     let share = (values * 95 / 100) as f64 / count(&make(SAMPLE)) as f64;
-    let of_shape = (SAMPLE as f64 * share).min(length as f64) as usize;
+    let of_shape = (SAMPLE as f64 * share).min((length - 4096) as f64) as usize;
     let body = make(of_shape).replacen("\"m\"", &format!("\"{model}\""), 1);
-    let filler = "x".repeat(length.saturating_sub(body.len()));
+    // Within the limit, with what stands around the text.
+    let filler = "x".repeat(length.saturating_sub(body.len() + 1024));
     let text = "\"content\":\"x";
     match body.contains(text) {
         true => body.replacen(text, &format!("{text}{filler}"), 1),
