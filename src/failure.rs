@@ -431,7 +431,7 @@ fn judge(status: u16, said: &Said) -> Failure {
         },
         message: said.message.clone(),
         retry_after: None,
-        signature_refused: status == 400 && said.is_about_signature(),
+        signature_refused: matches!(status, 400 | 404) && said.is_about_signature(),
         too_long,
         model_named: match class {
             Class::ModelMissing => said.model_named().map(|name| Box::new(name.to_owned())),

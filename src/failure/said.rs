@@ -120,6 +120,36 @@ impl Said {
         (message.contains("signature") && message.contains("thinking"))
             || message.contains("thought signature")
             || message.contains("thought_signature")
+            || self.is_about_reasoning_item(&message)
+    }
+
+    /// A reasoning item of Responses that the provider does not take back: sealed by another
+    /// organisation, not kept, or without what it led to.
+    fn is_about_reasoning_item(&self, message: &str) -> bool {
+        let sealed = message.contains("encrypted content") || message.contains("encrypted_content");
+        let item = message.contains("'rs_") || message.contains("`rs_") || message.contains(" rs_");
+        self.is_code("invalid_encrypted_content")
+            || (sealed
+                && [
+                    "verified",
+                    "decrypt",
+                    "invalid",
+                    "parsed",
+                    "organization",
+                    "expired",
+                ]
+                .iter()
+                .any(|word| message.contains(word)))
+            || (item
+                && [
+                    "not found",
+                    "required following item",
+                    "required reasoning item",
+                    "persisted",
+                ]
+                .iter()
+                .any(|word| message.contains(word)))
+            || (message.contains("without its required") && message.contains("reasoning"))
     }
 
     /// The status that an error inside a stream would have had outside it.

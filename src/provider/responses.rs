@@ -18,6 +18,7 @@ mod failed;
 mod fields;
 mod items;
 mod speech;
+mod told;
 mod tools;
 mod wire;
 

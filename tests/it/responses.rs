@@ -139,3 +139,121 @@ fn a_summary_that_is_refused_is_not_asked_for_again() {
     assert_eq!(*last, json!({"effort": "high"}));
     weir.idle(LIMIT);
 }
+
+/// The first answer carries sealed reasoning, which the upstream later does not take back.
+#[test]
+fn refused_reasoning_items_are_left_out_and_the_request_is_sent_once_more() {
+    let refusals = [
+        (
+            400,
+            "invalid_encrypted_content",
+            "Encrypted content of item rs_1 could not be verified.",
+        ),
+        (
+            400,
+            "",
+            "The encrypted content for item rs_1 could not be decrypted or parsed.",
+        ),
+        (
+            404,
+            "",
+            "Item with id 'rs_1' not found. Items are not persisted when store is false.",
+        ),
+        (
+            400,
+            "",
+            "Item 'rs_1' of type 'reasoning' was provided without its required following item.",
+        ),
+    ];
+    for (status, code, words) in refusals {
+        let item = r#"{"id":"rs_1","type":"reasoning","summary":[],"encrypted_content":"sealed"}"#;
+        let call = r#"{"id":"fc_1","type":"function_call","call_id":"call_1","name":"f","arguments":"{}"}"#;
+        let first = format!(
+            r#"{{"type":"response.completed","response":{{"id":"resp_1","model":"gpt-5","status":"completed","output":[{item},{call}]}}}}"#
+        );
+        let scripted = Upstream::start(move |request| {
+            let input = request.json()["input"].to_string();
+            let error = json!({"error": {"message": words, "type": "invalid_request_error",
+                "param": "input", "code": code}});
+            if input.contains("rs_1") {
+                Reply::json(status, &error)
+            } else if input.contains("function_call_output") {
+                Format::Responses.answer(request, &["fine"])
+            } else {
+                Reply::stream().event(&format!("data: {first}\n\n")).end()
+            }
+        });
+        let weir = Weir::start(&config(Format::Responses, &scripted.url(), &["k"]));
+        let model = format!("up/{}", Format::Responses.model());
+        let mut body = chat(&model, false);
+        body["tools"] = json!([{"type": "function", "function": {"name": "f"}}]);
+        let answer = weir.ask(&body);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let message = answer.json()["choices"][0]["message"].clone();
+        let result = json!({"role": "tool", "tool_call_id": "call_1", "content": "1"});
+        let said = body["messages"][0].clone();
+        body["messages"] = json!([said, message, result]);
+        let answer = weir.ask(&body);
+        assert_eq!(answer.status, 200, "{words}: {}", answer.text());
+        // With the reasoning, and once without it.
+        assert_eq!(scripted.count(), 3, "{words}");
+        weir.idle(LIMIT);
+    }
+}
+
+#[test]
+fn names_and_pairs_that_the_vendor_refuses_are_mended_and_named() {
+    let scripted = Upstream::start(|request| {
+        let body = request.json();
+        let name = body["tools"][0]["name"].as_str().unwrap().to_owned();
+        let call = json!({"id": "fc_1", "type": "function_call", "call_id": "call_9", "name": name,
+            "arguments": "{}"});
+        let last = json!({"type": "response.completed", "response": {"id": "resp_1",
+            "model": "gpt-5", "status": "completed", "output": [call]}});
+        Reply::stream().event(&format!("data: {last}\n\n")).end()
+    });
+    let weir = Weir::start(&config(Format::Responses, &scripted.url(), &["k"]));
+    let mut body = chat(&format!("up/{}", Format::Responses.model()), false);
+    let call = |id: &str| {
+        json!({"id": id, "type": "function",
+        "function": {"name": "look.up it", "arguments": "{}"}})
+    };
+    body["tools"] = json!([{"type": "function", "function": {"name": "look.up it"}}]);
+    body["tool_choice"] = json!({"type": "function", "function": {"name": "look.up it"}});
+    body["messages"] = json!([
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": null, "tool_calls": [call("c1"), call("c2")]},
+        {"role": "tool", "tool_call_id": "c1", "content": "one"},
+        {"role": "tool", "tool_call_id": "c1", "content": "two"},
+        {"role": "tool", "tool_call_id": "c3", "content": "stray"},
+        {"role": "user", "content": "b"},
+    ]);
+    let answer = weir.ask(&body);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let told = answer.json();
+    let name = &told["choices"][0]["message"]["tool_calls"][0]["function"]["name"];
+    assert_eq!(name, "look.up it");
+    assert_eq!(answer.header("x-weir-dropped"), Some("messages"));
+    let sent = scripted.requests()[0].json();
+    assert_eq!(sent["tools"][0]["name"], "look_up_it");
+    assert_eq!(sent["tool_choice"]["name"], "look_up_it");
+    let outputs: Vec<(&str, &str)> = sent["input"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|item| item["type"] == "function_call_output")
+        .map(|item| {
+            (
+                item["call_id"].as_str().unwrap(),
+                item["output"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(outputs, [("c1", "two"), ("c2", "no result")]);
+    assert!(
+        sent["input"]
+            .to_string()
+            .contains("[result of tool call c3]")
+    );
+    weir.idle(LIMIT);
+}

@@ -1,14 +1,18 @@
 //! The events of a stream, or a whole response -> deltas.
 //!
-//! A response is a list of items. A stream tells each of them twice: in pieces, and whole when it
-//! is done. What came in pieces is not said again, what did not is said then, so that servers
-//! which leave events out are understood, and a whole body is a stream without pieces.
+//! A response is a list of items. A stream tells each of them several times: in pieces, whole when
+//! a part or the item is done, and in its last event. What was said is not said again, what was not
+//! is said then, so that servers which leave events out are understood, and a whole body is a
+//! stream without pieces. What was said wrongly cannot be taken back; of a call's arguments, by
+//! which a tool will run, that is a failure.
 
 use std::sync::Arc;
 
 use log::debug;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::told::{Missing, Told};
 use super::wire::{self, Count, Details, Event, Incomplete, Item, Part, Response};
 use super::{failed, speech};
 use crate::chat::{Delta, DeltaSink, FinishReason, ToolKind, Usage};
@@ -24,6 +28,9 @@ const MOST_ITEMS: usize = 4096;
 /// Reasoning items beyond this are not handed back; the model then has to think again.
 const MOST_REASONING: usize = 8 << 20;
 
+/// Arguments beyond this, of all calls together, are not held against what the end says.
+const MOST_ARGUMENTS: usize = 8 << 20;
+
 /// The memory of one answer.
 pub struct Decode {
     undo: Arc<Undo>,
@@ -37,8 +44,15 @@ pub struct Decode {
     chars: u64,
     /// The part of the last piece of reasoning: item and place.
     thought_at: Option<(usize, u64)>,
-    /// Reasoning items as they came, with commas between them.
+    /// Reasoning items as they came, with commas between them, and their ids.
     reasoning: String,
+    kept: Vec<String>,
+    /// All text, and all refusals, of the answer.
+    spoken: Told,
+    refused: Told,
+    cited: bool,
+    /// Bytes of arguments that are kept.
+    argued: usize,
     seam: Seam,
 }
 
@@ -46,15 +60,29 @@ pub struct Decode {
 #[derive(Default)]
 struct Heard {
     output_index: u64,
+    id: String,
+    call_id: String,
     call: Option<u32>,
-    arguments: bool,
-    text: bool,
-    refusal: bool,
+    /// A call's arguments so far; `None` if they are too long to be kept.
+    arguments: Option<String>,
+    /// The upstream has said that these are all of them.
+    argued: bool,
+    text: Told,
+    refusal: Told,
     cited: bool,
     thought: Option<Thought>,
     done: bool,
-    /// Where in the content its text parts begin.
-    parts: Vec<(u64, u64)>,
+    parts: Vec<TextPart>,
+    /// The parts of its reasoning.
+    thoughts: Vec<(u64, Told)>,
+}
+
+/// A part of a message's content.
+struct TextPart {
+    place: u64,
+    /// Where in the whole content it begins, in characters.
+    begin: u64,
+    told: Told,
 }
 
 /// The two ways in which reasoning is told. One item is told in one of them.
@@ -76,6 +104,11 @@ impl Decode {
             chars: 0,
             thought_at: None,
             reasoning: String::new(),
+            kept: Vec::new(),
+            spoken: Told::default(),
+            refused: Told::default(),
+            cited: false,
+            argued: 0,
             seam: Seam::default(),
         }
     }
@@ -114,6 +147,7 @@ impl Decode {
         }
         self.items.push(Heard {
             output_index,
+            arguments: Some(String::new()),
             ..Heard::default()
         });
         Ok(self.items.len() - 1)
@@ -133,11 +167,47 @@ impl Decode {
             }
             "response.function_call_arguments.done" => {
                 let at = self.item(event.output_index)?;
-                self.argue_once(at, &event.arguments, out);
+                self.argue_whole(at, &event.arguments, out)?;
             }
             "response.custom_tool_call_input.done" => {
                 let at = self.item(event.output_index)?;
-                self.argue_once(at, &event.input, out);
+                self.argue_whole(at, &event.input, out)?;
+            }
+            "response.output_text.done" => {
+                let at = self.item(event.output_index)?;
+                self.say_whole(at, event.content_index, &event.text, out);
+            }
+            "response.refusal.done" => {
+                let at = self.item(event.output_index)?;
+                self.refuse_whole(at, &event.refusal, out);
+            }
+            "response.reasoning_summary_text.done" => {
+                let at = self.item(event.output_index)?;
+                let place = event.summary_index;
+                self.think_whole(at, Thought::Summary, place, &event.text, out);
+            }
+            "response.reasoning_text.done" => {
+                let at = self.item(event.output_index)?;
+                let place = event.content_index;
+                self.think_whole(at, Thought::Plain, place, &event.text, out);
+            }
+            "response.content_part.done" | "response.reasoning_summary_part.done" => {
+                if let Some(part) = wire::read::<Part<'_>>(event.part) {
+                    let at = self.item(event.output_index)?;
+                    let place = event.content_index;
+                    match &*part.kind {
+                        "output_text" => self.say_whole(at, place, &part.text, out),
+                        "refusal" => self.refuse_whole(at, &part.refusal, out),
+                        "reasoning_text" => {
+                            self.think_whole(at, Thought::Plain, place, &part.text, out);
+                        }
+                        "summary_text" => {
+                            let place = event.summary_index;
+                            self.think_whole(at, Thought::Summary, place, &part.text, out);
+                        }
+                        _ => {}
+                    }
+                }
             }
             "response.refusal.delta" => {
                 let at = self.item(event.output_index)?;
@@ -162,8 +232,13 @@ impl Decode {
             "response.output_item.added" => self.added(&event, out)?,
             "response.output_item.done" => {
                 if let Some(raw) = event.item {
-                    let at = self.item(event.output_index)?;
-                    self.whole(at, raw, out);
+                    let named = wire::read::<Item<'_>>(Some(raw));
+                    let known = named.and_then(|item| self.known(&item));
+                    let at = match known {
+                        Some(at) => at,
+                        None => self.item(event.output_index)?,
+                    };
+                    self.whole(at, raw, out)?;
                 }
             }
             "response.created" => {
@@ -210,16 +285,32 @@ impl Decode {
 
     fn added(&mut self, event: &Event<'_>, out: &mut dyn DeltaSink) -> Result<(), Failure> {
         let mut at = self.item(event.output_index)?;
-        // Some servers give all items the same number.
-        if self.items[at].done {
+        let item = wire::read::<Item<'_>>(event.item);
+        let id = item.as_ref().map_or("", |item| &*item.id);
+        let heard = &self.items[at];
+        // Some servers give all items the same number, or none.
+        let is_another = !heard.id.is_empty() && !id.is_empty() && heard.id != id;
+        if heard.done || is_another {
             at = self.new_item(self.items[at].output_index)?;
         }
-        if let Some(item) = wire::read::<Item<'_>>(event.item)
-            && let Some(kind) = call_kind(&item)
-        {
+        let Some(item) = item else {
+            return Ok(());
+        };
+        self.items[at].id = item.id.to_string();
+        if let Some(kind) = call_kind(&item) {
             self.call(at, kind, &item, out);
         }
         Ok(())
+    }
+
+    /// The item of that name.
+    fn known(&self, item: &Item<'_>) -> Option<usize> {
+        let by_id = |heard: &Heard| !item.id.is_empty() && heard.id == *item.id;
+        let by_call = |heard: &Heard| !item.call_id.is_empty() && heard.call_id == *item.call_id;
+        self.items
+            .iter()
+            .position(by_id)
+            .or_else(|| self.items.iter().position(by_call))
     }
 
     fn say(&mut self, at: usize, place: Count, text: &str, out: &mut dyn DeltaSink) {
@@ -227,15 +318,39 @@ impl Decode {
             return;
         }
         let place = place.0.unwrap_or(0);
-        let chars = self.chars;
+        let begin = self.chars;
         let item = &mut self.items[at];
-        item.text = true;
-        if item.parts.last().is_none_or(|(last, _)| *last != place) && item.parts.len() < MOST_ITEMS
+        item.text.add(text);
+        if item.parts.last().is_none_or(|last| last.place != place) && item.parts.len() < MOST_ITEMS
         {
-            item.parts.push((place, chars));
+            item.parts.push(TextPart {
+                place,
+                begin,
+                told: Told::default(),
+            });
+        }
+        if let Some(part) = item.parts.last_mut() {
+            part.told.add(text);
         }
         self.chars += text.chars().count() as u64;
+        self.spoken.add(text);
         self.put(Delta::Text { candidate: 0, text }, out);
+    }
+
+    /// A part of the text at its end.
+    fn say_whole(&mut self, at: usize, place: Count, whole: &str, out: &mut dyn DeltaSink) {
+        let item = &self.items[at];
+        // Said under whatever number.
+        if item.text.missing(whole) == Missing::Rest("") {
+            return;
+        }
+        let number = place.0.unwrap_or(0);
+        let part = item.parts.iter().find(|part| part.place == number);
+        let told = part.map(|part| part.told).unwrap_or_default();
+        match told.missing(whole) {
+            Missing::Rest(rest) => self.say(at, place, rest, out),
+            Missing::Other => debug!("responses: a text ends otherwise than it was told"),
+        }
     }
 
     fn weigh(&mut self, logprobs: Option<&RawValue>, out: &mut dyn DeltaSink) {
@@ -248,18 +363,27 @@ impl Decode {
 
     fn refuse(&mut self, at: usize, text: &str, out: &mut dyn DeltaSink) {
         if !text.is_empty() {
-            self.items[at].refusal = true;
+            self.items[at].refusal.add(text);
+            self.refused.add(text);
             self.put(Delta::Refusal { candidate: 0, text }, out);
+        }
+    }
+
+    fn refuse_whole(&mut self, at: usize, whole: &str, out: &mut dyn DeltaSink) {
+        if let Missing::Rest(rest) = self.items[at].refusal.missing(whole) {
+            self.refuse(at, rest, out);
         }
     }
 
     fn cite(&mut self, at: usize, place: Count, raw: &RawValue, out: &mut dyn DeltaSink) {
         self.begin(out);
+        self.cited = true;
         let item = &mut self.items[at];
         item.cited = true;
         let place = place.0.unwrap_or(0);
-        let part = item.parts.iter().find(|(part, _)| *part == place);
-        let base = part.or(item.parts.last()).map_or(self.chars, |part| part.1);
+        let part = item.parts.iter().find(|part| part.place == place);
+        let part = part.or(item.parts.last());
+        let base = part.map_or(self.chars, |part| part.begin);
         speech::cite(raw, base, out);
     }
 
@@ -275,12 +399,40 @@ impl Decode {
             return;
         }
         let part = (at, place.0.unwrap_or(0));
+        let thoughts = &mut self.items[at].thoughts;
+        match thoughts.iter().position(|(known, _)| *known == part.1) {
+            Some(known) => thoughts[known].1.add(text),
+            None if thoughts.len() < MOST_ITEMS => {
+                let mut told = Told::default();
+                told.add(text);
+                thoughts.push((part.1, told));
+            }
+            None => {}
+        }
         let before = self.thought_at.replace(part);
         if before.is_some_and(|before| before != part) {
             let text = &format!("\n\n{text}");
             self.put(Delta::Reasoning { candidate: 0, text }, out);
         } else {
             self.put(Delta::Reasoning { candidate: 0, text }, out);
+        }
+    }
+
+    /// A part of the reasoning at its end.
+    fn think_whole(
+        &mut self,
+        at: usize,
+        kind: Thought,
+        place: Count,
+        whole: &str,
+        out: &mut dyn DeltaSink,
+    ) {
+        let thoughts = &self.items[at].thoughts;
+        let number = place.0.unwrap_or(0);
+        let part = thoughts.iter().find(|(known, _)| *known == number);
+        let told = part.map(|(_, told)| *told).unwrap_or_default();
+        if let Missing::Rest(rest) = told.missing(whole) {
+            self.think(at, kind, place, rest, out);
         }
     }
 
@@ -292,6 +444,7 @@ impl Decode {
         let index = self.calls;
         self.calls += 1;
         self.items[at].call = Some(index);
+        self.items[at].call_id = item.call_id.to_string();
         let undo = Arc::clone(&self.undo);
         let start = Delta::ToolStart {
             candidate: 0,
@@ -312,7 +465,11 @@ impl Decode {
         if fragment.is_empty() {
             return;
         }
-        self.items[at].arguments = true;
+        self.argued += fragment.len();
+        match &mut self.items[at].arguments {
+            Some(arguments) if self.argued <= MOST_ARGUMENTS => arguments.push_str(fragment),
+            arguments => *arguments = None,
+        }
         let args = Delta::ToolArgs {
             candidate: 0,
             index,
@@ -321,53 +478,76 @@ impl Decode {
         self.put(args, out);
     }
 
-    fn argue_once(&mut self, at: usize, whole: &str, out: &mut dyn DeltaSink) {
-        if !self.items[at].arguments {
-            self.argue(at, whole, out);
+    /// A call's arguments at their end.
+    fn argue_whole(
+        &mut self,
+        at: usize,
+        whole: &str,
+        out: &mut dyn DeltaSink,
+    ) -> Result<(), Failure> {
+        if self.items[at].call.is_none() {
+            return Ok(());
         }
+        self.items[at].argued = true;
+        let Some(told) = &self.items[at].arguments else {
+            return Ok(());
+        };
+        if let Some(rest) = whole.strip_prefix(&**told) {
+            self.argue(at, rest, out);
+            return Ok(());
+        }
+        // Written anew, with other blanks or escapes.
+        let value = |text: &str| serde_json::from_str::<Value>(text).ok();
+        if whole.is_empty() || value(told).is_some_and(|told| value(whole) == Some(told)) {
+            return Ok(());
+        }
+        Err(Failure::malformed(
+            "the upstream ended a tool call with other arguments than it had begun",
+        ))
     }
 
     /// An item at its end: says what was not said of it.
-    fn whole(&mut self, at: usize, raw: &RawValue, out: &mut dyn DeltaSink) {
+    fn whole(&mut self, at: usize, raw: &RawValue, out: &mut dyn DeltaSink) -> Result<(), Failure> {
         let Some(item) = wire::read::<Item<'_>>(Some(raw)) else {
-            return;
+            return Ok(());
         };
-        if std::mem::replace(&mut self.items[at].done, true) {
-            return;
+        let is_first = !std::mem::replace(&mut self.items[at].done, true);
+        if self.items[at].id.is_empty() {
+            self.items[at].id = item.id.to_string();
         }
         if let Some(kind) = call_kind(&item) {
             self.call(at, kind, &item, out);
-            let text = match kind {
-                ToolKind::Function => &item.arguments,
-                ToolKind::Custom => &item.input,
-            };
-            self.argue_once(at, text, out);
+            self.argue_whole(at, arguments(kind, &item), out)?;
         }
         match &*item.kind {
             "message" => self.message(at, &item, out),
-            "reasoning" => {
+            "reasoning" if is_first => {
                 self.thoughts(at, &item, out);
-                self.keep(raw);
+                self.keep(&item.id, raw);
             }
             _ => {}
         }
+        Ok(())
     }
 
     fn message(&mut self, at: usize, item: &Item<'_>, out: &mut dyn DeltaSink) {
-        let heard = &self.items[at];
-        let (text, refusal, cited) = (heard.text, heard.refusal, heard.cited);
-        for (place, raw) in wire::list(item.content).into_iter().enumerate() {
+        let cited = self.items[at].cited;
+        let was_silent = self.items[at].text.is_empty();
+        let parts = wire::list(item.content);
+        let said = words(&parts);
+        let all_said = self.items[at].text.missing(&said) == Missing::Rest("");
+        for (place, raw) in parts.into_iter().enumerate() {
             let Some(part) = wire::read::<Part<'_>>(Some(raw)) else {
                 continue;
             };
             let place = Count(Some(place as u64));
-            if !text && &*part.kind == "output_text" {
-                self.say(at, place, &part.text, out);
-                self.weigh(part.logprobs, out);
+            if &*part.kind == "output_text" && !all_said {
+                self.say_whole(at, place, &part.text, out);
+                if was_silent {
+                    self.weigh(part.logprobs, out);
+                }
             }
-            if !refusal {
-                self.refuse(at, &part.refusal, out);
-            }
+            self.refuse_whole(at, &part.refusal, out);
             if !cited {
                 for annotation in wire::list(part.annotations) {
                     self.cite(at, place, annotation, out);
@@ -377,23 +557,26 @@ impl Decode {
     }
 
     fn thoughts(&mut self, at: usize, item: &Item<'_>, out: &mut dyn DeltaSink) {
-        if self.items[at].thought.is_some() {
-            return;
-        }
-        for (kind, list) in [
+        let lists = [
             (Thought::Summary, item.summary),
             (Thought::Plain, item.content),
-        ] {
+        ];
+        for (kind, list) in lists {
             for (place, raw) in wire::list(list).into_iter().enumerate() {
                 if let Some(part) = wire::read::<Part<'_>>(Some(raw)) {
-                    self.think(at, kind, Count(Some(place as u64)), &part.text, out);
+                    let place = Count(Some(place as u64));
+                    self.think_whole(at, kind, place, &part.text, out);
                 }
             }
         }
     }
 
     /// Keeps a reasoning item for the carrier.
-    fn keep(&mut self, raw: &RawValue) {
+    fn keep(&mut self, id: &str, raw: &RawValue) {
+        if self.kept.iter().any(|kept| kept == id) || self.kept.len() == MOST_ITEMS {
+            return;
+        }
+        self.kept.push(id.to_owned());
         let item = compact(raw.get());
         if self.reasoning.len() + item.len() > MOST_REASONING {
             debug!("responses: too much reasoning to hand it all back");
@@ -427,11 +610,25 @@ impl Decode {
         };
         self.name(response);
         self.begin(out);
-        if self.items.is_empty() {
-            for (index, raw) in wire::list(response.output).into_iter().enumerate() {
-                let at = self.new_item(index as u64)?;
-                self.whole(at, raw, out);
+        let output = wire::list(response.output);
+        match self.items.is_empty() {
+            true => {
+                for (index, raw) in output.into_iter().enumerate() {
+                    let at = self.new_item(index as u64)?;
+                    self.whole(at, raw, out)?;
+                }
             }
+            false => self.catch_up(&output, out)?,
+        }
+        let is_open = |item: &Heard| {
+            let silent = item.arguments.as_ref().is_some_and(String::is_empty);
+            item.call.is_some() && silent && !item.argued
+        };
+        if reason.is_none() && self.items.iter().any(is_open) {
+            // A tool would run with nothing.
+            return Err(Failure::malformed(
+                "the upstream began a tool call and never told its arguments",
+            ));
         }
         if !self.reasoning.is_empty() {
             let reasoning = std::mem::take(&mut self.reasoning);
@@ -456,6 +653,104 @@ impl Decode {
             reason: reason.unwrap_or(called),
         });
         Ok(())
+    }
+}
+
+impl Decode {
+    /// What the last event says of an answer that came in pieces, where it says more. Numbers are
+    /// not relied on: texts are compared as a whole, calls by their ids, or else by their order.
+    fn catch_up(&mut self, output: &[&RawValue], out: &mut dyn DeltaSink) -> Result<(), Failure> {
+        let items: Vec<(&RawValue, Item<'_>)> = output
+            .iter()
+            .filter_map(|raw| Some((*raw, wire::read::<Item<'_>>(Some(raw))?)))
+            .collect();
+        let mut said = String::new();
+        let mut refused = String::new();
+        let mut calls = 0;
+        for (raw, item) in &items {
+            if let Some(kind) = call_kind(item) {
+                let by_order = self
+                    .items
+                    .iter()
+                    .position(|heard| heard.call == Some(calls));
+                calls += 1;
+                let at = match self.known(item).or(by_order) {
+                    Some(at) => at,
+                    None => self.new_item(u64::MAX)?,
+                };
+                self.call(at, kind, item, out);
+                self.argue_whole(at, arguments(kind, item), out)?;
+                continue;
+            }
+            match &*item.kind {
+                "message" => {
+                    let parts = wire::list(item.content);
+                    said.push_str(&words(&parts));
+                    for part in parts {
+                        if let Some(part) = wire::read::<Part<'_>>(Some(part)) {
+                            refused.push_str(&part.refusal);
+                        }
+                    }
+                }
+                "reasoning" => {
+                    let at = match self.known(item) {
+                        Some(at) => Some(at),
+                        None if item.id.is_empty() && !self.kept.is_empty() => None,
+                        None if self.thought_at.is_some() => None,
+                        None => Some(self.new_item(u64::MAX)?),
+                    };
+                    if let Some(at) = at {
+                        self.thoughts(at, item, out);
+                    }
+                    if !item.id.is_empty() || self.kept.is_empty() {
+                        self.keep(&item.id, raw);
+                    }
+                }
+                _ => {}
+            }
+        }
+        let last = self.items.len() - 1;
+        match self.spoken.missing(&said) {
+            Missing::Rest(rest) => {
+                let place = self.items[last].parts.last().map(|part| part.place);
+                self.say(last, Count(place), rest, out);
+            }
+            // Some last events hold no output at all.
+            Missing::Other if said.is_empty() => {}
+            Missing::Other => debug!("responses: the answer ends otherwise than it was told"),
+        }
+        if let Missing::Rest(rest) = self.refused.missing(&refused) {
+            self.refuse(last, rest, out);
+        }
+        if !self.cited {
+            for (_, item) in &items {
+                for (place, part) in wire::list(item.content).into_iter().enumerate() {
+                    let part = wire::read::<Part<'_>>(Some(part));
+                    for raw in wire::list(part.and_then(|part| part.annotations)) {
+                        self.cite(last, Count(Some(place as u64)), raw, out);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// All text of a message's parts.
+fn words(parts: &[&RawValue]) -> String {
+    let parts = parts
+        .iter()
+        .filter_map(|raw| wire::read::<Part<'_>>(Some(raw)));
+    parts
+        .filter(|part| &*part.kind == "output_text")
+        .map(|part| part.text.to_string())
+        .collect()
+}
+
+fn arguments<'i>(kind: ToolKind, item: &'i Item<'_>) -> &'i str {
+    match kind {
+        ToolKind::Function => &item.arguments,
+        ToolKind::Custom => &item.input,
     }
 }
 

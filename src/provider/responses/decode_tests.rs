@@ -94,6 +94,7 @@ fn vector_34_the_id_of_a_call_is_the_one_that_its_result_names() {
     let (said, ended) = stream(&[
         CREATED,
         r#"{"type":"response.output_item.added","output_index":0,"item":{"id":"fc_1","type":"function_call","call_id":"call_1","name":"f","arguments":""}}"#,
+        r#"{"type":"response.function_call_arguments.done","output_index":0,"arguments":""}"#,
         COMPLETED,
     ]);
     assert_eq!(ended, Ok(Flow::Done));
@@ -129,4 +130,202 @@ fn an_end_without_the_last_event_is_a_cut() {
     let mut decoder = Decode::new(Arc::new(Undo::default()));
     let failure = decoder.on_end(&mut said).unwrap_err();
     assert_eq!(failure.code.as_deref(), Some("upstream_disconnected"));
+}
+
+/// A stream of which each piece of the answer comes in one place only.
+#[test]
+fn what_comes_late_is_said_once() {
+    let message = r#"{"id":"msg_1","type":"message","role":"assistant","status":"completed","content":[{"type":"output_text","text":"Hi there","annotations":[]}]}"#;
+    let call = r#"{"id":"fc_1","type":"function_call","call_id":"call_1","name":"f","arguments":"{\"a\":1}","status":"completed"}"#;
+    let added = |item: &str, index: u32| {
+        let item = item
+            .replace(r#""arguments":"{\"a\":1}""#, r#""arguments":"""#)
+            .replace(
+                r#"[{"type":"output_text","text":"Hi there","annotations":[]}]"#,
+                "[]",
+            );
+        format!(r#"{{"type":"response.output_item.added","output_index":{index},"item":{item}}}"#)
+    };
+    let done = |item: &str, index: u32| {
+        format!(r#"{{"type":"response.output_item.done","output_index":{index},"item":{item}}}"#)
+    };
+    let completed = |output: &str| {
+        format!(
+            r#"{{"type":"response.completed","response":{{"id":"resp_1","model":"gpt","status":"completed","output":[{output}]}}}}"#
+        )
+    };
+    let both = format!("{message},{call}");
+    let text = |kind: &str, key: &str, text: &str| {
+        format!(
+            r#"{{"type":"response.{kind}","output_index":0,"content_index":0,"{key}":"{text}"}}"#
+        )
+    };
+    let args = |kind: &str, key: &str, text: &str| {
+        format!(
+            r#"{{"type":"response.function_call_arguments.{kind}","output_index":1,"{key}":"{text}"}}"#
+        )
+    };
+    let part = r#"{"type":"response.content_part.done","output_index":0,"content_index":0,"part":{"type":"output_text","text":"Hi there"}}"#;
+    let whole_args = r#"{\"a\":1}"#;
+    let ways: Vec<Vec<String>> = vec![
+        vec![completed(&both)],
+        vec![done(message, 0), done(call, 1), completed("")],
+        vec![
+            done(message, 0),
+            done(message, 0),
+            done(call, 1),
+            done(call, 1),
+            completed(&both),
+        ],
+        vec![added(message, 0), added(call, 1), completed(&both)],
+        vec![
+            added(message, 0),
+            text("output_text.done", "text", "Hi there"),
+            added(call, 1),
+            args("done", "arguments", whole_args),
+            completed(""),
+        ],
+        vec![
+            added(message, 0),
+            part.into(),
+            added(call, 1),
+            done(call, 1),
+            completed(""),
+        ],
+        // Half in pieces, the rest at some end.
+        vec![
+            added(message, 0),
+            text("output_text.delta", "delta", "Hi th"),
+            added(call, 1),
+            args("delta", "delta", r#"{\"a"#),
+            completed(&both),
+        ],
+        vec![
+            added(message, 0),
+            text("output_text.delta", "delta", "Hi th"),
+            done(message, 0),
+            added(call, 1),
+            args("delta", "delta", r#"{\"a"#),
+            done(call, 1),
+            completed(&both),
+        ],
+        // Everything, everywhere.
+        vec![
+            added(message, 0),
+            text("output_text.delta", "delta", "Hi "),
+            text("output_text.delta", "delta", "there"),
+            text("output_text.done", "text", "Hi there"),
+            part.into(),
+            done(message, 0),
+            added(call, 1),
+            args("delta", "delta", whole_args),
+            args("done", "arguments", whole_args),
+            done(call, 1),
+            completed(&both),
+        ],
+        // Numbers that mean nothing.
+        vec![
+            added(message, 0),
+            text("output_text.delta", "delta", "Hi there"),
+            added(call, 0),
+            args("delta", "delta", whole_args).replace(":1,", ":0,"),
+            done(call, 7),
+            done(message, 9),
+            completed(&format!("{call},{message}")),
+        ],
+    ];
+    for (number, way) in ways.iter().enumerate() {
+        let mut events = vec![CREATED];
+        events.extend(way.iter().map(String::as_str));
+        let (said, ended) = stream(&events);
+        assert_eq!(ended, Ok(Flow::Done), "way {number}");
+        let joined = |start: &str| -> String {
+            said.words
+                .iter()
+                .filter_map(|word| word.strip_prefix(start))
+                .collect()
+        };
+        assert_eq!(
+            joined("text "),
+            "Hi there",
+            "way {number}: {:?}",
+            said.words
+        );
+        assert_eq!(
+            joined("args 0 "),
+            "{\"a\":1}",
+            "way {number}: {:?}",
+            said.words
+        );
+        assert_eq!(joined("call "), "0 call_1", "way {number}");
+        assert_eq!(said.finish, Some(FinishReason::ToolCalls));
+    }
+}
+
+#[test]
+fn a_call_whose_arguments_never_come_or_change_is_a_broken_answer() {
+    let added = r#"{"type":"response.output_item.added","output_index":0,"item":{"id":"fc_1","type":"function_call","call_id":"call_1","name":"f","arguments":""}}"#;
+    let delta =
+        r#"{"type":"response.function_call_arguments.delta","output_index":0,"delta":"{\"a\":1}"}"#;
+    let done = |arguments: &str| {
+        format!(
+            r#"{{"type":"response.function_call_arguments.done","output_index":0,"arguments":"{arguments}"}}"#
+        )
+    };
+    let other = done(r#"{\"a\":2}"#);
+    for events in [
+        vec![CREATED, added, COMPLETED],
+        vec![CREATED, added, delta, &other, COMPLETED],
+        vec![CREATED, added, delta],
+        vec![CREATED, added],
+    ] {
+        let (said, ended) = stream(&events);
+        assert!(!matches!(ended, Ok(Flow::Done)), "{events:?}");
+        assert_eq!(said.finish, None, "{events:?}");
+    }
+    // Written in another way, they are the same.
+    let same = done(r#"{ \"\\u0061\": 1 }"#);
+    let (said, ended) = stream(&[CREATED, added, delta, &same, COMPLETED]);
+    assert_eq!(ended, Ok(Flow::Done));
+    assert_eq!(said.words[2], r#"args 0 {"a":1}"#);
+    // An answer that was cut by its limit may end in the middle of a call.
+    let cut = COMPLETED.replace("completed", "incomplete");
+    let (said, ended) = stream(&[CREATED, added, &cut]);
+    assert_eq!(
+        (ended, said.finish),
+        (Ok(Flow::Done), Some(FinishReason::Length))
+    );
+}
+
+#[test]
+fn refusals_and_thoughts_that_come_late_are_said_once() {
+    for late in [
+        r#"{"type":"response.refusal.done","output_index":0,"content_index":0,"refusal":"No."}"#,
+        r#"{"type":"response.output_item.done","output_index":0,"item":{"type":"message","content":[{"type":"refusal","refusal":"No."}]}}"#,
+    ] {
+        let (said, ended) = stream(&[CREATED, late, late, COMPLETED]);
+        assert_eq!(ended, Ok(Flow::Done));
+        assert_eq!(said.words[1..3], ["refusal No.", "usage"], "{late}");
+    }
+    for late in [
+        r#"{"type":"response.reasoning_summary_text.done","output_index":0,"summary_index":0,"text":"hm"}"#,
+        r#"{"type":"response.reasoning_text.done","output_index":0,"content_index":0,"text":"hm"}"#,
+        r#"{"type":"response.reasoning_summary_part.done","output_index":0,"summary_index":0,"part":{"type":"summary_text","text":"hm"}}"#,
+    ] {
+        let (said, _) = stream(&[CREATED, late, late, COMPLETED]);
+        assert_eq!(said.words[1..3], ["reasoning hm", "usage"], "{late}");
+    }
+    let item =
+        r#"{"id":"rs_1","type":"reasoning","summary":[{"type":"summary_text","text":"hm"}]}"#;
+    let last = format!(
+        r#"{{"type":"response.completed","response":{{"status":"completed","output":[{item}]}}}}"#
+    );
+    let delta = r#"{"type":"response.output_text.delta","output_index":1,"delta":"x"}"#;
+    let (said, _) = stream(&[CREATED, delta, &last]);
+    assert!(
+        said.words.contains(&"reasoning hm".to_string()),
+        "{:?}",
+        said.words
+    );
+    assert!(said.extra[0].contains("rs_1"));
 }

@@ -23,13 +23,14 @@ pub fn encode(request: &Request<'_>, model: &str, options: &Options) -> Result<E
         // Kept answers are the default there, and not here.
         stored: request.store == Some(true),
         dropped: Vec::new(),
+        names: tools::names(request),
     };
     fields::judge(&mut context)?;
     let mut body = Vec::with_capacity(size_hint(request));
     let mut object = Nest::object(&mut body);
     object.string("model", model);
     items::write(&mut context, &mut object)?;
-    tools::write(request, &mut object);
+    tools::write(&context, &mut object);
     fields::write(&mut context, model, &mut object)?;
     object.end();
     if let Some(own) = request.extra_body.map(own_extra).transpose()?.flatten() {
@@ -43,6 +44,7 @@ pub fn encode(request: &Request<'_>, model: &str, options: &Options) -> Result<E
         body,
         undo: Arc::new(Undo {
             wants_tier: request.service_tier.is_some(),
+            names: context.names.changed(),
             ..Undo::default()
         }),
         dropped: context.dropped,

@@ -3,6 +3,7 @@
 //! Each message becomes items that depend on nothing behind it, so that a longer history begins
 //! with the bytes of a shorter one.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use log::debug;
@@ -15,7 +16,16 @@ use crate::error::ApiError;
 use crate::json::{Fields, push_string};
 use crate::provider::gemini::compact;
 use crate::provider::gemini::write::Nest;
+use crate::provider::names::{Ids, Rule};
+use crate::provider::pairs::{Answer, Pairs};
 use crate::provider::pictures;
+
+/// What the vendor takes as the id of a call.
+const CALL_IDS: Rule = Rule {
+    longest: 64,
+    is_byte: |byte| byte.is_ascii_graphic(),
+    is_first: |byte| byte.is_ascii_graphic(),
+};
 
 pub fn write(context: &mut Context<'_>, body: &mut Nest<'_>) -> Result<(), ApiError> {
     let messages = &context.request.messages;
@@ -28,11 +38,18 @@ pub fn write(context: &mut Context<'_>, body: &mut Nest<'_>) -> Result<(), ApiEr
         body.string("instructions", &instructions);
     }
     let mut items = Nest::array(body.key("input"));
-    // The kind of each call so far, because its answer has to say it again.
-    let mut kinds: HashMap<&str, ToolKind> = HashMap::new();
+    let pairs = Pairs::of(messages);
+    // How each call was named, because its result has to name it again.
+    let mut sent: HashMap<(usize, usize), Cow<'_, str>> = HashMap::new();
+    let mut ids = Ids::new(CALL_IDS);
+    // Calls without a result, until their turn is over.
+    let mut open = Vec::new();
     let mut shown = Shown::default();
     for (index, message) in messages.iter().enumerate().skip(leading) {
         cancel::check()?;
+        if matches!(message.role, Role::System | Role::User) {
+            unanswered(context, &mut open, &mut items)?;
+        }
         if message.role != Role::Tool {
             // Nothing stands between calls and their results.
             shown.append(&mut items);
@@ -41,22 +58,37 @@ pub fn write(context: &mut Context<'_>, body: &mut Nest<'_>) -> Result<(), ApiEr
             Role::System => spoken(message, index, "developer", &mut items)?,
             Role::User => spoken(message, index, "user", &mut items)?,
             Role::Assistant => {
-                assistant(context, message, &mut items)?;
+                let calls: Vec<Cow<'_, str>> = message
+                    .tool_calls
+                    .iter()
+                    .map(|call| ids.take(&call.id))
+                    .collect();
+                assistant(context, message, &calls, &mut items)?;
                 shown.take(context, message)?;
-                let calls = message.tool_calls.iter();
-                kinds.extend(calls.map(|call| (&*call.id, call.kind)));
+                for (place, id) in calls.into_iter().enumerate() {
+                    if pairs.result(index, place).is_none() {
+                        open.push((message.tool_calls[place].kind, id.clone()));
+                    }
+                    sent.insert((index, place), id);
+                }
             }
-            Role::Tool => {
-                let kind = kinds.get(&*message.tool_call_id).copied();
-                answer(
-                    message,
-                    index,
-                    kind.unwrap_or(ToolKind::Function),
-                    &mut items,
-                )?;
-            }
+            Role::Tool => match pairs.answer(index) {
+                Answer::Of { message: of, call } => {
+                    let kind = messages[of].tool_calls[call].kind;
+                    let id = sent.get(&(of, call)).map_or("", |id| id);
+                    answer(message, index, kind, id, &mut items)?;
+                }
+                Answer::Replaced { .. } => {
+                    context.repair("a tool call has more than one result")?;
+                }
+                Answer::Stray => {
+                    context.repair("a tool result answers no call")?;
+                    stray(message, index, &mut items)?;
+                }
+            },
         }
     }
+    unanswered(context, &mut open, &mut items)?;
     shown.append(&mut items);
     if items.is_empty() {
         // Instructions alone are no input.
@@ -218,6 +250,7 @@ fn input(part: &Part<'_>, path: impl Fn() -> String, out: &mut Vec<u8>) -> Resul
 fn assistant(
     context: &mut Context<'_>,
     message: &Message<'_>,
+    ids: &[Cow<'_, str>],
     items: &mut Nest<'_>,
 ) -> Result<(), ApiError> {
     if message.has_audio {
@@ -258,15 +291,15 @@ fn assistant(
         item.key("content").append(&mut said);
         item.end();
     }
-    for call in &message.tool_calls {
+    for (call, id) in message.tool_calls.iter().zip(ids) {
         let mut item = Nest::object(items.item());
         let (kind, key) = match call.kind {
             ToolKind::Function => ("function_call", "arguments"),
             ToolKind::Custom => ("custom_tool_call", "input"),
         };
         item.string("type", kind);
-        item.string("call_id", &call.id);
-        item.string("name", &call.name);
+        item.string("call_id", id);
+        item.string("name", context.names.sent(&call.name));
         let text = match (call.kind, &*call.arguments) {
             // Arguments are JSON.
             (ToolKind::Function, "") => "{}",
@@ -309,12 +342,23 @@ fn reasoning(raw: &RawValue, stored: bool, items: &mut Nest<'_>) {
     }
 }
 
-fn answer(
-    message: &Message<'_>,
-    index: usize,
-    kind: ToolKind,
+/// Results for calls that have none: the vendor refuses a history without them.
+fn unanswered(
+    context: &mut Context<'_>,
+    open: &mut Vec<(ToolKind, Cow<'_, str>)>,
     items: &mut Nest<'_>,
 ) -> Result<(), ApiError> {
+    for (kind, id) in open.drain(..) {
+        context.repair("a tool call has no result")?;
+        let mut item = result(kind, &id, items);
+        item.string("output", "no result");
+        item.end();
+    }
+    Ok(())
+}
+
+/// The beginning of a call's result.
+fn result<'n>(kind: ToolKind, id: &str, items: &'n mut Nest<'_>) -> Nest<'n> {
     let mut item = Nest::object(items.item());
     item.string(
         "type",
@@ -323,7 +367,34 @@ fn answer(
             ToolKind::Custom => "custom_tool_call_output",
         },
     );
-    item.string("call_id", &message.tool_call_id);
+    item.string("call_id", id);
+    item
+}
+
+/// A result that answers no call, as words.
+fn stray(message: &Message<'_>, index: usize, items: &mut Nest<'_>) -> Result<(), ApiError> {
+    let mut item = Nest::object(items.item());
+    item.string("role", "user");
+    let mut list = Nest::array(item.key("content"));
+    let which = format!("[result of tool call {}]", message.tool_call_id);
+    input(&Part::text(&which), String::new, list.item())?;
+    for (place, part) in message.content.iter().enumerate() {
+        let path = || format!("messages[{index}].content[{place}]");
+        input(part, path, list.item())?;
+    }
+    list.end();
+    item.end();
+    Ok(())
+}
+
+fn answer(
+    message: &Message<'_>,
+    index: usize,
+    kind: ToolKind,
+    id: &str,
+    items: &mut Nest<'_>,
+) -> Result<(), ApiError> {
+    let mut item = result(kind, id, items);
     let output = item.key("output");
     match &message.content[..] {
         [] => push_string(output, ""),

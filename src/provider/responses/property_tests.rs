@@ -87,18 +87,31 @@ fn vector_36_a_longer_history_goes_on_where_the_shorter_one_ended() {
     for round in 0..2000 {
         let messages = history(&mut random);
         let model = random.pick(&["gpt-4o", "gpt-5.6"]);
-        let mut shorter = open_input(&messages[..1], model);
-        for end in 2..=messages.len() {
+        // Calls and their results are one turn, which a user or a system message ends.
+        let is_whole = |end: usize| {
+            let next = messages.get(end);
+            let begins_turn = |message: &String| {
+                ["user", "system"]
+                    .iter()
+                    .any(|role| message.starts_with(&format!(r#"{{"role":"{role}""#)))
+            };
+            next.is_none_or(begins_turn)
+        };
+        let ends: Vec<usize> = (1..=messages.len()).filter(|end| is_whole(*end)).collect();
+        let mut shorter = open_input(&messages[..ends[0]], model);
+        for end in ends {
             let longer = open_input(&messages[..end], model);
+            // A result that comes later still takes the place of the one that was made up.
+            let may_change = shorter.contains("no result");
             assert!(
-                longer.starts_with(&shorter),
+                may_change || longer.starts_with(&shorter),
                 "round {round}\n{messages:#?}\n{shorter}\n{longer}"
             );
             grown += usize::from(longer.len() > shorter.len());
             shorter = longer;
         }
     }
-    assert!(grown > 5000, "{grown}");
+    assert!(grown > 3000, "{grown}");
 }
 
 #[test]

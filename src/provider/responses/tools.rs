@@ -4,19 +4,44 @@ use std::collections::HashMap;
 
 use serde_json::value::RawValue;
 
+use super::context::Context;
 use crate::chat::{Request, Tool, ToolChoice};
 use crate::json::{Fields, push_string};
 use crate::provider::gemini::compact;
 use crate::provider::gemini::write::Nest;
+use crate::provider::names::{Names, Rule};
 
 /// A function without parameters.
 const NO_PARAMETERS: &str = r#"{"type":"object","properties":{}}"#;
 
-pub fn write(request: &Request<'_>, body: &mut Nest<'_>) {
+/// What the vendor takes as a name of a function or of a custom tool.
+const NAMES: Rule = Rule {
+    longest: 64,
+    is_byte: |byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'),
+    is_first: |byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'),
+};
+
+/// The names of the request's tools and calls, as the vendor takes them.
+pub fn names<'r>(request: &'r Request<'_>) -> Names<'r> {
+    let mut names = Names::new(NAMES);
+    names.add_tools(request.tools.iter().filter_map(|tool| match tool {
+        Tool::Function { name, .. } | Tool::Custom { name, .. } => Some(&**name),
+        Tool::Native { .. } => None,
+    }));
+    for message in &request.messages {
+        for call in &message.tool_calls {
+            names.add(&call.name);
+        }
+    }
+    names
+}
+
+pub fn write(context: &Context<'_>, body: &mut Nest<'_>) {
+    let request = context.request;
     if !request.tools.is_empty() || request.web_search_options.is_some() {
         let mut list = Nest::array(body.key("tools"));
         for tool in &request.tools {
-            declare(tool, list.item());
+            declare(tool, &context.names, list.item());
         }
         if let Some(options) = request.web_search_options {
             search(options, list.item());
@@ -24,11 +49,11 @@ pub fn write(request: &Request<'_>, body: &mut Nest<'_>) {
         list.end();
     }
     if let Some(choice) = &request.tool_choice {
-        choose(choice, &request.tools, body.key("tool_choice"));
+        choose(choice, context, body.key("tool_choice"));
     }
 }
 
-fn declare(tool: &Tool<'_>, out: &mut Vec<u8>) {
+fn declare(tool: &Tool<'_>, names: &Names<'_>, out: &mut Vec<u8>) {
     match tool {
         Tool::Function {
             name,
@@ -39,7 +64,7 @@ fn declare(tool: &Tool<'_>, out: &mut Vec<u8>) {
         } => {
             let mut object = Nest::object(out);
             object.string("type", "function");
-            object.string("name", name);
+            object.string("name", names.sent(name));
             if let Some(description) = description {
                 object.string("description", description);
             }
@@ -56,7 +81,7 @@ fn declare(tool: &Tool<'_>, out: &mut Vec<u8>) {
         } => {
             let mut object = Nest::object(out);
             object.string("type", "custom");
-            object.string("name", name);
+            object.string("name", names.sent(name));
             if let Some(description) = description {
                 object.string("description", description);
             }
@@ -117,7 +142,8 @@ fn search(options: &RawValue, out: &mut Vec<u8>) {
     object.end();
 }
 
-fn choose(choice: &ToolChoice<'_>, tools: &[Tool<'_>], out: &mut Vec<u8>) {
+fn choose(choice: &ToolChoice<'_>, context: &Context<'_>, out: &mut Vec<u8>) {
+    let (tools, names_sent) = (&context.request.tools, &context.names);
     // The first of a name counts. `None` is a tool of the provider's own, by its type.
     let mut kinds: HashMap<&str, Option<&str>> = HashMap::new();
     if let ToolChoice::Named(_) | ToolChoice::Allowed { .. } = choice {
@@ -136,7 +162,7 @@ fn choose(choice: &ToolChoice<'_>, tools: &[Tool<'_>], out: &mut Vec<u8>) {
             None => object.string("type", name),
             Some(kind) => {
                 object.string("type", kind);
-                object.string("name", name);
+                object.string("name", names_sent.sent(name));
             }
         }
         object.end();

@@ -28,6 +28,14 @@ pub struct Event<'a> {
     pub arguments: Text<'a>,
     #[serde(borrow, default)]
     pub input: Text<'a>,
+    /// A whole text, at its end.
+    #[serde(borrow, default)]
+    pub text: Text<'a>,
+    #[serde(borrow, default)]
+    pub refusal: Text<'a>,
+    /// A `Part`.
+    #[serde(borrow)]
+    pub part: Option<&'a RawValue>,
     #[serde(borrow)]
     pub logprobs: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -68,6 +76,8 @@ pub struct Response<'a> {
 /// One entry of `output`.
 #[derive(Deserialize)]
 pub struct Item<'a> {
+    #[serde(borrow, default)]
+    pub id: Text<'a>,
     #[serde(borrow, default, rename = "type")]
     pub kind: Text<'a>,
     #[serde(borrow, default)]
