@@ -667,6 +667,7 @@ impl Decode {
         let mut said = String::new();
         let mut refused = String::new();
         let mut calls = 0;
+        let (kept, mut reasoned) = (self.kept.len(), 0);
         for (raw, item) in &items {
             if let Some(kind) = call_kind(item) {
                 let by_order = self
@@ -695,16 +696,17 @@ impl Decode {
                 "reasoning" => {
                     let at = match self.known(item) {
                         Some(at) => Some(at),
-                        None if item.id.is_empty() && !self.kept.is_empty() => None,
                         None if self.thought_at.is_some() => None,
                         None => Some(self.new_item(u64::MAX)?),
                     };
                     if let Some(at) = at {
                         self.thoughts(at, item, out);
                     }
-                    if !item.id.is_empty() || self.kept.is_empty() {
+                    // Some give an item another id at the end, so they are told by their number.
+                    if reasoned >= kept {
                         self.keep(&item.id, raw);
                     }
+                    reasoned += 1;
                 }
                 _ => {}
             }

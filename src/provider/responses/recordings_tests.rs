@@ -12,9 +12,10 @@ use crate::failure::{Class, Failure};
 use crate::golden::each_event;
 use crate::provider::{Decoder, Flow, Undo};
 
-/// The authors of these left pieces of the text out, but not out of the finished items. A caller
+/// The authors of these left pieces out of the middle of the text, but not out of the finished
+/// items. A caller
 /// of the stream has seen the pieces, so those count.
-const SHORTENED: &[&str] = &["065-openai-phase-1", "073-openai-shell-container-1"];
+const SHORTENED: &[&str] = &["073-openai-shell-container-1"];
 
 fn recordings() -> Vec<(String, Value)> {
     let folder = std::env::var_os("WEIR_RECORDINGS")

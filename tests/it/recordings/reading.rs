@@ -364,17 +364,20 @@ fn openai_stream(events: &[Value]) -> Reading {
     Reading::of(completion)
 }
 
-/// A response: the items of a whole one, or the pieces of a stream and its items as they ended.
+/// A response: the items of a whole one, or those of a stream as they ended. Where an item ends
+/// otherwise than its pieces began (some were left out of recordings), the pieces were said.
 fn responses(events: &[Value], streamed: bool) -> Reading {
     if let Some(error) = events.iter().find(|event| event["type"] == "error") {
         // Recorded before any output only, and about money.
         return failed(429, error);
     }
-    let pieces: String = events
-        .iter()
-        .filter(|event| event["type"] == "response.output_text.delta")
-        .map(|event| text(&event["delta"]))
-        .collect();
+    let pieces = |item: &Value| -> String {
+        let of_item = |event: &&Value| {
+            event["type"] == "response.output_text.delta" && event["item_id"] == item["id"]
+        };
+        let pieces = events.iter().filter(of_item);
+        pieces.map(|event| text(&event["delta"])).collect()
+    };
     let last = match streamed {
         true => &events.last().unwrap()["response"],
         false => &events[0],
@@ -389,12 +392,18 @@ fn responses(events: &[Value], streamed: bool) -> Reading {
     };
     let mut completion = Completion::default();
     for item in output {
+        let before = completion.content.len();
         for part in items(&item["content"]).chain(items(&item["summary"])) {
             match text(&part["type"]) {
                 "output_text" => completion.content.push_str(text(&part["text"])),
                 "refusal" => completion.refusal.push_str(text(&part["refusal"])),
                 _ => completion.reasoning.push_str(text(&part["text"])),
             }
+        }
+        let said = pieces(item);
+        if !completion.content[before..].starts_with(&said) {
+            completion.content.truncate(before);
+            completion.content.push_str(&said);
         }
         if item["type"] == "function_call" {
             completion.calls.push(Call {
@@ -403,9 +412,6 @@ fn responses(events: &[Value], streamed: bool) -> Reading {
                 arguments: text(&item["arguments"]).to_string(),
             });
         }
-    }
-    if streamed {
-        completion.content = pieces;
     }
     let told = match text(&last["status"]) {
         "completed" if completion.calls.is_empty() => "stop",
