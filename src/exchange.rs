@@ -171,7 +171,17 @@ fn begin<'w>(
         false => Caller::Plain(call),
     };
     let stream = caller.stream();
-    let (outcome, lines) = run(state, job, &id, record, &head, &targets, dialect, stream);
+    let (outcome, lines) = run(
+        state,
+        job,
+        &id,
+        record,
+        &head,
+        &targets,
+        dialect,
+        stream,
+        config.max_answer_bytes,
+    );
     Some(Box::new((caller, outcome, lines)))
 }
 
@@ -190,6 +200,7 @@ fn run(
     targets: &[Target],
     dialect: Dialect,
     stream: Option<Arc<Stream>>,
+    room: usize,
 ) -> (Result<(Answered, Lease), Refused>, String) {
     let recalled = OnceCell::new();
     let mut exchange = Exchange {
@@ -213,6 +224,7 @@ fn run(
         broken: false,
         record,
         route_lines: String::new(),
+        room,
     };
     let outcome = Tries::new(state, job, id).run(&mut exchange, targets);
     (outcome, exchange.route_lines)
@@ -279,6 +291,8 @@ struct Exchange<'e, 'b> {
     record: &'e mut Record,
     /// Headers about the attempt that is being made.
     route_lines: String,
+    /// Bytes that an answer may have, or an event of one that is streamed.
+    room: usize,
 }
 
 impl Work for Exchange<'_, '_> {
@@ -391,18 +405,13 @@ impl Exchange<'_, '_> {
             self.encoder
                 .speaker(encoded, &self.stamp, self.dialect, self.stream.is_some()),
             Notes::new(self.stamp.seed),
+            self.room,
         )
         .counting(self.record.must_count);
         loop {
             let reading = Instant::now();
-            let outcome = answer::read(
-                self.state,
-                self.job,
-                &attempt,
-                &mut answer,
-                &mut sink,
-                lease,
-            );
+            let outcome =
+                answer::read(self.room, self.job, &attempt, &mut answer, &mut sink, lease);
             if self.stream.is_none() {
                 // A stream's caller reads along; here the whole answer is waited for.
                 self.record.upstream_ms += reading.elapsed().as_secs_f64() * 1e3;

@@ -218,6 +218,15 @@ impl Failure {
         )
     }
 
+    /// The answer keeps more open at once than any answer does.
+    pub fn state_too_long() -> Self {
+        Failure {
+            message: "the upstream's answer keeps more open at once than weir holds of a stream"
+                .into(),
+            ..Failure::too_long()
+        }
+    }
+
     /// The upstream ended the answer with a reason that is no answer. The code is the reason.
     pub fn ended_with(reason: &str) -> Self {
         let mut failure = Failure::plain(

@@ -15,6 +15,7 @@ use crate::failure::Failure;
 use crate::sse;
 
 pub mod anthropic;
+pub mod budget;
 mod fence;
 pub mod gemini;
 mod names;

@@ -18,7 +18,6 @@ use crate::provider::openai::{Counter, Deltas, RelayStream, WholeRelay};
 use crate::provider::{Decoder, Flow};
 use crate::record::Record;
 use crate::reply::HEAD_ROOM;
-use crate::server::State;
 use crate::sse;
 use crate::stream::Stream;
 use crate::upstream::Attempt;
@@ -36,7 +35,7 @@ pub enum Answered {
 /// Who turns an upstream's answer into what the caller reads.
 pub enum Speaker {
     /// The same format on both sides, event by event.
-    Relay(RelayStream),
+    Relay(Box<RelayStream>),
     /// The same format on both sides, in one piece.
     Whole(WholeRelay),
     /// Deltas, written as they come.
@@ -51,25 +50,25 @@ pub struct Sink {
     /// What a relay wrote since the last `clear`.
     relayed: Vec<u8>,
     usage: Usage,
-    notes: Notes,
-    /// Bytes of text in the answer.
-    heard: u64,
+    heard: Heard,
     /// Finds them in what is relayed, where they have to be counted.
     counter: Option<Box<Counter>>,
-    /// Something was said that an answer consists of.
-    has_content: bool,
 }
 
 impl Sink {
-    pub fn new(speaker: Speaker, notes: Notes) -> Sink {
+    /// Of an answer that is put together no more than `room` bytes are held.
+    pub fn new(speaker: Speaker, notes: Notes, room: usize) -> Sink {
         Sink {
             speaker,
             relayed: Vec::new(),
             usage: Usage::default(),
-            notes,
-            heard: 0,
+            heard: Heard {
+                notes,
+                has_content: false,
+                text: 0,
+                room: Some(room),
+            },
             counter: None,
-            has_content: false,
         }
     }
 
@@ -81,7 +80,7 @@ impl Sink {
 
     /// Bytes of text in the answer so far, where they are counted.
     pub fn heard(&self) -> u64 {
-        self.heard
+        self.heard.text
     }
 
     fn on_head(&mut self, answer: &Answer) {
@@ -97,31 +96,33 @@ impl Sink {
             Speaker::Relay(relay) => {
                 if let Some(counter) = &mut self.counter {
                     counter.push_event(event.data);
-                    self.heard = counter.heard();
+                    self.heard.text = counter.heard();
                 }
                 let flow = relay.on_event(event, &mut self.relayed);
-                self.has_content |= !self.relayed.is_empty();
+                self.heard.has_content |= !self.relayed.is_empty();
                 flow
             }
             Speaker::Whole(_) => Err(unexpected_stream()),
             Speaker::Chunks(decoder, chunks) => decoder.on_event(
                 event,
-                &mut Noting(
-                    &mut **chunks,
-                    &mut self.notes,
-                    &mut self.has_content,
-                    &mut self.heard,
-                ),
+                &mut Noting {
+                    sink: &mut **chunks,
+                    heard: &mut self.heard,
+                    is_held: false,
+                },
             ),
-            Speaker::Fold(decoder, fold) => decoder.on_event(
-                event,
-                &mut Noting(
-                    &mut **fold,
-                    &mut self.notes,
-                    &mut self.has_content,
-                    &mut self.heard,
-                ),
-            ),
+            Speaker::Fold(decoder, fold) => {
+                let flow = decoder.on_event(
+                    event,
+                    &mut Noting {
+                        sink: &mut **fold,
+                        heard: &mut self.heard,
+                        is_held: true,
+                    },
+                )?;
+                self.heard.fits()?;
+                Ok(flow)
+            }
         }
     }
 
@@ -129,18 +130,19 @@ impl Sink {
         match &mut self.speaker {
             Speaker::Relay(relay) => relay.on_end(&mut self.relayed),
             Speaker::Whole(_) => Ok(()),
-            Speaker::Chunks(decoder, chunks) => decoder.on_end(&mut Noting(
-                &mut **chunks,
-                &mut self.notes,
-                &mut self.has_content,
-                &mut self.heard,
-            )),
-            Speaker::Fold(decoder, fold) => decoder.on_end(&mut Noting(
-                &mut **fold,
-                &mut self.notes,
-                &mut self.has_content,
-                &mut self.heard,
-            )),
+            Speaker::Chunks(decoder, chunks) => decoder.on_end(&mut Noting {
+                sink: &mut **chunks,
+                heard: &mut self.heard,
+                is_held: false,
+            }),
+            Speaker::Fold(decoder, fold) => {
+                decoder.on_end(&mut Noting {
+                    sink: &mut **fold,
+                    heard: &mut self.heard,
+                    is_held: true,
+                })?;
+                self.heard.fits()
+            }
         }
     }
 
@@ -185,7 +187,7 @@ impl Sink {
             Speaker::Whole(relay) => {
                 if let Some(counter) = &mut self.counter {
                     counter.push(body);
-                    self.heard = counter.heard();
+                    self.heard.text = counter.heard();
                 }
                 let (usage, mended) = relay.on_body(body)?;
                 self.usage = usage;
@@ -194,28 +196,29 @@ impl Sink {
             }
             Speaker::Chunks(decoder, chunks) => decoder.on_body(
                 body,
-                &mut Noting(
-                    &mut **chunks,
-                    &mut self.notes,
-                    &mut self.has_content,
-                    &mut self.heard,
-                ),
+                &mut Noting {
+                    sink: &mut **chunks,
+                    heard: &mut self.heard,
+                    is_held: false,
+                },
             ),
-            Speaker::Fold(decoder, fold) => decoder.on_body(
-                body,
-                &mut Noting(
-                    &mut **fold,
-                    &mut self.notes,
-                    &mut self.has_content,
-                    &mut self.heard,
-                ),
-            ),
+            Speaker::Fold(decoder, fold) => {
+                decoder.on_body(
+                    body,
+                    &mut Noting {
+                        sink: &mut **fold,
+                        heard: &mut self.heard,
+                        is_held: true,
+                    },
+                )?;
+                self.heard.fits()
+            }
         }
     }
 
     /// What the answer signed. Taken once, at its end.
     pub fn take_notes(&mut self) -> Notes {
-        mem::replace(&mut self.notes, Notes::new(0))
+        mem::replace(&mut self.heard.notes, Notes::new(0))
     }
 
     pub fn continuation(&mut self, sent: &[u8]) -> Option<Vec<u8>> {
@@ -236,7 +239,7 @@ impl Sink {
     /// What is ready to be sent. Held back until the answer has begun in earnest: some upstreams
     /// announce an answer and then fail, which another key can still make good.
     pub fn ready(&self) -> &[u8] {
-        if !self.has_content {
+        if !self.heard.has_content {
             return &[];
         }
         self.pending()
@@ -284,12 +287,63 @@ fn unexpected_stream() -> Failure {
 
 /// Passes deltas on, and notes what they sign, how long their text is and whether the answer has
 /// begun.
-struct Noting<'a>(
-    &'a mut dyn DeltaSink,
-    &'a mut Notes,
-    &'a mut bool,
-    &'a mut u64,
-);
+struct Noting<'a> {
+    sink: &'a mut dyn DeltaSink,
+    heard: &'a mut Heard,
+    /// An answer that is put together has to be held until it is complete.
+    is_held: bool,
+}
+
+/// What was heard of an answer so far.
+struct Heard {
+    notes: Notes,
+    /// Something was said that an answer consists of.
+    has_content: bool,
+    /// Bytes of text in the answer.
+    text: u64,
+    /// Bytes that may still be held of an answer that is put together; `None`: too many were.
+    room: Option<usize>,
+}
+
+impl Heard {
+    /// Whether what was put together is as long as it may be.
+    fn fits(&self) -> Result<(), Failure> {
+        match self.room {
+            Some(_) => Ok(()),
+            None => Err(Failure::too_long()),
+        }
+    }
+}
+
+/// What a delta costs in an answer beside its texts.
+const DELTA: usize = 64;
+
+/// The bytes of an answer that a delta becomes, about.
+fn weight(delta: &Delta<'_>) -> usize {
+    match delta {
+        // Pieces of one text are put together.
+        Delta::Text { text, .. }
+        | Delta::Reasoning { text, .. }
+        | Delta::Refusal { text, .. }
+        | Delta::ToolArgs { fragment: text, .. } => text.len(),
+        Delta::Audio { base64, .. } => base64.len(),
+        Delta::Extra { json, .. } | Delta::Logprobs { json, .. } => json.len() + DELTA,
+        Delta::ToolStart {
+            id,
+            name,
+            google_signature,
+            ..
+        } => id.len() + name.len() + google_signature.map_or(0, str::len) + 2 * DELTA,
+        Delta::Image {
+            mime,
+            base64,
+            google_signature,
+            ..
+        } => mime.len() + base64.len() + google_signature.map_or(0, str::len) + DELTA,
+        Delta::Citation { url, title, .. } => url.len() + title.len() + 2 * DELTA,
+        Delta::Start { .. } | Delta::Usage(_) | Delta::ServiceTier(_) | Delta::Finish { .. } => 0,
+    }
+}
 
 impl DeltaSink for Noting<'_> {
     fn put(&mut self, delta: Delta<'_>) {
@@ -297,16 +351,23 @@ impl DeltaSink for Noting<'_> {
             delta,
             Delta::Start { .. } | Delta::Usage(_) | Delta::ServiceTier(_)
         );
-        *self.2 |= !announces;
+        self.heard.has_content |= !announces;
         if let Delta::Text { text, .. }
         | Delta::Reasoning { text, .. }
         | Delta::Refusal { text, .. }
         | Delta::ToolArgs { fragment: text, .. } = &delta
         {
-            *self.3 = self.3.saturating_add(text.len() as u64);
+            self.heard.text = self.heard.text.saturating_add(text.len() as u64);
         }
-        self.1.take(&delta);
-        self.0.put(delta);
+        if self.is_held {
+            let room = &mut self.heard.room;
+            *room = room.and_then(|room| room.checked_sub(weight(&delta)));
+            if room.is_none() {
+                return;
+            }
+        }
+        self.heard.notes.take(&delta);
+        self.sink.put(delta);
     }
 }
 
@@ -365,7 +426,7 @@ impl Events {
             while let Some(event) = self.reader.next().map_err(|_| Failure::too_long())? {
                 self.any = true;
                 let flow = sink.on_event(event)?;
-                if sink.has_content && !self.told {
+                if sink.heard.has_content && !self.told {
                     self.told = true;
                     lease.succeeded();
                 }
@@ -404,7 +465,7 @@ impl Events {
 
 /// Reads one upstream answer up to the first that the caller can be told, or to its end.
 pub fn read(
-    state: &State,
+    cap: usize,
     job: &Job,
     attempt: &Attempt<'_>,
     answer: &mut Answer,
@@ -416,7 +477,6 @@ pub fn read(
         .header("content-type")
         .is_some_and(|kind| kind.starts_with("text/event-stream"));
     job.enter(Phase::Between, attempt.upstream.idle);
-    let cap = state.config.max_answer_bytes;
     // An answer is read as what it is, not as what was asked for, nor as what it is called.
     if streamed {
         sink.fold_events();

@@ -148,6 +148,8 @@ fn several(
     };
     let stream = caller.stream();
     let mut answers: Vec<Value> = Vec::new();
+    // All answers are held until the last one is there.
+    let mut room = state.config.max_answer_bytes;
     let mut route_lines = String::new();
     for prompt in &complete.prompts {
         let chat = complete.chat(prompt);
@@ -168,6 +170,7 @@ fn several(
             targets,
             Dialect::Completions,
             None,
+            room,
         );
         // The lease is given back before the caller is answered.
         let outcome = outcome.map(|(answered, _)| answered);
@@ -177,7 +180,10 @@ fn several(
         part.spend_rest(&state.limits);
         record.absorb(part);
         let answer = match outcome {
-            Ok(Answered::Whole(body)) => serde_json::from_slice(&body).unwrap_or(Value::Null),
+            Ok(Answered::Whole(body)) => {
+                room = room.saturating_sub(body.len());
+                serde_json::from_slice(&body).unwrap_or(Value::Null)
+            }
             Ok(_) => Value::Null,
             Err(refused) => return caller.finish(Err(refused), &lines, record),
         };
@@ -211,12 +217,15 @@ fn several(
 
 /// The events for the newest of the answers.
 fn events(answers: &[Value], include_usage: bool) -> Vec<u8> {
-    let joined = join(answers.to_vec());
+    let mut joined = join(answers.to_vec());
     let newest = answers
         .last()
         .and_then(|answer| answer["choices"].as_array());
     let count = newest.map_or(0, Vec::len);
-    let choices = joined["choices"].as_array().map_or(&[][..], Vec::as_slice);
+    let choices = match joined["choices"].take() {
+        Value::Array(choices) => choices,
+        _ => Vec::new(),
+    };
     let mut out = Vec::new();
     for choice in &choices[choices.len().saturating_sub(count)..] {
         let mut chunk = joined.clone();

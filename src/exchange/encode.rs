@@ -250,7 +250,7 @@ impl<'e, 'b> Encoder<'e, 'b> {
             None => {
                 let relay = openai::RelayStream::new(stamp.clone(), self.official);
                 match (dialect.is_chat(), streams) {
-                    (true, true) => return Speaker::Relay(relay),
+                    (true, true) => return Speaker::Relay(Box::new(relay)),
                     (true, false) => {
                         let whole = openai::WholeRelay::new(stamp.clone(), self.official);
                         return Speaker::Whole(whole);

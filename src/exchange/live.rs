@@ -199,7 +199,14 @@ impl Live {
         };
         let (answer, sink) = (&mut self.answer, &mut self.sink);
         *answer = attempt.send(job)?;
-        match read(state, job, &attempt, answer, sink, lease)? {
+        match read(
+            state.config.max_answer_bytes,
+            job,
+            &attempt,
+            answer,
+            sink,
+            lease,
+        )? {
             Halt::Begun(events) => self.events = events,
             Halt::Ended(_) => return Ok(Some(false)),
         }

@@ -100,6 +100,8 @@ impl Provider for Messages {
 }
 
 #[cfg(test)]
+mod bounds_tests;
+#[cfg(test)]
 mod decode_tests;
 #[cfg(test)]
 pub mod property_tests;

@@ -26,6 +26,7 @@ mod continuations;
 mod discovery;
 mod dry_run;
 mod embeddings;
+mod endless;
 mod exhaustion;
 mod faults;
 mod first_mile;

@@ -65,7 +65,7 @@ pub static SETTINGS: &[Setting] = &[
     set(Top, "max_body_bytes", Kind::Number(Unit::Bytes, 1, GIB), Number(32 << 20),
         "The longest request body."),
     set(Top, "max_answer_bytes", Kind::Number(Unit::Bytes, 1, GIB), Number(32 << 20),
-        "The longest answer of an upstream that is not streamed, and the longest event of one that is."),
+        "The longest answer that goes out whole, also where the upstream streams it and of all prompts of one request together, and the longest event of a stream."),
     set(Top, "max_body_values", count(1, 100_000_000), Number(160_000),
         "JSON values (members, entries, objects and lists) in the body of one chat. Texts cost what they are long, values a multiple."),
     set(Top, "max_body_depth", count(1, 10_000), Number(256),

@@ -35,6 +35,8 @@ pub struct Chunks {
 #[derive(Default)]
 struct Choice {
     calls: Vec<Call>,
+    /// Some call does not stand at its index.
+    shuffled: bool,
     images: u64,
     citations: u64,
     has_audio: bool,
@@ -187,10 +189,11 @@ impl Chunks {
         signature: Option<&str>,
     ) {
         let legacy = self.stamp.legacy_functions;
-        let calls = &mut self.choices[candidate as usize].calls;
-        let n = calls.len();
+        let choice = &mut self.choices[candidate as usize];
+        let n = choice.calls.len();
+        choice.shuffled |= index as usize != n;
         let hidden = legacy && n > 0;
-        calls.push(Call {
+        choice.calls.push(Call {
             index,
             kind,
             has_arguments: false,
@@ -229,9 +232,11 @@ impl Chunks {
             return;
         };
         // From the end, since the newest call is the one being written.
-        let Some(n) = choice.calls.iter().rposition(|call| call.index == index) else {
-            return;
+        let n = match choice.shuffled {
+            false => Some(index as usize).filter(|at| *at < choice.calls.len()),
+            true => choice.calls.iter().rposition(|call| call.index == index),
         };
+        let Some(n) = n else { return };
         if fragment.is_empty() {
             return;
         }

@@ -29,6 +29,8 @@ struct Choice {
     reasoning: String,
     extra: Option<String>,
     calls: Vec<Call>,
+    /// Some call does not stand at its index.
+    shuffled: bool,
     images: Entries,
     citations: Entries,
     audio: Option<Audio>,
@@ -317,6 +319,7 @@ impl DeltaSink for Fold {
                 let seed = self.stamp.seed;
                 if let Some(choice) = self.choice(candidate) {
                     let id = call_id(id, seed, candidate, choice.calls.len());
+                    choice.shuffled |= index as usize != choice.calls.len();
                     choice.calls.push(Call {
                         index,
                         id: id.into_owned(),
@@ -333,8 +336,11 @@ impl DeltaSink for Fold {
                 fragment,
             } => {
                 if let Some(choice) = self.choices.get_mut(candidate as usize) {
-                    let mut calls = choice.calls.iter_mut();
-                    if let Some(call) = calls.rfind(|call| call.index == index) {
+                    let call = match choice.shuffled {
+                        false => choice.calls.get_mut(index as usize),
+                        true => choice.calls.iter_mut().rfind(|call| call.index == index),
+                    };
+                    if let Some(call) = call {
                         call.arguments.push_str(fragment);
                     }
                 }

@@ -1,5 +1,6 @@
 //! A Messages stream, or a whole message -> deltas.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::kept::{self, Kept};
@@ -7,6 +8,7 @@ use super::wire;
 use crate::chat::{Delta, DeltaSink, FinishReason};
 use crate::failure::Failure;
 use crate::json::unicode::{Seam, mended_bytes};
+use crate::provider::budget::{self, Budget};
 use crate::provider::fence::Fence;
 use crate::provider::{Decoder, Flow, Undo};
 use crate::sse;
@@ -41,7 +43,10 @@ pub struct Messages {
     paused: Option<Vec<u8>>,
     continuations: u32,
     blocks: u32,
-    open: Vec<(u64, Open)>,
+    /// By the provider's index.
+    open: BTreeMap<u64, Open>,
+    /// What the open blocks take.
+    budget: Budget,
     next_tool: u32,
     counters: Counters,
     stop_reason: Option<String>,
@@ -70,7 +75,8 @@ impl Messages {
             paused: None,
             continuations: 0,
             blocks: 0,
-            open: Vec::new(),
+            open: BTreeMap::new(),
+            budget: Budget::default(),
             next_tool: 0,
             counters: Counters::default(),
             stop_reason: None,
@@ -87,7 +93,7 @@ impl Messages {
     /// About how many bytes are held.
     #[cfg(test)]
     pub fn remembered(&self) -> usize {
-        let open: usize = self.open.iter().map(|(_, open)| open.size()).sum();
+        let open: usize = self.open.values().map(Open::whole_size).sum();
         open + self.carrier.size_now() + self.kept.as_ref().map_or(0, Kept::size_now)
     }
 
@@ -109,6 +115,7 @@ impl Messages {
                 return Err(Failure::malformed("the upstream started its answer anew"));
             }
             self.open.clear();
+            self.budget = Budget::default();
             self.counters.restart();
             self.stop_reason = None;
             // Nothing was seen, and yet thoughts without words and half a fence were taken in.
@@ -154,7 +161,7 @@ impl Messages {
         if stop_reason.is_empty() {
             return;
         }
-        self.stop_reason = Some(stop_reason.to_owned());
+        self.stop_reason = Some(budget::name(stop_reason).to_owned());
         if stop_reason != "refusal" {
             return;
         }
@@ -172,7 +179,7 @@ impl Messages {
 
     /// The message is complete: finishes the answer, or leaves it open to be continued.
     fn finish(&mut self, out: &mut dyn DeltaSink) {
-        for (_, open) in std::mem::take(&mut self.open) {
+        for open in std::mem::take(&mut self.open).into_values() {
             self.close(open, out);
         }
         self.ended = true;

@@ -3,6 +3,8 @@
 //! Only answers of requests whose tools the provider may run itself are kept: those can end with
 //! `pause_turn`, and the whole of what was said goes back then.
 
+use std::collections::BTreeMap;
+
 use super::block::push_compact;
 use super::parts::is_blank;
 use super::wire::{Block, Delta};
@@ -15,7 +17,7 @@ const LIMIT: usize = 16 << 20;
 pub struct Kept {
     /// Finished blocks with commas between them.
     done: Vec<u8>,
-    open: Vec<(u64, Open)>,
+    open: BTreeMap<u64, Open>,
     size: usize,
     /// Something could not be kept, so the rest is of no use.
     lost: bool,
@@ -36,15 +38,12 @@ struct Open {
 impl Kept {
     pub fn start(&mut self, index: u64, block: &str) {
         self.stop(index);
-        if self.grow(block.len()) {
-            let start = block.to_owned();
-            self.open.push((
-                index,
-                Open {
-                    start,
-                    ..Open::default()
-                },
-            ));
+        if self.grow(size_of::<Open>() + block.len()) {
+            let open = Open {
+                start: block.to_owned(),
+                ..Open::default()
+            };
+            self.open.insert(index, open);
         }
     }
 
@@ -60,7 +59,7 @@ impl Kept {
         if !self.grow(piece.len() + 1) {
             return;
         }
-        let Some((_, open)) = self.open.iter_mut().find(|(at, _)| *at == index) else {
+        let Some(open) = self.open.get_mut(&index) else {
             return self.lose();
         };
         match &*delta.r#type {
@@ -79,10 +78,9 @@ impl Kept {
     }
 
     pub fn stop(&mut self, index: u64) {
-        let Some(at) = self.open.iter().position(|(open, _)| *open == index) else {
+        let Some(open) = self.open.remove(&index) else {
             return;
         };
-        let (_, open) = self.open.swap_remove(at);
         if open.close(&mut self.done).is_none() {
             self.lose();
         }
@@ -90,7 +88,7 @@ impl Kept {
 
     /// All blocks as the items of a JSON array, if all of them are here. Starts anew.
     pub fn take(&mut self) -> Option<Vec<u8>> {
-        let open: Vec<u64> = self.open.iter().map(|(index, _)| *index).collect();
+        let open: Vec<u64> = self.open.keys().copied().collect();
         for index in open {
             self.stop(index);
         }
@@ -102,8 +100,8 @@ impl Kept {
     pub fn size_now(&self) -> usize {
         let open: usize = self
             .open
-            .iter()
-            .map(|(_, o)| o.text.len() + o.thinking.len())
+            .values()
+            .map(|o| o.text.len() + o.thinking.len())
             .sum();
         self.done.len() + open
     }

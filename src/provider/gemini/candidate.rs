@@ -11,6 +11,7 @@ use crate::chat::{Delta, DeltaSink, ToolKind, Usage};
 use crate::failure::Failure;
 use crate::json::push_string;
 use crate::provider::Undo;
+use crate::provider::budget::{self, Budget, ENTRY};
 use crate::provider::fence::Fence;
 
 /// What an answer says about itself, and the way out for every delta: the start is put only in
@@ -28,6 +29,8 @@ pub struct Head {
     pub earlier: Usage,
     told: Usage,
     pub tier: Option<&'static str>,
+    /// What all candidates keep between two events.
+    pub budget: Budget,
 }
 
 impl Head {
@@ -133,7 +136,7 @@ impl Candidate {
             } else if answers {
                 self.text(&part.text, head, out);
                 if !part.thought_signature.is_empty() {
-                    self.signature = Some(part.thought_signature.to_string());
+                    self.sign(&part.thought_signature, head)?;
                 }
             }
         }
@@ -141,7 +144,7 @@ impl Candidate {
             // Most events of a grounded answer carry an empty object here.
             if grounding.get().contains("groundingSupports") {
                 match serde_json::from_str(grounding.get()) {
-                    Ok(grounding) => self.cite(&grounding, head, out),
+                    Ok(grounding) => self.cite(&grounding, head, out)?,
                     Err(error) => debug!("gemini: groundingMetadata skipped: {error}"),
                 }
             }
@@ -159,8 +162,8 @@ impl Candidate {
     /// Remembers how the candidate ended, if the event says so.
     pub fn note_finish(&mut self, said: &wire::Candidate<'_>) {
         if !said.finish_reason.is_empty() {
-            self.finish = Some(said.finish_reason.to_string());
-            said.finish_message.clone_into(&mut self.why);
+            self.finish = Some(budget::name(&said.finish_reason).to_owned());
+            budget::name(&said.finish_message).clone_into(&mut self.why);
         }
     }
 
@@ -199,7 +202,7 @@ impl Candidate {
         if text.is_empty() {
             return;
         }
-        self.spoken.push(text);
+        self.spoken.push(text, &mut head.budget);
         match self.fence.take() {
             None => self.put(Delta::Text { candidate, text }, head, out),
             Some(mut fence) => {
@@ -227,7 +230,8 @@ impl Candidate {
                 return Ok(());
             };
             for piece in &call.partial_args {
-                partial.take(piece).map_err(|_| bad_pieces())?;
+                let kept = partial.take(piece).map_err(|_| bad_pieces())?;
+                head.budget.take(kept)?;
             }
             if !call.will_continue {
                 self.end_partial(head, out);
@@ -235,6 +239,8 @@ impl Candidate {
             return Ok(());
         }
         self.end_partial(head, out);
+        // The caller's side keeps a note of each call.
+        head.budget.take(ENTRY)?;
         let index = self.calls;
         self.calls += 1;
         let name = undo.name(&call.name);
@@ -255,7 +261,8 @@ impl Candidate {
         if call.will_continue || !call.partial_args.is_empty() {
             let mut partial = Partial::default();
             for piece in &call.partial_args {
-                partial.take(piece).map_err(|_| bad_pieces())?;
+                let kept = partial.take(piece).map_err(|_| bad_pieces())?;
+                head.budget.take(kept)?;
             }
             self.partial = Some(partial);
             if !call.will_continue {
@@ -293,6 +300,7 @@ impl Candidate {
         let Some(partial) = self.partial.take() else {
             return;
         };
+        head.budget.give_back(partial.bytes());
         let fragment = partial.to_json();
         let delta = Delta::ToolArgs {
             candidate: self.index,
@@ -337,7 +345,21 @@ impl Candidate {
         self.put(delta, head, out);
     }
 
-    fn cite(&mut self, grounding: &Grounding<'_>, head: &mut Head, out: &mut dyn DeltaSink) {
+    /// The signature of the last text part.
+    fn sign(&mut self, signature: &str, head: &mut Head) -> Result<(), Failure> {
+        let before = self.signature.take().map_or(0, |before| before.len());
+        head.budget.give_back(before);
+        head.budget.take(signature.len())?;
+        self.signature = Some(signature.to_owned());
+        Ok(())
+    }
+
+    fn cite(
+        &mut self,
+        grounding: &Grounding<'_>,
+        head: &mut Head,
+        out: &mut dyn DeltaSink,
+    ) -> Result<(), Failure> {
         for support in &grounding.grounding_supports {
             let Some(segment) = &support.segment else {
                 continue;
@@ -354,6 +376,7 @@ impl Candidate {
                     continue;
                 };
                 if self.spoken.is_new(start, end, &web.uri) {
+                    head.budget.take(ENTRY + web.uri.len())?;
                     let delta = Delta::Citation {
                         candidate: self.index,
                         url: &web.uri,
@@ -365,6 +388,7 @@ impl Candidate {
                 }
             }
         }
+        Ok(())
     }
 
     fn logprobs(&mut self, said: &LogprobsResult<'_>, head: &mut Head, out: &mut dyn DeltaSink) {

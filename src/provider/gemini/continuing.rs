@@ -9,6 +9,9 @@ const MOST_HOPS: u32 = 64;
 /// How often a hop that broke off before its first output is tried again from the same token.
 const MOST_RESUMES: u32 = 3;
 
+/// A token beyond this is not kept, so the answer ends where it would be needed.
+const MOST_TOKEN: usize = 1 << 20;
+
 /// What is known about going on where the upstream stopped.
 #[derive(Default)]
 pub struct Continuing {
@@ -26,7 +29,8 @@ impl Continuing {
     /// An event brought `token`, after `count` deltas.
     pub fn note(&mut self, token: &str, count: u64) {
         let known = self.token.as_ref();
-        if !token.is_empty() && known.is_none_or(|(known, _)| known != token) {
+        let is_one = !token.is_empty() && token.len() <= MOST_TOKEN;
+        if is_one && known.is_none_or(|(known, _)| known != token) {
             self.token = Some((token.to_owned(), count));
         }
     }

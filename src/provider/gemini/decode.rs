@@ -11,14 +11,12 @@ use super::wire::{self, Response};
 use crate::chat::{Delta, DeltaSink, FinishReason};
 use crate::failure::Failure;
 use crate::json::unicode::{Seam, mended_bytes};
+use crate::provider::budget::{self, ENTRY};
 use crate::provider::{Decoder, Flow, Undo};
 use crate::sse;
 
 /// More candidates than any model gives.
 const MOST_CANDIDATES: u32 = 64;
-
-/// How much may wait for a lower candidate to begin.
-const MOST_WAITING: usize = 8 << 20;
 
 /// The memory of one answer. `candidates` is sorted by index. Nothing is put out before the first
 /// piece of output, and no `Finish` before the upstream closed, because usage, signatures and a
@@ -31,6 +29,7 @@ pub struct Decode {
     blocked: Option<String>,
     /// Some event was an answer, if an empty one.
     answered: bool,
+    /// Bytes of events that wait for a lower candidate to begin.
     waiting: usize,
     continuing: Continuing,
     seam: Seam,
@@ -125,10 +124,10 @@ impl Decode {
         }
         self.answered = true;
         if self.head.id.is_empty() && !response.response_id.is_empty() {
-            self.head.id = response.response_id.to_string();
+            self.head.id = budget::name(&response.response_id).to_owned();
         }
         if self.head.model.is_empty() && !response.model_version.is_empty() {
-            self.head.model = response.model_version.to_string();
+            self.head.model = budget::name(&response.model_version).to_owned();
         }
         if let Some(usage) = &response.usage_metadata {
             self.head.counters.take(usage);
@@ -139,7 +138,7 @@ impl Decode {
         if let Some(feedback) = &response.prompt_feedback
             && !feedback.block_reason.is_empty()
         {
-            self.blocked = Some(feedback.block_reason.to_string());
+            self.blocked = Some(budget::name(&feedback.block_reason).to_owned());
         }
         for candidate in &response.candidates {
             self.candidate(candidate, text, out)?;
@@ -159,12 +158,8 @@ impl Decode {
         let candidate = &mut self.candidates[position];
         if !lower_are_open || candidate.index as usize != position {
             // Clients put choices in a list, so a choice may begin only behind the lower ones.
+            self.head.budget.take(ENTRY + event.len())?;
             self.waiting += event.len();
-            if self.waiting > MOST_WAITING {
-                return Err(Failure::malformed(
-                    "the upstream sent too much before its first candidate began",
-                ));
-            }
             candidate.waiting.push(event.into());
             candidate.note_finish(said);
             return Ok(());
@@ -205,6 +200,7 @@ impl Decode {
         let candidate = &mut self.candidates[position];
         for event in std::mem::take(&mut candidate.waiting) {
             self.waiting -= event.len();
+            self.head.budget.give_back(ENTRY + event.len());
             let response: Response<'_> = serde_json::from_str(&event).map_err(not_an_answer)?;
             let index = u64::from(candidate.index);
             for said in response

@@ -27,10 +27,17 @@ enum Step {
 }
 
 impl Partial {
-    pub fn take(&mut self, piece: &PartialArg<'_>) -> Result<(), Unfit> {
+    /// About how many bytes they take.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Takes a piece, and says how many bytes more they take with it.
+    pub fn take(&mut self, piece: &PartialArg<'_>) -> Result<usize, Unfit> {
         let steps = steps(&piece.json_path).ok_or(Unfit)?;
         let text = piece.string_value.as_deref().unwrap_or_default();
-        self.bytes += piece.json_path.len() + text.len() + size_of::<Value>() * steps.len();
+        let kept = piece.json_path.len() + text.len() + size_of::<Value>() * steps.len();
+        self.bytes += kept;
         if self.bytes > MOST_BYTES {
             return Err(Unfit);
         }
@@ -47,7 +54,7 @@ impl Partial {
                 };
             }
         }
-        Ok(())
+        Ok(kept)
     }
 
     /// The arguments as compact JSON.
@@ -123,7 +130,7 @@ mod tests {
 
     fn check(pieces: &[&str], expected: Result<&str, Unfit>) {
         let mut partial = Partial::default();
-        let taken: Result<Vec<()>, Unfit> = pieces
+        let taken: Result<Vec<usize>, Unfit> = pieces
             .iter()
             .map(|piece| partial.take(&serde_json::from_str(piece).unwrap()))
             .collect();

@@ -1,6 +1,7 @@
 //! What a candidate has said, kept for the citations that speak of it in byte offsets.
 
 use super::wire::Segment;
+use crate::provider::budget::Budget;
 
 /// How much text is kept. Citations of what comes after are dropped.
 const MOST_TEXT: usize = 1 << 20;
@@ -47,8 +48,9 @@ impl Spoken {
         self.last = kind;
     }
 
-    pub fn push(&mut self, text: &str) {
+    pub fn push(&mut self, text: &str, budget: &mut Budget) {
         self.full |= self.text.len() + text.len() > MOST_TEXT;
+        self.full |= !self.full && !budget.has_room(text.len());
         if !self.full {
             self.text.push_str(text);
         }
@@ -108,7 +110,7 @@ mod tests {
             for (position, (text, thought)) in event.iter().enumerate() {
                 spoken.part(position == 0, !thought, *thought);
                 if !thought {
-                    spoken.push(text);
+                    spoken.push(text, &mut Budget::default());
                 }
             }
         }
@@ -175,7 +177,7 @@ mod tests {
         let piece = "x".repeat(1000);
         for _ in 0..5000 {
             spoken.part(false, true, false);
-            spoken.push(&piece);
+            spoken.push(&piece, &mut Budget::default());
             spoken.is_new(0, spoken.cited.len() as u64, "u");
         }
         assert!(spoken.text.len() <= MOST_TEXT && spoken.text.len() > MOST_TEXT - 1000);

@@ -297,3 +297,70 @@ fn candidates_wait_within_bounds() {
     });
     assert_eq!(ended.unwrap().code.as_deref(), Some("malformed_response"));
 }
+
+/// Events that keep more and more of something; each is refused in the end.
+#[test]
+fn what_an_open_answer_keeps_is_bounded() {
+    let long = "x".repeat(100 << 10);
+    let of = |index: usize, part: &str| {
+        format!(r#"{{"candidates":[{{"index":{index},"content":{{"parts":[{part}]}}}}]}}"#)
+    };
+    type Make = Box<dyn Fn(usize) -> String>;
+    let cases: [(&str, Make); 4] = [
+        ("events that wait for the first candidate", {
+            let part = format!(r#"{{"text":"{long}"}}"#);
+            Box::new(move |n| of(1 + n % 2, &part))
+        }),
+        ("arguments in pieces, of many candidates", {
+            let long = long.clone();
+            Box::new(move |n| {
+                let name = if n < 8 { r#""name":"f","# } else { "" };
+                let part = format!(
+                    r#"{{"functionCall":{{{name}"partialArgs":[{{"jsonPath":"$.a","stringValue":"{long}"}}],"willContinue":true}}}}"#
+                );
+                of(n % 8, &part)
+            })
+        }),
+        ("signatures of many candidates", {
+            let long = long.repeat(4);
+            Box::new(move |n| {
+                of(
+                    n % 64,
+                    &format!(r#"{{"text":"a","thoughtSignature":"{long}"}}"#),
+                )
+            })
+        }),
+        ("pages that are cited", {
+            Box::new(move |n| {
+                format!(
+                    r#"{{"candidates":[{{"content":{{"parts":[{{"text":"ab"}}]}},"groundingMetadata":{{"groundingChunks":[{{"web":{{"uri":"{n}{long}"}}}}],"groundingSupports":[{{"segment":{{"endIndex":1}},"groundingChunkIndices":[0]}}]}}}}]}}"#
+                )
+            })
+        }),
+    ];
+    for (what, data) in cases {
+        let mut decoder = decoder();
+        let mut heard = Heard::default();
+        let failure = (0..1000).find_map(|n| event(&mut decoder, &data(n), &mut heard).err());
+        let failure = failure.unwrap_or_else(|| panic!("{what}: no end"));
+        assert_eq!(failure.class, Class::Ended, "{what}");
+        assert_eq!(
+            failure.code.as_deref(),
+            Some("malformed_response"),
+            "{what}"
+        );
+    }
+}
+
+#[test]
+fn a_signature_in_place_of_another_takes_no_more_room() {
+    let mut decoder = decoder();
+    let mut heard = Heard::default();
+    let part = format!(
+        r#"{{"candidates":[{{"content":{{"parts":[{{"text":"a","thoughtSignature":"{}"}}]}}}}]}}"#,
+        "x".repeat(1 << 20)
+    );
+    for _ in 0..40 {
+        event(&mut decoder, &part, &mut heard).unwrap();
+    }
+}

@@ -8,6 +8,8 @@ use serde_json::{Map, Value};
 
 use super::scan::CallPiece;
 use crate::dialect::openai::call_id;
+use crate::failure::Failure;
+use crate::provider::budget::Budget;
 
 /// More tool calls in one answer than are told apart.
 pub const MAX_CALLS: usize = 1024;
@@ -70,26 +72,32 @@ impl Calls {
     }
 
     /// Takes note of a piece that is passed on as it is.
-    pub fn note(&mut self, piece: CallPiece<'_>) {
+    pub fn note(&mut self, piece: CallPiece<'_>, budget: &mut Budget) -> Result<(), Failure> {
         let Some(index) = piece.index.map(|index| index as usize) else {
-            return;
+            return Ok(());
         };
         let index = index.min(MAX_CALLS - 1);
         if self.0.len() <= index {
             let first = self.0.len();
+            budget.take((index + 1 - first) * size_of::<Call>())?;
             self.0.resize_with(index + 1, Call::default);
             for (at, call) in self.0.iter_mut().enumerate().skip(first) {
                 call.index = Some(at as u64);
             }
         }
         let call = &mut self.0[index];
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let mut keep = |place: &mut String, bytes: &[u8]| {
+            budget.give_back(place.len());
+            *place = String::from_utf8_lossy(bytes).into_owned();
+            budget.take(place.len())
+        };
         match piece.id {
-            Some(id) => call.id = text(id),
+            Some(id) => keep(&mut call.id, id)?,
             None => call.has_arguments = true,
         }
-        if let Some(name) = piece.name {
-            call.name = text(name);
+        match piece.name {
+            Some(name) => keep(&mut call.name, name),
+            None => Ok(()),
         }
     }
 
@@ -98,7 +106,8 @@ impl Calls {
         &mut self,
         piece: &mut Map<String, Value>,
         (seed, choice, chunk): (u64, u32, u64),
-    ) -> bool {
+        budget: &mut Budget,
+    ) -> Result<bool, Failure> {
         let object = match piece.get("custom").is_some_and(Value::is_object) {
             true => "custom",
             false => "function",
@@ -121,14 +130,19 @@ impl Calls {
             name: &name,
         };
         let (at, is_new) = self.place(&said, chunk);
+        if is_new {
+            budget.take(size_of::<Call>())?;
+        }
         let call = &mut self.0[at];
         call.chunk = chunk;
         call.has_arguments |= has_arguments;
         let names = !name.is_empty() && (call.name.is_empty() || call.name != name);
         if names {
+            budget.take(name.len())?;
             call.name.push_str(&name);
         }
         if call.id.is_empty() && !id.is_empty() {
+            budget.take(id.len())?;
             call.id.clone_from(&id);
         }
         piece.insert("index".into(), at.into());
@@ -143,7 +157,7 @@ impl Calls {
             };
             piece.insert("id".into(), id.into());
             piece.insert("type".into(), object.into());
-            return true;
+            return Ok(true);
         }
         // (`remove` would move the last member to its place.)
         piece.shift_remove("id");
@@ -156,7 +170,7 @@ impl Calls {
             (_, Value::Object(inner)) => inner.values().any(|value| !is_nothing(value)),
             (_, value) => !is_nothing(value),
         };
-        piece.iter().any(says_more)
+        Ok(piece.iter().any(says_more))
     }
 
     /// The place of the call that a piece belongs to, and whether it is a new one.

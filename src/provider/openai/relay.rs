@@ -15,6 +15,7 @@ use crate::failure::Failure;
 use crate::json::unicode::Seam;
 use crate::json::{push_key, push_number, push_one_line, push_string};
 use crate::provider::Flow;
+use crate::provider::budget::{Budget, MOST_NAME};
 use crate::sse;
 
 /// The relay of one stream.
@@ -37,6 +38,8 @@ pub struct RelayStream {
     /// more in it than weir counts, as prices.
     pub(super) told_usage: Option<Box<Map<String, Value>>>,
     pub(super) usage_sent: bool,
+    /// What the choices keep between two events.
+    pub(super) budget: Budget,
     seam: Seam,
     /// `[DONE]` was written.
     done: bool,
@@ -62,6 +65,9 @@ pub(super) const FINISH_WORDS: [&str; 5] = [
 /// More choices than anyone may ask for.
 pub(super) const MAX_CHOICES: usize = 128;
 
+/// The usage of a longer event is counted, but not kept as it was told.
+pub(super) const MOST_USAGE: usize = 64 << 10;
+
 impl RelayStream {
     /// `stamp` serves where an upstream names no id, model or time; its `include_usage` says
     /// whether the caller asked for usage. Without that, no chunk speaks of it, although an
@@ -77,6 +83,7 @@ impl RelayStream {
             usage: Usage::default(),
             told_usage: None,
             usage_sent: false,
+            budget: Budget::default(),
             seam: Seam::default(),
             done: false,
         }
@@ -133,7 +140,7 @@ impl RelayStream {
                 && (self.official || serde_json::from_slice::<IgnoredAny>(data).is_ok());
             if self.official || fits {
                 for (position, choice) in choices().enumerate() {
-                    self.note(choice, position);
+                    self.note(choice, position)?;
                 }
                 self.pass(data, &seen, out);
                 return Ok(Flow::More);
@@ -196,7 +203,7 @@ impl RelayStream {
     }
 
     /// Takes note of a choice that is passed on.
-    fn note(&mut self, choice: &Choice<'_>, position: usize) {
+    fn note(&mut self, choice: &Choice<'_>, position: usize) -> Result<(), Failure> {
         let index = choice.index.map_or(position, |index| index as usize);
         let index = index.min(MAX_CHOICES - 1);
         if index >= self.choices.len() {
@@ -205,8 +212,9 @@ impl RelayStream {
         let state = &mut self.choices[index];
         state.has_role |= choice.has_role;
         state.finished |= choice.finish.is_some();
-        if let Some(piece) = choice.call {
-            state.calls.note(piece);
+        match choice.call {
+            Some(piece) => state.calls.note(piece, &mut self.budget),
+            None => Ok(()),
         }
     }
 
@@ -214,6 +222,7 @@ impl RelayStream {
     pub(super) fn take_id(&mut self, id: Option<&[u8]>) {
         if self.id.is_empty()
             && let Some(id) = id.filter(|id| id.len() > 2 && id[0] == b'"')
+            && id.len() <= MOST_NAME
         {
             self.id = id.to_vec();
         }
@@ -233,7 +242,9 @@ impl RelayStream {
         if let Some(usage) = seen.usage {
             if let Ok(usage) = serde_json::from_slice(usage) {
                 self.usage.merge(usage_of(&usage));
-                if let (Value::Object(usage), true) = (usage, seen.choices != Some(0)) {
+                if let (Value::Object(usage), true) = (usage, seen.choices != Some(0))
+                    && data.len() <= MOST_USAGE
+                {
                     self.told_usage = Some(Box::new(usage));
                 }
             }
@@ -297,12 +308,16 @@ impl RelayStream {
         }
         head.extend_from_slice(b",\"object\":\"chat.completion.chunk\",\"created\":");
         match seen.created {
-            Some(created) if created[0].is_ascii_digit() => head.extend_from_slice(created),
+            Some(created) if created[0].is_ascii_digit() && created.len() <= 20 => {
+                head.extend_from_slice(created)
+            }
             _ => push_number(&mut head, self.stamp.created),
         }
         push_key(&mut head, b',', "model");
         match seen.model {
-            Some(model) if model[0] == b'"' => head.extend_from_slice(model),
+            Some(model) if model[0] == b'"' && model.len() <= MOST_NAME => {
+                head.extend_from_slice(model)
+            }
             _ => push_string(&mut head, &self.stamp.model),
         }
         head

@@ -469,3 +469,70 @@ fn whole_bodies_are_judged() {
     let failure = relay_body(br#"{"error":{"message":"m"}}"#).unwrap_err();
     assert_eq!(failure.status, 502);
 }
+
+#[test]
+fn what_an_open_answer_keeps_is_bounded() {
+    let long = "x".repeat(100 << 10);
+    let call = |choice: usize, call: &str| {
+        format!(
+            r#"{{"id":"c","choices":[{{"index":{choice},"delta":{{"tool_calls":[{call}]}}}}]}}"#
+        )
+    };
+    type Make = Box<dyn Fn(usize) -> String>;
+    let cases: [(&str, Make); 3] = [
+        ("ids of calls without an index", {
+            let long = long.clone();
+            Box::new(move |n| {
+                call(
+                    n % 100,
+                    &format!(r#"{{"id":"{n}{long}","function":{{"name":"f","arguments":""}}}}"#),
+                )
+            })
+        }),
+        ("ids of calls that are passed on as they are", {
+            let long = long.clone();
+            Box::new(move |n| {
+                let head = format!(r#""index":{n},"id":"{n}{long}","type":"function""#);
+                format!(
+                    r#"{{"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":[{{"index":0,"delta":{{{}"tool_calls":[{{{head},"function":{{"name":"f","arguments":""}}}}]}},"finish_reason":null}}]}}"#,
+                    if n == 0 {
+                        r#""role":"assistant","content":null,"#
+                    } else {
+                        ""
+                    }
+                )
+            })
+        }),
+        ("names in pieces", {
+            Box::new(move |n| {
+                call(
+                    0,
+                    &format!(r#"{{"index":0,"id":"a","function":{{"name":"{n}{long}"}}}}"#),
+                )
+            })
+        }),
+    ];
+    for (what, data) in cases {
+        for official in [false, true] {
+            if official && !what.contains("as they are") {
+                continue;
+            }
+            let mut relay = RelayStream::new(stamp(true), official);
+            let failure = (0..1000).find_map(|n| {
+                let data = data(n);
+                let event = crate::sse::Event {
+                    data: data.as_bytes(),
+                    bare: false,
+                };
+                relay.on_event(event, &mut Vec::new()).err()
+            });
+            let failure = failure.unwrap_or_else(|| panic!("{what}: no end"));
+            assert_eq!(failure.class, Class::Ended, "{what}");
+            assert_eq!(
+                failure.code.as_deref(),
+                Some("malformed_response"),
+                "{what}"
+            );
+        }
+    }
+}

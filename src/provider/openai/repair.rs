@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::relay::{ChoiceState, FINISH_WORDS, MAX_CHOICES, RelayStream};
+use super::relay::{ChoiceState, FINISH_WORDS, MAX_CHOICES, MOST_USAGE, RelayStream};
 use super::usage::usage_of;
 use crate::dialect::openai::completion_id;
 use crate::failure::Failure;
@@ -28,7 +28,9 @@ impl RelayStream {
         let has_usage = usage.is_some();
         if let Some(usage) = usage {
             self.usage.merge(usage_of(usage));
-            self.told_usage = usage.as_object().cloned().map(Box::new);
+            if data.len() <= MOST_USAGE {
+                self.told_usage = usage.as_object().cloned().map(Box::new);
+            }
         }
         if !chunk.get("choices").is_some_and(Value::is_array) {
             if is_error(&chunk) {
@@ -168,10 +170,18 @@ impl RelayStream {
             }
             if let Some(Value::Array(calls)) = delta.get_mut("tool_calls") {
                 let place = (self.stamp.seed, index as u32, self.chunks);
-                calls.retain_mut(|call| {
-                    call.as_object_mut()
-                        .is_some_and(|call| state.calls.mend(call, place))
-                });
+                let mut kept = Vec::with_capacity(calls.len());
+                for mut call in std::mem::take(calls) {
+                    if let Some(call) = call.as_object_mut()
+                        && !state.calls.mend(call, place, &mut self.budget)?
+                    {
+                        continue;
+                    }
+                    if call.is_object() {
+                        kept.push(call);
+                    }
+                }
+                *calls = kept;
                 if calls.is_empty() {
                     delta.shift_remove("tool_calls");
                 }

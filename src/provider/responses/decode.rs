@@ -18,6 +18,7 @@ use super::{failed, speech};
 use crate::chat::{Delta, DeltaSink, FinishReason, ToolKind, Usage};
 use crate::failure::Failure;
 use crate::json::unicode::{Seam, mended_bytes};
+use crate::provider::budget::{self, Budget};
 use crate::provider::gemini::compact;
 use crate::provider::{Decoder, Flow, Undo};
 use crate::sse;
@@ -53,6 +54,8 @@ pub struct Decode {
     cited: bool,
     /// Bytes of arguments that are kept.
     argued: usize,
+    /// What the items take beside those.
+    budget: Budget,
     seam: Seam,
 }
 
@@ -109,6 +112,7 @@ impl Decode {
             refused: Told::default(),
             cited: false,
             argued: 0,
+            budget: Budget::default(),
             seam: Seam::default(),
         }
     }
@@ -145,6 +149,7 @@ impl Decode {
         if self.items.len() == MOST_ITEMS {
             return Err(Failure::malformed("the upstream sent too many items"));
         }
+        self.budget.take(size_of::<Heard>())?;
         self.items.push(Heard {
             output_index,
             arguments: Some(String::new()),
@@ -278,8 +283,8 @@ impl Decode {
     /// Takes over the id and the model, once.
     fn name(&mut self, response: &Response<'_>) {
         if !self.begun {
-            self.id = response.id.to_string();
-            self.model = response.model.to_string();
+            self.id = budget::name(&response.id).to_owned();
+            self.model = budget::name(&response.model).to_owned();
         }
     }
 
@@ -296,11 +301,18 @@ impl Decode {
         let Some(item) = item else {
             return Ok(());
         };
-        self.items[at].id = item.id.to_string();
+        self.items[at].id = self.kept_id(&item.id)?;
         if let Some(kind) = call_kind(&item) {
             self.call(at, kind, &item, out);
         }
         Ok(())
+    }
+
+    /// An id, as far as it may be kept.
+    fn kept_id(&mut self, id: &str) -> Result<String, Failure> {
+        let id = budget::name(id);
+        self.budget.take(id.len())?;
+        Ok(id.to_owned())
     }
 
     /// The item of that name.
@@ -321,7 +333,9 @@ impl Decode {
         let begin = self.chars;
         let item = &mut self.items[at];
         item.text.add(text);
-        if item.parts.last().is_none_or(|last| last.place != place) && item.parts.len() < MOST_ITEMS
+        if item.parts.last().is_none_or(|last| last.place != place)
+            && item.parts.len() < MOST_ITEMS
+            && self.budget.has_room(size_of::<TextPart>())
         {
             item.parts.push(TextPart {
                 place,
@@ -402,7 +416,9 @@ impl Decode {
         let thoughts = &mut self.items[at].thoughts;
         match thoughts.iter().position(|(known, _)| *known == part.1) {
             Some(known) => thoughts[known].1.add(text),
-            None if thoughts.len() < MOST_ITEMS => {
+            None if thoughts.len() < MOST_ITEMS
+                && self.budget.has_room(size_of::<(u64, Told)>()) =>
+            {
                 let mut told = Told::default();
                 told.add(text);
                 thoughts.push((part.1, told));
@@ -444,7 +460,8 @@ impl Decode {
         let index = self.calls;
         self.calls += 1;
         self.items[at].call = Some(index);
-        self.items[at].call_id = item.call_id.to_string();
+        // Without room it is found by its order.
+        self.items[at].call_id = self.kept_id(&item.call_id).unwrap_or_default();
         let undo = Arc::clone(&self.undo);
         let start = Delta::ToolStart {
             candidate: 0,
@@ -513,7 +530,7 @@ impl Decode {
         };
         let is_first = !std::mem::replace(&mut self.items[at].done, true);
         if self.items[at].id.is_empty() {
-            self.items[at].id = item.id.to_string();
+            self.items[at].id = self.kept_id(&item.id)?;
         }
         if let Some(kind) = call_kind(&item) {
             self.call(at, kind, &item, out);
@@ -576,7 +593,8 @@ impl Decode {
         if self.kept.iter().any(|kept| kept == id) || self.kept.len() == MOST_ITEMS {
             return;
         }
-        self.kept.push(id.to_owned());
+        let id = self.kept_id(id).unwrap_or_default();
+        self.kept.push(id);
         let item = compact(raw.get());
         if self.reasoning.len() + item.len() > MOST_REASONING {
             debug!("responses: too much reasoning to hand it all back");

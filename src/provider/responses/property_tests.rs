@@ -390,3 +390,44 @@ fn an_endless_answer_does_not_fill_the_memory() {
     let kept = r#"{"openai":{"reasoning_items":[{"type":"reasoning","id":"kept"}]}}"#;
     assert_eq!(said.extra, [kept], "what is too long is left out");
 }
+
+#[test]
+fn what_an_open_answer_keeps_is_bounded() {
+    let long = "x".repeat(1000);
+    type Make = Box<dyn Fn(usize) -> String>;
+    let cases: [(&str, Make); 2] = [
+        ("ids of items", {
+            Box::new(move |n| {
+                format!(
+                    r#"{{"type":"response.output_item.added","output_index":{n},"item":{{"type":"function_call","id":"{long}{n}","call_id":"{long}{n}","name":"f"}}}}"#
+                )
+            })
+        }),
+        ("parts of items", {
+            Box::new(move |n| {
+                format!(
+                    r#"{{"type":"response.output_text.delta","output_index":{},"content_index":{n},"delta":"a"}}"#,
+                    n / 1000
+                )
+            })
+        }),
+    ];
+    for (what, data) in cases {
+        let mut decoder = Decode::new(Arc::default());
+        let mut said = Said::default();
+        let failure = (0..1_000_000).find_map(|n| {
+            let data = data(n);
+            let event = Event {
+                data: data.as_bytes(),
+                bare: false,
+            };
+            decoder.on_event(event, &mut said).err()
+        });
+        let failure = failure.unwrap_or_else(|| panic!("{what}: no end"));
+        assert_eq!(
+            failure.code.as_deref(),
+            Some("malformed_response"),
+            "{what}"
+        );
+    }
+}

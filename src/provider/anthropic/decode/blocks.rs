@@ -7,11 +7,11 @@ use serde_json::value::RawValue;
 
 use super::wire;
 use crate::chat::{Delta, DeltaSink, ToolKind};
-use crate::failure::Failure;
 use crate::json::push_string;
 use crate::provider::anthropic::block::push_compact;
+use crate::provider::budget::ENTRY;
 
-/// Thinking and collected tool input beyond this are no answer any more.
+/// Thinking beyond this is not carried.
 const LIMIT: usize = 16 << 20;
 
 /// A block between its start and its stop.
@@ -20,8 +20,7 @@ pub enum Open {
     Text {
         /// Where in the content it starts, in Unicode scalar values.
         start: u64,
-        /// URL and title.
-        citations: Vec<(String, String)>,
+        citations: Vec<Cited>,
     },
     Thinking {
         thinking: String,
@@ -31,6 +30,19 @@ pub enum Open {
     },
     Tool(ToolInput),
     Ignored,
+}
+
+/// A page that a text names.
+#[derive(Debug)]
+pub struct Cited {
+    pub url: String,
+    pub title: String,
+}
+
+impl Cited {
+    pub fn size(&self) -> usize {
+        ENTRY + self.url.len() + self.title.len()
+    }
 }
 
 impl Open {
@@ -44,16 +56,25 @@ impl Open {
         }
     }
 
-    #[cfg(test)]
+    /// About how many bytes it takes, without thoughts, which are the carrier's.
     pub fn size(&self) -> usize {
+        let texts = match self {
+            Open::Tool(tool) => tool.custom.len() + tool.start.len(),
+            Open::Text { citations, .. } => citations.iter().map(Cited::size).sum(),
+            Open::Thinking { .. } | Open::Ignored => 0,
+        };
+        2 * ENTRY + texts
+    }
+
+    #[cfg(test)]
+    pub fn whole_size(&self) -> usize {
         match self {
             Open::Thinking {
                 thinking,
                 signature,
                 ..
-            } => thinking.len() + signature.len(),
-            Open::Tool(tool) => tool.custom.len() + tool.start.len(),
-            Open::Text { .. } | Open::Ignored => std::mem::size_of::<Open>(),
+            } => thinking.len() + signature.len() + self.size(),
+            _ => self.size(),
         }
     }
 
@@ -73,10 +94,12 @@ impl Open {
 }
 
 /// URL and title of a citation that callers can be told. Places in documents have no form there.
-pub fn read_citation(raw: &RawValue) -> Option<(String, String)> {
+pub fn read_citation(raw: &RawValue) -> Option<Cited> {
     let citation: wire::Citation<'_> = serde_json::from_str(raw.get()).ok()?;
-    (&*citation.r#type == "web_search_result_location")
-        .then(|| (citation.url.0.into_owned(), citation.title.0.into_owned()))
+    (&*citation.r#type == "web_search_result_location").then(|| Cited {
+        url: citation.url.0.into_owned(),
+        title: citation.title.0.into_owned(),
+    })
 }
 
 /// The input of a call, on its way.
@@ -92,19 +115,23 @@ pub struct ToolInput {
 }
 
 impl ToolInput {
-    pub fn take(&mut self, piece: &str, out: &mut dyn DeltaSink) -> Result<(), Failure> {
+    /// Takes a piece, and says how many bytes of it are kept.
+    #[must_use]
+    pub fn take(&mut self, piece: &str, out: &mut dyn DeltaSink) -> usize {
         if piece.is_empty() {
-            return Ok(());
+            return 0;
         }
         self.got = true;
         match self.kind {
-            ToolKind::Function => self.put(piece, out),
-            ToolKind::Custom if self.custom.len() + piece.len() > LIMIT => {
-                return Err(Failure::malformed("the input of a tool call is too long"));
+            ToolKind::Function => {
+                self.put(piece, out);
+                0
             }
-            ToolKind::Custom => self.custom.push_str(piece),
+            ToolKind::Custom => {
+                self.custom.push_str(piece);
+                piece.len()
+            }
         }
-        Ok(())
     }
 
     pub fn close(self, out: &mut dyn DeltaSink) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::blocks::{Open, read_citation};
+use super::blocks::{Cited, Open, read_citation};
 use super::{BLOCKS, Messages, wire};
 use crate::chat::{Delta, DeltaSink, ToolKind};
 use crate::failure::Failure;
@@ -29,8 +29,7 @@ impl Messages {
             Err(error) => {
                 // Blocks of other kinds use the same names for other things.
                 log::debug!("a block that cannot be read is skipped: {error}");
-                self.open.push((index, Open::Ignored));
-                return Ok(());
+                return self.keep_open(index, Open::Ignored);
             }
         };
         self.start_late(out);
@@ -45,10 +44,19 @@ impl Messages {
             "thinking" => {
                 self.carrier.thought_starts();
                 self.reason(&block.thinking, true, out);
-                Open::Thinking {
-                    said: !block.thinking.is_empty(),
-                    thinking: block.thinking.0.into_owned(),
-                    signature: block.signature.0.into_owned(),
+                let (thinking, signature) = (block.thinking.0, block.signature.0);
+                let said = !thinking.is_empty();
+                match self.carrier.has_room(thinking.len() + signature.len()) {
+                    true => Open::Thinking {
+                        said,
+                        thinking: thinking.into_owned(),
+                        signature: signature.into_owned(),
+                    },
+                    false => Open::Thinking {
+                        said,
+                        thinking: String::new(),
+                        signature: String::new(),
+                    },
                 }
             }
             "redacted_thinking" => {
@@ -82,7 +90,12 @@ impl Messages {
                 Open::Ignored
             }
         };
-        self.open.push((index, open));
+        self.keep_open(index, open)
+    }
+
+    fn keep_open(&mut self, index: u64, open: Open) -> Result<(), Failure> {
+        self.budget.take(open.size())?;
+        self.open.insert(index, open);
         Ok(())
     }
 
@@ -95,13 +108,11 @@ impl Messages {
         if let Some(kept) = &mut self.kept {
             kept.delta(index, delta);
         }
-        let at = self.open.iter().position(|(open, _)| *open == index);
-        let open = at.map(|at| &mut self.open[at].1);
-        if matches!(open, Some(Open::Ignored)) {
+        if matches!(self.open.get(&index), Some(Open::Ignored)) {
             return Ok(());
         }
         self.start_late(out);
-        let open = at.map(|at| &mut self.open[at].1);
+        let open = self.open.get_mut(&index);
         match (&*delta.r#type, open) {
             ("text_delta", _) => self.text(&delta.text, out),
             ("thinking_delta", open) => {
@@ -121,10 +132,13 @@ impl Messages {
                 }
             }
             ("input_json_delta", Some(Open::Tool(tool))) => {
-                tool.take(&delta.partial_json, out)?;
+                self.budget.take(tool.take(&delta.partial_json, out))?;
             }
             ("citations_delta", Some(Open::Text { citations, .. })) => {
-                citations.extend(delta.citation.and_then(read_citation));
+                if let Some(citation) = delta.citation.and_then(read_citation) {
+                    self.budget.take(citation.size())?;
+                    citations.push(citation);
+                }
             }
             (other, _) => log::debug!("a delta of type {other:?} is skipped"),
         }
@@ -141,8 +155,8 @@ impl Messages {
         if let Some(kept) = &mut self.kept {
             kept.stop(index);
         }
-        if let Some(at) = self.open.iter().position(|(open, _)| *open == index) {
-            let (_, open) = self.open.remove(at);
+        if let Some(open) = self.open.remove(&index) {
+            self.budget.give_back(open.size());
             self.close(open, out);
         }
     }
@@ -151,7 +165,7 @@ impl Messages {
         match open {
             Open::Ignored => {}
             Open::Text { start, citations } => {
-                for (url, title) in &citations {
+                for Cited { url, title } in &citations {
                     out.put(Delta::Citation {
                         candidate: 0,
                         url,
