@@ -33,6 +33,7 @@ mod caller;
 mod completions;
 pub mod dry_run;
 mod encode;
+mod heard;
 mod live;
 mod room;
 pub mod tries;

@@ -26,6 +26,7 @@
 //! src/reply.rs       one HTTP reply out, in one write
 //! src/exchange.rs    the story of one chat exchange, top to bottom
 //! src/exchange/      encode.rs: the request for a target; tries.rs: targets, keys and retries;
+//!                    room.rs: who may take a longer request; heard.rs: what an answer comes to;
 //!                    answer.rs: what comes back; live.rs: a stream from its first event on;
 //!                    caller.rs: whom it goes to; ask.rs: POST /ask;
 //!                    completions.rs: POST /v1/completions; dry_run.rs: told, not sent
