@@ -19,6 +19,7 @@ use crate::route;
 
 mod base_url;
 mod build;
+pub mod file;
 mod findings;
 mod listen;
 mod read;
@@ -163,6 +164,8 @@ pub struct Upstream {
     /// Nothing but its name leads to it: it does not count where the only one of a kind is meant.
     pub by_name_only: bool,
     pub headers: Vec<(String, String)>,
+    /// Values of `headers` that were written as `env:` or `file:`, so that nobody shows them.
+    pub hidden: Vec<Secret>,
     pub connect: Duration,
     pub first_byte: Duration,
     /// `first_byte` was asked for rather than the default: then it holds for answers that are not
@@ -192,6 +195,7 @@ impl Upstream {
             models: owned(format.default_models()),
             by_name_only: false,
             headers: Vec::new(),
+            hidden: Vec::new(),
             connect: table::duration(Top, "connect_ms"),
             first_byte: table::duration(Top, "first_byte_ms"),
             first_byte_set: false,

@@ -66,6 +66,11 @@ impl Learned {
         known.models.iter().map(|model| model.id.clone()).collect()
     }
 
+    /// Has the list asked for at once: the configuration was read anew.
+    pub fn ask_now(&self) {
+        self.0.write().due = None;
+    }
+
     fn due(&self) -> Option<Instant> {
         self.0.read().due
     }

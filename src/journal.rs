@@ -1,23 +1,25 @@
-//! The log: lines of text by `simple_logger`, or each line one JSON object and nothing else.
+//! The log: lines of text, filtered by `simple_logger`, or each line one JSON object and nothing
+//! else.
 //!
-//! The form can change with a reload, so it is looked up with each line. The lines of requests are
-//! gathered and written together by a thread of their own, at most a tenth of a second later:
-//! written one by one they cost two system calls each, on a worker that the next request waits for.
-//! Any other line writes what was gathered first, so the order stays.
+//! The form can change with a reload, so it is looked up with each line. Lines are gathered and
+//! written together by a thread of their own: those of requests at most a tenth of a second later,
+//! since written one by one they cost two system calls each, others at once. Nothing but that thread
+//! ever waits for whoever reads the log, and nothing ends because it cannot be written: lines are
+//! lost then, and counted. (`simple_logger` itself prints with a macro that panics.)
 
 use std::io::Write;
 use std::mem;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, Thread};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use log::{LevelFilter, Log, Metadata, Record};
 use parking_lot::Mutex;
 use simple_logger::SimpleLogger;
 
 use crate::config::{Config, LogFormat};
-use crate::watch;
+use crate::{sys, watch};
 
 /// The target of the line that each request gets. Its message is an object already, where lines
 /// are JSON.
@@ -44,8 +46,15 @@ const MOST: usize = 32 * 1024;
 /// timers do not wait for that.
 const KEPT: usize = 1024 * 1024;
 
-/// Lines that were lost.
+/// Lines that were lost since the log said so, and in all.
 static LOST: AtomicU64 = AtomicU64::new(0);
+static LOST_EVER: AtomicU64 = AtomicU64::new(0);
+
+/// How long the end of the process waits for the last lines to be written.
+const LAST_LINES: Duration = Duration::from_millis(500);
+
+/// A pipe that can be written to at all takes so much without a wait (PIPE_BUF of Linux).
+const PIECE: usize = 4096;
 
 struct Journal {
     text: SimpleLogger,
@@ -53,12 +62,12 @@ struct Journal {
 
 /// Begins to log to standard error, as text.
 pub fn start(verbose: bool) {
-    let level = if verbose {
-        LevelFilter::Debug
-    } else {
-        LevelFilter::Info
+    let level = match verbose {
+        true => LevelFilter::Debug,
+        false => LevelFilter::Info,
     };
-    let mut text = SimpleLogger::new().with_level(level);
+    // What is logged at all is `log`'s to know, and changes with a reload; here are the exceptions.
+    let mut text = SimpleLogger::new().with_level(LevelFilter::Debug);
     // Prefixes: `ureq` is `ureq_proto` as well.
     for chatty in ["ureq", "rustls"] {
         text = text.with_module_level(chatty, LevelFilter::Warn);
@@ -66,7 +75,7 @@ pub fn start(verbose: bool) {
     // Its one message is that accepting failed, which we say ourselves, and not while stopping.
     text = text.with_module_level("tiny_http", LevelFilter::Off);
     VERBOSE.store(verbose, Ordering::Relaxed);
-    log::set_max_level(text.max_level());
+    log::set_max_level(level);
     log::set_boxed_logger(Box::new(Journal { text })).expect("no other logger was set before this");
     // A panic's own message would be a line that is no JSON.
     std::panic::set_hook(Box::new(|info| {
@@ -127,43 +136,66 @@ pub fn nudge() {
     }
 }
 
-/// Writes what was gathered.
-pub fn flush() {
+/// Writes what was gathered, and waits for whoever reads it. For the writer's thread, and for the
+/// time before there is one.
+fn flush() {
     let _writing = WRITING.lock();
-    let lines = mem::take(&mut *GATHERED.lock());
-    if !lines.is_empty() {
-        // A log that cannot be written is no reason to stop serving.
-        let _ = std::io::stderr().write_all(&lines);
+    // A log that cannot be written is no reason to stop serving.
+    if std::io::stderr().write_all(&take()).is_err() {
+        LOST_EVER.fetch_add(1, Ordering::Relaxed);
     }
-    match LOST.swap(0, Ordering::Relaxed) {
-        0 => {}
-        count => {
-            let now = timestamp(SystemTime::now());
-            let message = format!("{count} lines were lost, nobody read them in time");
-            let line = match JSON.load(Ordering::Relaxed) {
-                true => {
-                    format!("{{\"time\":\"{now}\",\"level\":\"warn\",\"message\":\"{message}\"}}\n")
-                }
-                false => format!("{now} WARN  [{}] {message}\n", module_path!()),
-            };
-            let _ = std::io::stderr().write_all(line.as_bytes());
+}
+
+/// Writes the last lines, as far as they are taken within `LAST_LINES`: the process ends then.
+pub fn finish() {
+    let until = Instant::now() + LAST_LINES;
+    // The writer may be stuck in the middle of a line, where nothing can be done for those behind.
+    let Some(_writing) = WRITING.try_lock_until(until) else {
+        return;
+    };
+    for piece in take().chunks(PIECE) {
+        let left = until.saturating_duration_since(Instant::now());
+        if !sys::is_writable_within(std::io::stderr(), left)
+            || std::io::stderr().write_all(piece).is_err()
+        {
+            return;
         }
     }
 }
 
-fn gather(line: &str) {
-    let full = {
-        let mut gathered = GATHERED.lock();
-        if gathered.len() + line.len() > KEPT {
-            LOST.fetch_add(1, Ordering::Relaxed);
-        } else {
-            gathered.extend_from_slice(line.as_bytes());
-        }
-        gathered.len() >= MOST
-    };
-    if full {
-        nudge();
+/// What was gathered, with a line about those that were lost.
+fn take() -> Vec<u8> {
+    let mut lines = mem::take(&mut *GATHERED.lock());
+    let count = LOST.swap(0, Ordering::Relaxed);
+    if count > 0 {
+        let now = timestamp(SystemTime::now());
+        let message = format!("{count} lines were lost, nobody read them in time");
+        let line = match JSON.load(Ordering::Relaxed) {
+            true => {
+                format!("{{\"time\":\"{now}\",\"level\":\"warn\",\"message\":\"{message}\"}}\n")
+            }
+            false => format!("{now} WARN  [{}] {message}\n", module_path!()),
+        };
+        lines.extend_from_slice(line.as_bytes());
     }
+    lines
+}
+
+/// Lines of the log that nobody read in time, or that could not be written.
+pub fn lost() -> u64 {
+    LOST_EVER.load(Ordering::Relaxed)
+}
+
+/// Keeps a line for the writer; true if it should be woken.
+fn gather(line: &str) -> bool {
+    let mut gathered = GATHERED.lock();
+    if gathered.len() + line.len() > KEPT {
+        LOST.fetch_add(1, Ordering::Relaxed);
+        LOST_EVER.fetch_add(1, Ordering::Relaxed);
+    } else {
+        gathered.extend_from_slice(line.as_bytes());
+    }
+    gathered.len() >= MOST
 }
 
 impl Log for Journal {
@@ -172,42 +204,38 @@ impl Log for Journal {
     }
 
     fn log(&self, record: &Record<'_>) {
-        let json = JSON.load(Ordering::Relaxed);
-        if record.target() == REQUEST {
-            let now = SystemTime::now();
-            return gather(&if json {
-                line(record, now)
-            } else {
-                // As `simple_logger` writes it.
-                let level = record.level();
-                let when = timestamp(now);
-                format!("{when} {level:<5} [{REQUEST}] {}\n", record.args())
-            });
-        }
-        if !self.enabled(record.metadata()) {
+        let is_request = record.target() == REQUEST;
+        if !is_request && !self.enabled(record.metadata()) {
             return;
         }
-        flush();
-        if json {
-            // One write a line, so that lines of several threads do not mix.
-            let line = line(record, SystemTime::now());
-            let _ = std::io::stderr().write_all(line.as_bytes());
-        } else {
-            let message = record.args().to_string();
-            // A foreign text in it must not begin a line of its own, or tell the terminal anything.
-            let printable = message.replace(char::is_control, " ");
-            let mut one_line = Record::builder();
-            one_line
-                .metadata(record.metadata().clone())
-                .module_path(record.module_path());
-            self.text
-                .log(&one_line.args(format_args!("{printable}")).build());
+        let now = SystemTime::now();
+        let full = gather(&match JSON.load(Ordering::Relaxed) {
+            true => line(record, now),
+            false => text_line(record, now),
+        });
+        if full || !is_request {
+            nudge();
         }
     }
 
     fn flush(&self) {
-        flush();
+        nudge();
     }
+}
+
+/// A line as `simple_logger` writes it. A foreign text in it must not begin a line of its own, or
+/// tell the terminal anything.
+fn text_line(record: &Record<'_>, now: SystemTime) -> String {
+    let (level, target) = (record.level(), record.target());
+    let message = record.args().to_string();
+    let mut line = format!("{} {level:<5} [{target}] ", timestamp(now));
+    line.extend(
+        message
+            .chars()
+            .map(|c| if c.is_control() { ' ' } else { c }),
+    );
+    line.push('\n');
+    line
 }
 
 fn line(record: &Record<'_>, now: SystemTime) -> String {

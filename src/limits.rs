@@ -302,8 +302,14 @@ fn used<'a>(
     });
     used.requests.fill(requests, now);
     used.tokens.fill(tokens, now);
-    if used.day != unix / DAY {
-        used.day = unix / DAY;
+    let day = unix / DAY;
+    if used.day > day + 1 {
+        // The clock was far ahead; what was used then counts for today.
+        used.day = day;
+    }
+    // A clock that steps back over midnight and forth again gives no day twice.
+    if used.day < day {
+        used.day = day;
         used.today = 0;
     }
     used
@@ -440,6 +446,29 @@ mod tests {
         assert_eq!(error.kind, "insufficient_quota");
         assert_eq!(error.retry_after, Some(Duration::from_secs(DAY / 2)));
         assert!(limits.admit_at(&key, now, NOON + DAY / 2).is_ok());
+    }
+
+    #[test]
+    fn a_clock_that_steps_over_midnight_and_back_gives_no_day_twice() {
+        let limits = Limits::default();
+        let key = key(Allowance {
+            tokens_per_day: Some(10),
+            ..Allowance::default()
+        });
+        let now = Instant::now();
+        let next_day = NOON + DAY;
+        assert!(limits.admit_at(&key, now, next_day).is_ok());
+        limits.spend("ci", 10);
+        for unix in [NOON, next_day, NOON, next_day] {
+            assert!(limits.admit_at(&key, now, unix).is_err(), "{unix}");
+        }
+        assert!(limits.admit_at(&key, now, next_day + DAY).is_ok());
+        // One that was a year ahead does not close the key for a year.
+        limits.spend("ci", 10);
+        assert!(limits.admit_at(&key, now, next_day + 400 * DAY).is_ok());
+        limits.spend("ci", 10);
+        assert!(limits.admit_at(&key, now, NOON).is_err());
+        assert!(limits.admit_at(&key, now, NOON + DAY).is_ok());
     }
 
     #[test]

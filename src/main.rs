@@ -197,6 +197,7 @@ struct Args {
 fn main() -> ExitCode {
     pages::few_arenas();
     sys::no_core_files();
+    sys::no_end_by_file_size();
     sched::take_turns();
     let args = match arguments() {
         Ok(args) => args,
@@ -234,7 +235,9 @@ fn main() -> ExitCode {
         let loaded = load(&sources, &|| demo.address()).map_err(|found| found.to_string())?;
         Ok(loaded.config)
     };
-    server::run(loaded.config, Box::new(reload))
+    let code = server::run(loaded.config, Box::new(reload));
+    journal::finish();
+    code
 }
 
 /// The arguments, or the code to leave with. argh by itself leaves with 1 after a wrong one.

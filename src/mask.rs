@@ -36,6 +36,7 @@ impl Masks {
                     secrets.extend(value.split_once(' ').map(|(_, behind)| behind.trim()));
                 }
             }
+            secrets.extend(upstream.hidden.iter().map(|secret| secret.reveal()));
             if let Some(proxy) = &upstream.proxy
                 && let Some((credentials, _)) = proxy.rsplit_once('@')
             {

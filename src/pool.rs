@@ -6,7 +6,8 @@
 //! `tick` so that keys whose rest is over reach those who wait. Knows no HTTP.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -23,11 +24,10 @@ use health::Health;
 pub use health::{Asked, Rest};
 pub use tally::Tally;
 
-/// One slot of one key.
+/// One slot of one key. Over a reload it may belong to two pools for a while, in which its key has
+/// different places.
 #[derive(Debug)]
 pub struct Client {
-    /// Index into the upstream's keys.
-    pub key: usize,
     state: Mutex<ClientState>,
 }
 
@@ -44,9 +44,11 @@ pub struct ClientState {
 pub struct Pool {
     keys: Vec<PoolKey>,
     desk: Mutex<Desk>,
-    max_waiting: usize,
-    cool_down_max: Duration,
+    max_waiting: AtomicUsize,
+    cool_down_max: Mutex<Duration>,
     pub tally: Arc<Tally>,
+    /// Shares slots with this one, and has requests in its line that the timer must not forget.
+    before: Mutex<Weak<Pool>>,
 }
 
 #[derive(Debug)]
@@ -72,8 +74,11 @@ struct Desk {
 struct Waiter {
     ticket: u64,
     wanted: Wanted,
-    hand: Sender<Arc<Client>>,
+    hand: Sender<Granted>,
 }
+
+/// A client, and its key in this pool.
+type Granted = (usize, Arc<Client>);
 
 /// What a request asks a pool for.
 #[derive(Debug, Clone, Default)]
@@ -110,6 +115,8 @@ pub enum NoLease {
 #[derive(Debug)]
 pub struct Lease {
     client: Arc<Client>,
+    /// Index into the upstream's keys.
+    key: usize,
     pool: Arc<Pool>,
     since: Instant,
     model: String,
@@ -118,31 +125,31 @@ pub struct Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.client.state.lock().busy = None;
-        self.pool.give_back(Arc::clone(&self.client));
+        self.pool.give_back((self.key, Arc::clone(&self.client)));
     }
 }
 
 impl Lease {
     pub fn key(&self) -> usize {
-        self.client.key
+        self.key
     }
 
     pub fn key_name(&self) -> &str {
-        &self.pool.keys[self.client.key].name
+        &self.pool.keys[self.key].name
     }
 
     /// The attempt gave an answer: what this key was blamed for before is forgotten.
     pub fn succeeded(&self) {
         let mut desk = self.pool.desk.lock();
-        desk.health[self.client.key].succeeded(&self.model, self.since);
+        desk.health[self.key].succeeded(&self.model, self.since);
     }
 
     /// The attempt failed: the key rests as the failure's class says.
     pub fn failed(&self, failure: &Failure, asked: Asked, now: Instant) {
         self.pool.tally.failed(failure.class);
-        let ceiling = self.pool.cool_down_max;
+        let ceiling = *self.pool.cool_down_max.lock();
         let mut desk = self.pool.desk.lock();
-        desk.health[self.client.key].failed(&self.model, failure, asked, ceiling, now);
+        desk.health[self.key].failed(&self.model, failure, asked, ceiling, now);
     }
 
     /// When the first of the keys that are out of quota for this model has some again.
@@ -181,13 +188,11 @@ impl Pool {
         let keys: Vec<PoolKey> = upstream
             .keys
             .iter()
-            .enumerate()
-            .map(|(index, key)| {
+            .map(|key| {
                 let (put, take) = bounded(upstream.slots);
                 let clients: Vec<_> = (0..upstream.slots)
                     .map(|_| {
                         Arc::new(Client {
-                            key: index,
                             state: Mutex::default(),
                         })
                     })
@@ -214,9 +219,10 @@ impl Pool {
         Pool {
             keys,
             desk: Mutex::new(desk),
-            max_waiting,
-            cool_down_max,
+            max_waiting: AtomicUsize::new(max_waiting),
+            cool_down_max: Mutex::new(cool_down_max),
             tally: Arc::default(),
+            before: Mutex::default(),
         }
     }
 
@@ -243,7 +249,7 @@ impl Pool {
                 return Ok(self.lend(client, wanted));
             }
             self.any_usable(&desk, wanted, now)?;
-            if desk.line.len() >= self.max_waiting {
+            if desk.line.len() >= self.max_waiting.load(Ordering::Relaxed) {
                 return Err(NoLease::LineFull);
             }
             let (put, take) = bounded(1);
@@ -284,7 +290,7 @@ impl Pool {
         }
     }
 
-    fn lend(self: &Arc<Pool>, client: Arc<Client>, wanted: &Wanted) -> Lease {
+    fn lend(self: &Arc<Pool>, (key, client): Granted, wanted: &Wanted) -> Lease {
         let since = Instant::now();
         self.tally.lent();
         {
@@ -294,6 +300,7 @@ impl Pool {
         }
         Lease {
             client,
+            key,
             pool: Arc::clone(self),
             since,
             model: wanted.model.clone(),
@@ -301,7 +308,7 @@ impl Pool {
     }
 
     /// A free client of a key that serves the request, keys in turn, those in trouble last.
-    fn pick(&self, desk: &mut Desk, wanted: &Wanted, now: Instant) -> Option<Arc<Client>> {
+    fn pick(&self, desk: &mut Desk, wanted: &Wanted, now: Instant) -> Option<Granted> {
         let count = self.keys.len();
         let first = wanted.preferred.filter(|key| *key < count);
         for in_trouble in [false, true] {
@@ -316,7 +323,7 @@ impl Pool {
                 }
                 if let Ok(client) = self.keys[key].take.try_recv() {
                     desk.next = (key + 1) % count;
-                    return Some(client);
+                    return Some((key, client));
                 }
             }
         }
@@ -363,21 +370,18 @@ impl Pool {
             .min()
     }
 
-    fn give_back(&self, client: Arc<Client>) {
+    fn give_back(&self, granted: Granted) {
         let mut desk = self.desk.lock();
-        self.offer(&mut desk, client, Instant::now());
+        self.offer(&mut desk, granted, Instant::now());
     }
 
     /// To the first in the line whom it serves, else to the free ones.
-    fn offer(&self, desk: &mut Desk, client: Arc<Client>, now: Instant) {
-        let mut client = client;
+    fn offer(&self, desk: &mut Desk, (key, mut client): Granted, now: Instant) {
         let mut at = 0;
         while at < desk.line.len() {
             let wanted = &desk.line[at].wanted;
-            let serves = !wanted.barred.contains(&client.key)
-                && desk.health[client.key]
-                    .resting(&wanted.model, now)
-                    .is_none();
+            let serves = !wanted.barred.contains(&key)
+                && desk.health[key].resting(&wanted.model, now).is_none();
             if !serves {
                 at += 1;
                 continue;
@@ -385,26 +389,30 @@ impl Pool {
             let Some(waiter) = desk.line.remove(at) else {
                 break;
             };
-            match waiter.hand.try_send(client) {
+            match waiter.hand.try_send((key, client)) {
                 Ok(()) => return,
                 // The waiter is gone; the next one, then.
-                Err(refused) => client = refused.into_inner(),
+                Err(refused) => client = refused.into_inner().1,
             }
         }
         // The channel has room for every client of the key.
-        let _ = self.keys[client.key].put.try_send(client);
+        let _ = self.keys[key].put.try_send(client);
     }
 
     /// Hands the clients of keys whose rest is over to those who wait. For the timer thread.
     pub fn tick(&self, now: Instant) {
+        let before = self.before.lock().upgrade();
+        if let Some(before) = before {
+            before.tick(now);
+        }
         let mut desk = self.desk.lock();
         if desk.line.is_empty() {
             return;
         }
-        for key in &self.keys {
+        for (place, key) in self.keys.iter().enumerate() {
             for _ in 0..key.take.len() {
                 if let Ok(client) = key.take.try_recv() {
-                    self.offer(&mut desk, client, now);
+                    self.offer(&mut desk, (place, client), now);
                 }
             }
         }
@@ -478,10 +486,24 @@ impl Pool {
         self.tick(Instant::now());
     }
 
-    /// Takes over what is known of a key of the pool before a reload.
-    pub fn inherit(&self, key: usize, from: &Pool, from_key: usize) {
-        let known = from.desk.lock().health[from_key].clone();
-        self.desk.lock().health[key] = known;
+    /// Goes on with a key of the pool before a reload: with what is known of it and, where it is
+    /// the same number of them, with its slots, of which running requests have some.
+    pub fn go_on(&mut self, key: usize, before: &Arc<Pool>, key_before: usize, with_slots: bool) {
+        self.desk.get_mut().health[key] = before.desk.lock().health[key_before].clone();
+        let old = &before.keys[key_before];
+        let new = &mut self.keys[key];
+        if with_slots && old.slots == new.slots {
+            new.put = old.put.clone();
+            new.take = old.take.clone();
+            new.clients = old.clients.clone();
+            *self.before.get_mut() = Arc::downgrade(before);
+        }
+    }
+
+    /// What may change without any of the keys.
+    pub fn set_bounds(&self, max_waiting: usize, cool_down_max: Duration) {
+        self.max_waiting.store(max_waiting, Ordering::Relaxed);
+        *self.cool_down_max.lock() = cool_down_max;
     }
 }
 

@@ -26,7 +26,7 @@ use std::cell::RefCell;
 use std::io::{self, Write};
 use std::ops::Range;
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -50,6 +50,7 @@ use crate::metrics::{self, Metrics};
 use crate::pages::{self, Thrift};
 use crate::sockets;
 use crate::status::Ledger;
+use crate::sys;
 use crate::watch::{self, Duties, Watch};
 
 mod admission;
@@ -180,7 +181,7 @@ fn start(config: Config) -> Result<Started, String> {
     let signals = signals().map_err(|error| format!("cannot wait for signals: {error}"))?;
     let listen = config.listen.clone();
     let max_chats = config.workers;
-    let max_connections = max_connections(&config, descriptors);
+    let max_connections = max_connections(&config, descriptors)?;
     let write_timeout = config.write_timeout;
     let cannot = |what: io::Error| format!("cannot listen on {listen}: {what}");
     let handed = Opened::handed(write_timeout)
@@ -283,25 +284,33 @@ fn start_workers(gateway: &Arc<Gateway>, which: Range<usize>) -> Result<(), Stri
     Ok(())
 }
 
+/// With fewer, all are taken before the first connection (tried: 24 serve nobody, 32 do).
+const FEWEST_DESCRIPTORS: u64 = 32;
+
 /// What the config allows, as far as the descriptors go: three for a connection (two of the HTTP
 /// server's, one of ours), and some for upstreams and files.
-fn max_connections(config: &Config, descriptors: u64) -> usize {
+fn max_connections(config: &Config, descriptors: u64) -> Result<usize, String> {
     let most = descriptors.saturating_sub(64) / 4;
     let most = usize::try_from(most).unwrap_or(usize::MAX).max(8);
+    if descriptors < FEWEST_DESCRIPTORS {
+        return Err(format!(
+            "the limit of open files is {descriptors}, and fewer than {FEWEST_DESCRIPTORS} serve nobody"
+        ));
+    }
     if most < config.max_connections {
         warn!(
             "max_connections is {}, but the limit of open files only allows {most}",
             config.max_connections
         );
     }
-    config.max_connections.min(most)
+    Ok(config.max_connections.min(most))
 }
 
 fn unix(path: &Path) -> io::Result<Opened> {
     // A socket file outlives its process; one that nobody listens on is in the way. Any other file
     // is somebody's, and stays.
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-    if is_socket && UnixStream::connect(path).is_err() {
+    if is_socket && sys::is_deserted(path) {
         std::fs::remove_file(path)?;
     }
     Opened::unix(UnixListener::bind(path)?, path)
@@ -370,6 +379,11 @@ fn reload_config(gateway: &Arc<Gateway>, reload: &dyn Fn() -> Result<Config, Str
     match read {
         Ok(state) => {
             journal::set(&state.config);
+            for upstream in &state.config.upstreams {
+                if let Some(learned) = &upstream.options.learned {
+                    learned.ask_now();
+                }
+            }
             *gateway.state.write() = Arc::new(state);
             *gateway.reload_error.lock() = None;
             gateway.discover();
@@ -422,13 +436,13 @@ fn drain(gateway: &Gateway, signal: i32, signals: &Receiver<i32>) -> ExitCode {
 fn leave_at_once(gateway: &Gateway) -> ! {
     warn!("stopped by a second signal");
     gateway.door.remove_file();
-    journal::flush();
+    journal::finish();
     std::process::exit(1);
 }
 
 fn leave(gateway: &Gateway, code: ExitCode) -> ExitCode {
     gateway.watch.stop();
-    journal::flush();
+    journal::finish();
     gateway.door.remove_file();
     code
 }

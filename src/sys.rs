@@ -1,6 +1,12 @@
 //! What needs `unsafe`, behind functions that do not.
 #![allow(unsafe_code)]
 
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::Duration;
+
 pub mod blocks;
 
 /// Keeps the process from leaving a core file: the keys of all upstreams would be in it. Whoever
@@ -17,4 +23,80 @@ pub fn no_core_files() {
             libc::setrlimit(libc::RLIMIT_CORE, &raw const limit);
         }
     }
+}
+
+/// A file that may not grow any further is a full disk, not the end of the process.
+pub fn no_end_by_file_size() {
+    // SAFETY: nothing runs in a handler; the signal is left out.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
+/// Whether a few bytes can be written without a wait, or soon.
+pub fn is_writable_within(file: impl AsFd, limit: Duration) -> bool {
+    is_ready(file, libc::POLLOUT, limit)
+}
+
+/// Whether something can be read, or the end has come, soon.
+pub fn is_readable_within(file: impl AsFd, limit: Duration) -> bool {
+    is_ready(file, libc::POLLIN | libc::POLLHUP, limit)
+}
+
+fn is_ready(file: impl AsFd, events: libc::c_short, limit: Duration) -> bool {
+    let mut entry = libc::pollfd {
+        fd: file.as_fd().as_raw_fd(),
+        events,
+        revents: 0,
+    };
+    let limit = libc::c_int::try_from(limit.as_millis()).unwrap_or(libc::c_int::MAX);
+    // SAFETY: one valid entry.
+    let ready = unsafe { libc::poll(&raw mut entry, 1, limit) };
+    ready > 0 && entry.revents & events != 0
+}
+
+/// Nobody listens on the unix socket at `path`, though its file is there. Anything else that keeps
+/// us from connecting (a full queue, a foreign owner) says that somebody does.
+pub fn is_deserted(path: &Path) -> bool {
+    let bytes = path.as_os_str().as_bytes();
+    // SAFETY: an address of zeros is a valid one.
+    let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    if bytes.len() >= address.sun_path.len() {
+        return false;
+    }
+    for (place, byte) in address.sun_path.iter_mut().zip(bytes) {
+        *place = *byte as libc::c_char;
+    }
+    let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: the new descriptor is owned at once, and the address is as long as said.
+    unsafe {
+        let fd = libc::socket(libc::AF_UNIX, kind, 0);
+        if fd < 0 {
+            return false;
+        }
+        let socket = OwnedFd::from_raw_fd(fd);
+        let length = size_of::<libc::sockaddr_un>() as libc::socklen_t;
+        let done = libc::connect(socket.as_raw_fd(), (&raw const address).cast(), length);
+        done != 0 && io::Error::last_os_error().raw_os_error() == Some(libc::ECONNREFUSED)
+    }
+}
+
+/// Whether the socket is one of streams that listens for connections.
+pub fn listens(socket: impl AsFd) -> bool {
+    let fd = socket.as_fd().as_raw_fd();
+    let option = |name: libc::c_int| {
+        let mut value: libc::c_int = 0;
+        let mut length = size_of::<libc::c_int>() as libc::socklen_t;
+        // SAFETY: room for the one number that these options have.
+        let done = unsafe {
+            libc::getsockopt(
+                fd,
+                libc::SOL_SOCKET,
+                name,
+                (&raw mut value).cast(),
+                &raw mut length,
+            )
+        };
+        (done == 0).then_some(value)
+    };
+    option(libc::SO_TYPE) == Some(libc::SOCK_STREAM) && option(libc::SO_ACCEPTCONN) == Some(1)
 }

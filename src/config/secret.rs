@@ -1,9 +1,9 @@
 //! `Secret`, and the three ways to write one: `env:NAME`, `file:PATH`, or the text itself.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
+
+use super::file;
 
 /// A text that no log may show.
 #[derive(Clone, PartialEq, Eq)]
@@ -37,6 +37,11 @@ const LONGEST: u64 = 16 * 1024;
 
 /// How environment variables are looked up, so that tests need not change the process.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// The text stands elsewhere, as what nobody shall see does.
+pub fn is_reference(written: &str) -> bool {
+    written.starts_with("env:") || written.starts_with("file:")
+}
 
 /// The environment variable that `written` names.
 pub fn variable(written: &str) -> Option<&str> {
@@ -103,14 +108,11 @@ fn is_shell_variable(written: &str) -> bool {
 }
 
 fn first_line(path: &Path) -> Result<String, String> {
-    let read = || {
-        let mut line = Vec::new();
-        BufReader::new(File::open(path)?.take(LONGEST + 1)).read_until(b'\n', &mut line)?;
-        Ok(line)
-    };
-    let line = read().map_err(|error: std::io::Error| {
-        format!("cannot read file `{}`: {}", path.display(), plain(&error))
-    })?;
+    let mut line = file::read(path, LONGEST + 1)
+        .map_err(|error| format!("cannot read file `{}`: {}", path.display(), plain(&error)))?;
+    if let Some(end) = line.iter().position(|byte| *byte == b'\n') {
+        line.truncate(end);
+    }
     if line.len() as u64 > LONGEST {
         return Err(format!(
             "the first line of file `{}` is longer than {LONGEST} bytes",

@@ -70,6 +70,9 @@ const VENDORS: &[Vendor] = &[
     },
 ];
 
+/// Longer than any configuration.
+const LONGEST: u64 = 16 << 20;
+
 impl Sources {
     pub fn load(&self, around: &Surroundings<'_>) -> Result<Loaded, Findings> {
         let usual = around.folder.join(USUAL_FILE);
@@ -113,7 +116,11 @@ impl Sources {
             env: around.env,
             listen: self.listen.as_deref(),
         };
-        let config = match std::fs::read(&file).map(String::from_utf8) {
+        let config = match super::file::read(&file, LONGEST).map(String::from_utf8) {
+            Ok(Ok(text)) if text.len() as u64 == LONGEST => {
+                findings.add("", format!("has more than {LONGEST} bytes"));
+                Config::default()
+            }
             Ok(Ok(text)) => build::config(&text, &ground, &mut findings),
             Ok(Err(_)) => {
                 findings.add("", "is not UTF-8");

@@ -60,7 +60,11 @@ fn headers(state: &State, upstream: &Upstream, outline: &Outline<'_>) -> Map<Str
     let all = outline.headers.iter().copied().chain(standing);
     all.map(|(name, value)| {
         // The key's own place is masked already, and says how it would stand there.
-        let hidden = is_credential(name) && Some(value) != masked.as_deref();
+        let from_elsewhere = upstream
+            .hidden
+            .iter()
+            .any(|hidden| hidden.reveal() == value);
+        let hidden = from_elsewhere || (is_credential(name) && Some(value) != masked.as_deref());
         let value = match hidden {
             true => "***".into(),
             false => state.masks.text(value),

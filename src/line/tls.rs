@@ -91,8 +91,12 @@ pub fn config(ca_file: Option<&Path>, also: Option<&Path>) -> Result<Arc<ClientC
     Ok(config)
 }
 
+/// More than any bundle of certificates holds.
+const LONGEST: u64 = 16 << 20;
+
 fn read(path: &Path) -> Result<Vec<u8>, String> {
-    std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
+    crate::config::file::read(path, LONGEST)
+        .map_err(|error| format!("cannot read {}: {error}", path.display()))
 }
 
 /// weir shows no certificate of its own, so nothing has to read private keys or to sign with them.

@@ -37,6 +37,7 @@ fn gauges() -> Gauges {
         max_chats: 64,
         connections: 2,
         leaked: 0,
+        log_lost: 0,
         draining: false,
         reloaded: true,
         pools: vec![PoolGauges::new("up", &pool, Instant::now())],

@@ -21,6 +21,8 @@ pub struct Gauges {
     pub connections: usize,
     /// Requests whose body was over the limit and whose memory was given up.
     pub leaked: u64,
+    /// Lines of the log that nobody read, or that could not be written.
+    pub log_lost: u64,
     pub draining: bool,
     /// The last reload of the configuration worked, or there was none.
     pub reloaded: bool,
@@ -123,6 +125,12 @@ impl Metrics {
             "Requests with a body over the limit, whose memory was given up.",
         );
         out.sample("weir_requests_leaked_total", &[], gauges.leaked as f64);
+        out.family(
+            "weir_log_lines_lost_total",
+            "counter",
+            "Lines of the log that nobody read in time, or that could not be written.",
+        );
+        out.sample("weir_log_lines_lost_total", &[], gauges.log_lost as f64);
         process(&mut out);
         out.0
     }

@@ -8,6 +8,7 @@ use std::io;
 use std::mem;
 use std::net::{TcpListener, ToSocketAddrs};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -37,7 +38,24 @@ pub struct Opened {
     /// 0 for a unix socket.
     pub port: u16,
     pub for_timer: Option<TcpListener>,
-    file: Option<PathBuf>,
+    file: Option<Bound>,
+}
+
+/// The file of a unix socket.
+struct Bound {
+    path: PathBuf,
+    /// Its device and number.
+    file: (u64, u64),
+}
+
+impl Bound {
+    fn at(path: &Path) -> Option<Bound> {
+        let file = std::fs::symlink_metadata(path).ok()?;
+        Some(Bound {
+            path: path.to_owned(),
+            file: (file.dev(), file.ino()),
+        })
+    }
 }
 
 enum Socket {
@@ -129,7 +147,7 @@ impl Opened {
             address: format!("unix:{}", path.display()),
             port: 0,
             for_timer: None,
-            file: Some(path.to_owned()),
+            file: Bound::at(path),
         })
     }
 }
@@ -166,7 +184,7 @@ pub struct Door {
     handed: bool,
     /// The number of the current server, to be looked at without the lock.
     number: AtomicU64,
-    file: Option<PathBuf>,
+    file: Option<Bound>,
     pub keeper: Keeper,
 }
 
@@ -261,10 +279,12 @@ impl Door {
         }
     }
 
-    /// Takes the file of a unix socket away.
+    /// Takes the file of a unix socket away, unless somebody else has put another one there.
     pub fn remove_file(&self) {
-        if let Some(file) = &self.file {
-            let _ = std::fs::remove_file(file);
+        if let Some(bound) = &self.file
+            && Bound::at(&bound.path).is_some_and(|found| found.file == bound.file)
+        {
+            let _ = std::fs::remove_file(&bound.path);
         }
     }
 }

@@ -6,6 +6,8 @@ use std::net::TcpListener;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 
+use crate::sys;
+
 /// The first descriptor that is handed over.
 const FIRST: i32 = 3;
 
@@ -43,6 +45,11 @@ pub fn take() -> io::Result<Option<Handed>> {
     // owns it: this runs once, before weir opens anything that it keeps.
     #[allow(unsafe_code)]
     let fd = unsafe { OwnedFd::from_raw_fd(FIRST) };
+    if !sys::listens(&fd) {
+        return Err(io::Error::other(
+            "LISTEN_FDS names something that is no listening socket of streams",
+        ));
+    }
     let listener = TcpListener::from(fd);
     let handed = match listener.local_addr() {
         Ok(_) => Handed::Tcp(listener),

@@ -15,6 +15,7 @@ use crate::embeddings;
 use crate::error::ApiError;
 use crate::exchange;
 use crate::inbound::{self, Call};
+use crate::journal;
 use crate::metrics::{self, Gauges, PoolGauges};
 use crate::models;
 use crate::passthrough;
@@ -386,6 +387,7 @@ fn metrics(gateway: &Gateway, state: &State) -> Reply {
         max_chats: gateway.max_chats,
         connections: gateway.watch.connections(),
         leaked: inbound::leaked(),
+        log_lost: journal::lost(),
         draining: gateway.draining.load(Ordering::Relaxed),
         reloaded: gateway.reload_error.lock().is_none(),
         pools: pools

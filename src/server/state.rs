@@ -60,7 +60,7 @@ impl State {
             pools.push(pool_for(upstream, &config, before));
         }
         let fetcher = config.fetch_images.then(Fetcher::new).transpose()?;
-        let state = State {
+        Ok(State {
             fetcher,
             request_log: config.request_log.as_ref().map(|wanted| {
                 let old = before.and_then(|before| before.request_log.as_ref());
@@ -77,52 +77,38 @@ impl State {
             lines,
             memory: before.map_or_else(Arc::default, |before| Arc::clone(&before.memory)),
             limits: before.map_or_else(Arc::default, |before| Arc::clone(&before.limits)),
-        };
-        if let Some(before) = before {
-            state.inherit(before);
-        }
-        Ok(state)
+        })
     }
 
     fn upstream(&self, name: &str) -> Option<(&Upstream, &Arc<Pool>)> {
         let mut all = self.config.upstreams.iter().zip(&self.pools);
         all.find(|(known, _)| known.name == name)
     }
-
-    fn inherit(&self, before: &State) {
-        for (upstream, pool) in self.config.upstreams.iter().zip(&self.pools) {
-            let old = before.upstream(&upstream.name);
-            let Some((old_upstream, old_pool)) = old.filter(|(_, old)| !Arc::ptr_eq(old, pool))
-            else {
-                continue;
-            };
-            for (index, key) in upstream.keys.iter().enumerate() {
-                let same = |old: &crate::config::Key| old.secret == key.secret;
-                if let Some(old_index) = old_upstream.keys.iter().position(same) {
-                    pool.inherit(index, old_pool, old_index);
-                }
-            }
-        }
-    }
 }
 
-/// The pool that `before` had for this upstream, if it is as it was: its running requests have their
-/// slots then, and nobody loses a place in the line.
+/// The pool that `before` had for this upstream, if its keys are the same ones: its running requests
+/// have their slots then, and nobody loses a place in the line. Else a new one, in which the keys
+/// that stay go on with their slots.
 fn pool_for(upstream: &Upstream, config: &Config, before: Option<&State>) -> Arc<Pool> {
-    let pool = || Pool::new(upstream, config.max_waiting, config.cool_down_max);
-    let known = before.and_then(|before| Some((before, before.upstream(&upstream.name)?)));
-    let Some((before, (old, old_pool))) = known else {
+    let (waiting, ceiling) = (config.max_waiting, config.cool_down_max);
+    let pool = || Pool::new(upstream, waiting, ceiling);
+    let known = before.and_then(|before| before.upstream(&upstream.name));
+    let Some((old, old_pool)) = known else {
         return Arc::new(pool());
     };
-    let same = old.keys == upstream.keys
-        && old.slots == upstream.slots
-        && old.base_url == upstream.base_url
-        && before.config.max_waiting == config.max_waiting
-        && before.config.cool_down_max == config.cool_down_max;
-    match same {
-        true => Arc::clone(old_pool),
-        false => Arc::new(pool().with_tally(&old_pool.tally)),
+    let is_there = old.base_url == upstream.base_url;
+    if is_there && old.keys == upstream.keys && old.slots == upstream.slots {
+        old_pool.set_bounds(waiting, ceiling);
+        return Arc::clone(old_pool);
     }
+    let mut pool = pool().with_tally(&old_pool.tally);
+    for (index, key) in upstream.keys.iter().enumerate() {
+        let same = |old: &crate::config::Key| old.secret == key.secret;
+        if let Some(old_index) = old.keys.iter().position(same) {
+            pool.go_on(index, old_pool, old_index, is_there);
+        }
+    }
+    Arc::new(pool)
 }
 
 /// A model list of the same upstream is kept over a reload.

@@ -39,3 +39,41 @@ fn a_dry_run_goes_to_the_target_that_would_be_asked() {
     body["model"] = json!("one");
     assert_eq!((dry(&body).status, weir.ask(&body).status), (400, 400));
 }
+
+#[test]
+fn what_comes_from_the_environment_or_a_file_is_shown_to_nobody() {
+    let up = Upstream::start(|request| {
+        let tenant = request.header("x-tenant").unwrap_or_default().to_owned();
+        Format::OpenAi.error(400, "no", &format!("tenant {tenant} is unknown"))
+    });
+    let mut settings = config(Format::OpenAi, &up.url(), &["k"]);
+    settings["upstreams"][0]["headers"] =
+        json!({"x-tenant": "env:TENANT", "x-team": "env:TEAM", "x-plain": "plain-value"});
+    let weir = Weir::start_with(
+        &settings,
+        &[],
+        &[("TENANT", "tenant-number-77"), ("TEAM", "abc")],
+    );
+    let body = chat("up/m", false);
+    let headers = [("x-weir-dry-run", "1")];
+    let path = "/v1/chat/completions";
+    let told = ask(
+        weir.addr,
+        "POST",
+        path,
+        &headers,
+        body.to_string().as_bytes(),
+    )
+    .json();
+    assert_eq!(told["headers"]["x-tenant"], "***");
+    assert_eq!(told["headers"]["x-team"], "***");
+    assert_eq!(told["headers"]["x-plain"], "plain-value");
+    let answer = weir.ask(&body);
+    assert_eq!(answer.status, 400);
+    assert!(
+        !answer.text().contains("tenant-number-77"),
+        "{}",
+        answer.text()
+    );
+    assert!(!weir.log().contains("tenant-number-77"));
+}

@@ -38,6 +38,7 @@ mod init_scripts;
 mod judgement;
 mod leases;
 mod limits;
+mod logs;
 mod million;
 mod observe;
 mod operation;

@@ -219,3 +219,95 @@ fn a_reload_that_failed_is_seen_until_one_works() {
     until(LIMIT, "a reload that works", || metric("1").then_some(()));
     assert_eq!(weir.status()["config"]["reload_error"], Value::Null);
 }
+
+/// A key that stays has the slots that it had, whatever else the file changes.
+#[test]
+fn a_key_that_stays_keeps_its_slots_over_reloads() {
+    let scripted = Upstream::start(|request| match request.key.as_deref() {
+        Some("kept") => Format::OpenAi.answer(request, &["hi"]).behind("gate"),
+        _ => Format::OpenAi.answer(request, &["hi"]),
+    });
+    let mut settings = config(Format::OpenAi, &scripted.url(), &["kept"]);
+    settings["upstreams"][0]["slots"] = json!(1);
+    settings["lease_wait_ms"] = json!(300);
+    let weir = Weir::start(&settings);
+    let mut held = Client::connect(weir.addr);
+    held.post(&chat(MODEL, false));
+    scripted.wait_requests(1, LIMIT);
+    for number in 1..=5 {
+        settings["upstreams"][0]["keys"] = match number % 2 {
+            0 => json!(["kept"]),
+            _ => json!([format!("other-{number}"), "kept"]),
+        };
+        settings["max_waiting"] = json!(100 + number);
+        fs::write(weir.config_file(), settings.to_string()).unwrap();
+        weir.signal(libc::SIGHUP);
+        until(LIMIT, "a reload", || {
+            let log = weir.log();
+            (log.matches("configuration reloaded").count() == number).then_some(())
+        });
+    }
+    // Now there are the other key's slot and the kept one's, which is taken.
+    let answer = weir.ask(&chat(MODEL, false));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    settings["upstreams"][0]["keys"] = json!(["kept"]);
+    reload(&weir, &settings);
+    until(LIMIT, "the last reload", || {
+        (weir.log().matches("configuration reloaded").count() == 6).then_some(())
+    });
+    let answer = weir.ask(&chat(MODEL, false));
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    let kept = scripted.keys().iter().filter(|key| *key == "kept").count();
+    assert_eq!(kept, 1, "{:?}", scripted.keys());
+    scripted.open("gate");
+    assert_eq!(held.answer(LIMIT).status, 200);
+    assert_eq!(weir.ask(&chat(MODEL, false)).status, 200);
+    weir.idle(LIMIT);
+}
+
+#[test]
+fn a_pipe_that_says_nothing_does_not_hold_signals_up() {
+    let upstream = answering();
+    let mut settings = config(Format::OpenAi, &upstream.url(), &["k"]);
+    let mut weir = Weir::start(&settings);
+    let pipe = weir.config_file().with_file_name("pipe");
+    let made = std::process::Command::new("mkfifo")
+        .arg(&pipe)
+        .status()
+        .unwrap();
+    assert!(made.success());
+    // Somebody has it open for writing and is silent.
+    let writer = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&pipe)
+        .unwrap();
+    settings["upstreams"][0]["keys"] = json!([format!("file:{}", pipe.display())]);
+    reload(&weir, &settings);
+    let log = weir.wait_log("configuration not reloaded", LIMIT);
+    assert!(log.contains("nothing came within"), "{log}");
+    assert_eq!(weir.ask(&chat(MODEL, false)).status, 200);
+    weir.signal(libc::SIGHUP);
+    weir.signal(libc::SIGTERM);
+    assert_eq!(weir.wait_exit(LIMIT).code(), Some(0));
+    drop(writer);
+}
+
+#[test]
+fn a_file_of_keys_that_is_too_long_is_refused_rather_than_cut() {
+    let folder = crate::weir::Folder::new();
+    let file = folder.path().join("keys");
+    let mut text = "# padding\n".repeat((4 << 20) / 10);
+    text.push_str("ci caller-key-12345 gemini-* concurrent=1\n");
+    fs::write(&file, text).unwrap();
+    let settings = json!({
+        "client_keys_file": file,
+        "upstreams": [{"name": "up", "format": "openai", "base_url": "http://127.0.0.1:1", "models": ["*"]}]
+    });
+    let ended = crate::weir::run(Some(&settings.to_string()), &["--check-config"], &[]);
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(
+        ended.stderr.contains("more than 4194304 bytes"),
+        "{ended:?}"
+    );
+}

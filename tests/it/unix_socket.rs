@@ -285,3 +285,65 @@ fn an_answer_of_any_kind_comes_whole() {
         assert!(got.ends_with("\r\n\r\nhelloworld"), "{sized}: {got}");
     }
 }
+
+#[test]
+fn the_socket_of_somebody_else_is_left_alone() {
+    use std::os::unix::net::UnixListener;
+
+    let scripted = Upstream::start(|request| Format::OpenAi.answer(request, &["hi"]));
+    let settings = config(Format::OpenAi, &scripted.url(), &["k"]);
+    // Alive, and too busy to take anybody in.
+    let folder = Folder::new();
+    let path = folder.path().join("busy.sock");
+    let busy = UnixListener::bind(&path).unwrap();
+    let mut waiting = Vec::new();
+    busy.set_nonblocking(true).unwrap();
+    fill(&path, &mut waiting);
+    let listen = format!("unix:{}", path.display());
+    let ended = crate::weir::run(Some(&settings.to_string()), &["--listen", &listen], &[]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(path.exists());
+    drop(waiting);
+
+    // Whoever took the path over keeps it when the first one ends.
+    let mut local = Local::start(&scripted, 1_000);
+    std::fs::remove_file(&local.path).unwrap();
+    let successor = UnixListener::bind(&local.path).unwrap();
+    local.weir.signal(libc::SIGTERM);
+    assert_eq!(local.weir.wait_exit(LIMIT).code(), Some(0));
+    assert!(local.path.exists());
+    drop(successor);
+}
+
+/// Connects until nobody is let in any more.
+fn fill(path: &std::path::Path, waiting: &mut Vec<eager::Stream>) {
+    while let Some(stream) = eager::connect(path) {
+        waiting.push(stream);
+        assert!(waiting.len() < 100_000);
+    }
+}
+
+/// A connect that does not wait.
+mod eager {
+    use std::os::fd::{FromRawFd, OwnedFd};
+    use std::os::unix::ffi::OsStrExt;
+    use std::path::Path;
+
+    pub type Stream = OwnedFd;
+
+    #[allow(unsafe_code)]
+    pub fn connect(path: &Path) -> Option<Stream> {
+        // SAFETY: an address of zeros is valid; the descriptor is owned at once.
+        unsafe {
+            let mut address: libc::sockaddr_un = std::mem::zeroed();
+            address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+            for (place, byte) in address.sun_path.iter_mut().zip(path.as_os_str().as_bytes()) {
+                *place = *byte as libc::c_char;
+            }
+            let fd = libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_NONBLOCK, 0);
+            let socket = OwnedFd::from_raw_fd(fd);
+            let length = size_of::<libc::sockaddr_un>() as libc::socklen_t;
+            (libc::connect(fd, (&raw const address).cast(), length) == 0).then_some(socket)
+        }
+    }
+}

@@ -38,7 +38,7 @@ pub struct Weir {
 
 /// The binary that was built with the tests, unless `WEIR_BIN` names another, such as a static
 /// release build.
-fn binary() -> PathBuf {
+pub fn binary() -> PathBuf {
     match std::env::var_os("WEIR_BIN") {
         Some(path) => path.into(),
         None => env!("CARGO_BIN_EXE_weir").into(),

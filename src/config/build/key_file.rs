@@ -1,13 +1,12 @@
 //! `client_keys_file`: one key a line, `name key-or-sha256:hex [models...] [limit=number...]`.
 
-use std::fs::File;
-use std::io::Read;
+use std::io::Error;
 
 use super::client_keys::{self, Written};
 use super::{Ground, LABEL, is_label, model_fault};
 use crate::config::findings::Findings;
 use crate::config::read::Object;
-use crate::config::{ClientKey, secret};
+use crate::config::{ClientKey, file, secret};
 use crate::limits::Allowance;
 
 /// Room for some ten thousand keys.
@@ -25,15 +24,16 @@ pub fn read(
         return;
     };
     let file = ground.folder.join(written);
-    let read = || {
-        let mut text = String::new();
-        File::open(&file)?.take(LONGEST).read_to_string(&mut text)?;
-        Ok(text)
-    };
-    let text = match read() {
+    let read = file::read(&file, LONGEST + 1).and_then(|bytes| {
+        if bytes.len() as u64 > LONGEST {
+            // Cut, its last line could be a key without its limits.
+            return Err(Error::other(format!("it has more than {LONGEST} bytes")));
+        }
+        String::from_utf8(bytes).map_err(|_| Error::other("it is not UTF-8"))
+    });
+    let text = match read {
         Ok(text) => text,
         Err(error) => {
-            let error: std::io::Error = error;
             let why = secret::plain(&error);
             findings.add(
                 PATH,

@@ -1,7 +1,5 @@
 //! One upstream of the file, with what the top of the file sets for all of them.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,7 +8,7 @@ use crate::config::findings::{Findings, element, member};
 use crate::config::read::Object;
 use crate::config::secret::{self, Secret};
 use crate::config::tree::Node;
-use crate::config::{Key, Upstream, base_url};
+use crate::config::{Key, Upstream, base_url, file};
 use crate::provider::anthropic::Display;
 use crate::provider::{Format, Options, gemini, openai};
 
@@ -30,7 +28,7 @@ pub fn read(
     }
     let name = object.text("name").unwrap_or("upstream");
     let keys = keys(object, name, ground, findings);
-    let headers = headers(object, ground, findings);
+    let (headers, hidden) = headers(object, ground, findings);
     let both = |key: &str| {
         object
             .text(key)
@@ -98,6 +96,7 @@ pub fn read(
     upstream.first_byte = millis("first_byte_ms").unwrap_or(upstream.first_byte);
     upstream.idle = millis("idle_ms").unwrap_or(upstream.idle);
     upstream.headers = headers;
+    upstream.hidden = hidden;
     upstream.proxy = proxy;
     upstream.ca_file = ca_file;
     let options = &mut upstream.options;
@@ -222,11 +221,12 @@ fn headers(
     object: &Object<'_>,
     ground: &Ground<'_>,
     findings: &mut Findings,
-) -> Vec<(String, String)> {
+) -> (Vec<(String, String)>, Vec<Secret>) {
     let Some(Node::Object(members)) = object.get("headers") else {
-        return Vec::new();
+        return (Vec::new(), Vec::new());
     };
     let mut headers: Vec<(String, String)> = Vec::new();
+    let mut hidden = Vec::new();
     for (name, node) in members {
         let path = member(&object.path("headers"), name);
         let Node::Text(written) = node else {
@@ -242,11 +242,16 @@ fn headers(
             findings.add(&path, "stands here twice");
         }
         match secret::resolve(written, ground.folder, ground.env) {
-            Ok(value) => headers.push((lower, value.reveal().to_owned())),
+            Ok(value) => {
+                headers.push((lower, value.reveal().to_owned()));
+                if secret::is_reference(written) {
+                    hidden.push(value);
+                }
+            }
             Err(fault) => findings.add(&path, fault),
         }
     }
-    headers
+    (headers, hidden)
 }
 
 fn proxy(path: &str, text: &str, ground: &Ground<'_>, findings: &mut Findings) -> Option<String> {
@@ -276,17 +281,9 @@ fn ca_file(
     findings: &mut Findings,
 ) -> Option<PathBuf> {
     let file = ground.folder.join(text);
-    let read = || {
-        let mut bytes = Vec::new();
-        File::open(&file)?
-            .take(LONGEST_CA_FILE)
-            .read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
     let mark = b"-----BEGIN CERTIFICATE-----";
-    match read() {
+    match file::read(&file, LONGEST_CA_FILE) {
         Err(error) => {
-            let error: std::io::Error = error;
             let fault = format!(
                 "cannot read file `{}`: {}",
                 file.display(),
