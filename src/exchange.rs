@@ -403,8 +403,13 @@ impl Exchange<'_, '_> {
             push_header(&mut self.route_lines, "x-upstream-request-id", id);
         }
         let mut sink = Sink::new(
-            self.encoder
-                .speaker(encoded, &self.stamp, self.dialect, self.stream.is_some()),
+            self.encoder.speaker(
+                encoded,
+                &self.stamp,
+                self.dialect,
+                self.stream.is_some(),
+                self.room,
+            ),
             Notes::new(self.stamp.seed),
             self.room,
         )

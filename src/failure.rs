@@ -353,6 +353,8 @@ impl Failure {
             "function_call",
             "images",
             "reasoning",
+            "reasoning_content",
+            "reasoning_details",
             "refusal",
             "thinking_blocks",
         ];
@@ -375,10 +377,8 @@ impl Failure {
         }
         let words = self.message.to_lowercase();
         let param = self.param.as_deref().unwrap_or_default();
-        REFUSALS.iter().any(|refusal| words.contains(refusal))
-            && ADDITIONS
-                .iter()
-                .any(|addition| words.contains(addition) || param.contains(addition))
+        let named = |addition: &&str| names(&words, addition) || names(param, addition);
+        REFUSALS.iter().any(|refusal| words.contains(refusal)) && ADDITIONS.iter().any(named)
     }
 
     /// What the caller is told. Our own bad keys are our trouble: 502, with names but no secrets.
@@ -402,6 +402,25 @@ impl Failure {
             retry_after: self.retry_after,
         }
     }
+}
+
+/// Whether `words` name the member of an object. Some names are English words as well, and are one
+/// only beside a quote, a bracket, a point or a colon.
+fn names(words: &str, member: &str) -> bool {
+    words.match_indices(member).any(|(at, _)| {
+        let before = words[..at].chars().next_back();
+        let after = words[at + member.len()..].chars().next();
+        let goes_on =
+            |char: Option<char>| char.is_some_and(|char| char.is_alphanumeric() || char == '_');
+        let is_mark = |char: Option<char>| char.is_some_and(|char| "'\"`[](){}.:".contains(char));
+        !goes_on(before)
+            && !goes_on(after)
+            && (member.contains('_')
+                || is_mark(before)
+                || is_mark(after)
+                || words == member
+                || words[..at].ends_with(": "))
+    })
 }
 
 /// The part of the table that recognises: status and words in, class and client status out.

@@ -68,6 +68,33 @@ struct Nesting {
     escaped: bool,
 }
 
+/// Whether an event's data is the heartbeat of somebody in between, who takes data for a place for
+/// comments. No format has such data, and most callers would fail on it.
+fn is_heartbeat(data: &[u8]) -> bool {
+    const WORDS: [&str; 7] = [
+        "ping",
+        "pong",
+        "keepalive",
+        "keep-alive",
+        "keep_alive",
+        "heartbeat",
+        "null",
+    ];
+    let data = data.trim_ascii();
+    let word = data
+        .strip_prefix(b"\"")
+        .and_then(|data| data.strip_suffix(b"\""))
+        .unwrap_or(data);
+    match word {
+        [] | [b':', ..] => true,
+        // Nearly all data is an object.
+        [b'{', ..] => false,
+        word => WORDS
+            .iter()
+            .any(|known| word.eq_ignore_ascii_case(known.as_bytes())),
+    }
+}
+
 impl Nesting {
     fn take(&mut self, line: &[u8]) {
         for &byte in line {
@@ -123,7 +150,7 @@ impl Reader {
     /// The next whole event, or `None` when more bytes are needed.
     pub fn next(&mut self) -> Result<Option<Event<'_>>, TooLong> {
         while let Some((start, end)) = self.next_line() {
-            if self.take_line(start, end)? {
+            if self.take_line(start, end)? && !self.skip_heartbeat() {
                 return Ok(Some(self.give()));
             }
         }
@@ -143,14 +170,31 @@ impl Reader {
             self.line = self.filled;
             self.searched = self.filled;
             match self.take_line(start, end) {
-                Ok(true) => return Some(self.give()),
-                Ok(false) => {}
+                Ok(true) if !self.skip_heartbeat() => return Some(self.give()),
+                Ok(_) => {}
                 Err(TooLong) => return None,
             }
         }
+        if self.data == Data::Nothing || self.skip_heartbeat() {
+            return None;
+        }
+        Some(self.give())
+    }
+
+    /// Forgets the collected event if it is a heartbeat.
+    fn skip_heartbeat(&mut self) -> bool {
+        let skips = self.bare.is_none() && is_heartbeat(self.collected());
+        if skips {
+            self.data = Data::Nothing;
+        }
+        skips
+    }
+
+    fn collected(&self) -> &[u8] {
         match self.data {
-            Data::Nothing => None,
-            _ => Some(self.give()),
+            Data::Nothing => &[],
+            Data::Line { start, end } => &self.buffer[start..end],
+            Data::Joined => &self.joined,
         }
     }
 
@@ -240,11 +284,6 @@ impl Reader {
         if let Some(value) = line.strip_prefix(b"data:") {
             let skip = usize::from(value.first() == Some(&b' '));
             let value_start = end - value.len() + skip;
-            // A heartbeat of somebody in between, who takes data for a place for comments. No
-            // format has data that begins so.
-            if self.data == Data::Nothing && value[skip..].first() == Some(&b':') {
-                return Ok(false);
-            }
             self.append(value_start, end)?;
             return Ok(false);
         }
@@ -379,6 +418,33 @@ mod tests {
             "data: last without its blank line",
             &[("last without its blank line", false)],
         );
+    }
+
+    #[test]
+    fn heartbeats_in_the_place_of_data_are_left_out() {
+        for beat in [
+            "data: : keepalive\n\n",
+            "data::ping\n\n",
+            "data:\n\n",
+            "data: \n\n",
+            "data\n\n",
+            "data: \"\"\n\n",
+            "event: ping\ndata:\n\n",
+            "event: ping\n\n",
+            "data: ping\n\n",
+            "data: \"Keep-Alive\"\r\n\r\n",
+            "data: null\n\n",
+        ] {
+            let text = format!("{beat}data: a\n\n{beat}{beat}data: b\n\n{beat}");
+            check(&text, &[("a", false), ("b", false)]);
+            check(beat, &[]);
+            check(beat.trim_end(), &[]);
+        }
+        for data in ["pings", "{\"type\":\"ping\"}", "[DONE]", "\"", "a: b", "0"] {
+            check(&format!("data: {data}\n\n"), &[(data, false)]);
+        }
+        // In the middle of an event it is a part of it.
+        check("data: {\"a\"\ndata: :1}\n\n", &[("{\"a\"\n:1}", false)]);
     }
 
     #[test]

@@ -9,13 +9,13 @@ use super::heard::{Heard, Noting};
 use super::live::Live;
 use crate::chat::Usage;
 use crate::desk::{Job, Phase};
-use crate::dialect::{Dialect, Streamed, Whole};
+use crate::dialect::{Streamed, Whole};
 use crate::failure::Failure;
 use crate::line::Answer;
 use crate::memory::Notes;
 use crate::pages;
 use crate::pool::Lease;
-use crate::provider::openai::{Counter, Deltas, RelayStream, WholeRelay};
+use crate::provider::openai::{Counter, RelayStream, WholeRelay};
 use crate::provider::{Decoder, Flow};
 use crate::record::Record;
 use crate::reply::HEAD_ROOM;
@@ -50,7 +50,6 @@ pub struct Sink {
     speaker: Speaker,
     /// What a relay wrote since the last `clear`.
     relayed: Vec<u8>,
-    usage: Usage,
     heard: Heard,
     /// Finds them in what is relayed, where they have to be counted.
     counter: Option<Box<Counter>>,
@@ -62,7 +61,6 @@ impl Sink {
         Sink {
             speaker,
             relayed: Vec::new(),
-            usage: Usage::default(),
             heard: Heard {
                 notes,
                 has_content: false,
@@ -103,7 +101,14 @@ impl Sink {
                 self.heard.has_content |= !self.relayed.is_empty();
                 flow
             }
-            Speaker::Whole(_) => Err(unexpected_stream()),
+            Speaker::Whole(relay) => {
+                if let Some(counter) = &mut self.counter {
+                    counter.push_event(event.data);
+                    self.heard.text = counter.heard();
+                }
+                self.heard.has_content = true;
+                relay.on_event(event)
+            }
             Speaker::Chunks(decoder, chunks) => decoder.on_event(
                 event,
                 &mut Noting {
@@ -130,7 +135,7 @@ impl Sink {
     fn on_end(&mut self) -> Result<(), Failure> {
         match &mut self.speaker {
             Speaker::Relay(relay) => relay.on_end(&mut self.relayed),
-            Speaker::Whole(_) => Ok(()),
+            Speaker::Whole(relay) => relay.on_end(),
             Speaker::Chunks(decoder, chunks) => decoder.on_end(&mut Noting {
                 sink: &mut **chunks,
                 heard: &mut self.heard,
@@ -147,18 +152,8 @@ impl Sink {
         }
     }
 
-    /// The upstream streams what was wanted whole: its events are put together.
-    fn fold_events(&mut self) {
-        if let Speaker::Whole(relay) = &self.speaker {
-            let (relay, stamp) = relay.to_parts();
-            let decoder = Box::new(Deltas::new(relay));
-            self.speaker = Speaker::Fold(decoder, Dialect::Chat.whole(stamp));
-        }
-    }
-
     /// Takes the events of a stream that came as one body.
     fn on_events(&mut self, body: &[u8], cap: usize) -> Result<(), Failure> {
-        self.fold_events();
         let mut reader = sse::Reader::new(cap);
         let mut source = body;
         loop {
@@ -190,10 +185,7 @@ impl Sink {
                     counter.push(body);
                     self.heard.text = counter.heard();
                 }
-                let (usage, mended) = relay.on_body(body)?;
-                self.usage = usage;
-                self.relayed = mended.unwrap_or_default();
-                Ok(())
+                relay.on_body(body)
             }
             Speaker::Chunks(decoder, chunks) => decoder.on_body(
                 body,
@@ -214,6 +206,14 @@ impl Sink {
                 )?;
                 self.heard.fits()
             }
+        }
+    }
+
+    /// The answer that has ended. `body` is what the upstream sent, if it came in one piece.
+    fn answered(&mut self, body: Vec<u8>) -> Answered {
+        match &mut self.speaker {
+            Speaker::Whole(relay) => Answered::Whole(relay.take_body().unwrap_or(body)),
+            _ => Answered::Streamed,
         }
     }
 
@@ -264,7 +264,7 @@ impl Sink {
     pub fn usage(&self) -> Usage {
         match &self.speaker {
             Speaker::Relay(relay) => relay.usage(),
-            Speaker::Whole(_) => self.usage,
+            Speaker::Whole(relay) => relay.usage(),
             Speaker::Chunks(_, chunks) => chunks.usage(),
             Speaker::Fold(_, fold) => fold.usage(),
         }
@@ -393,30 +393,23 @@ pub fn read(
         .is_some_and(|kind| kind.starts_with("text/event-stream"));
     job.enter(Phase::Between, attempt.upstream.idle);
     // An answer is read as what it is, not as what was asked for, nor as what it is called.
-    if streamed {
-        sink.fold_events();
-    } else if matches!(sink.speaker, Speaker::Whole(_)) || is_json(answer) {
+    let wants_whole = matches!(sink.speaker, Speaker::Whole(_));
+    if !streamed && (wants_whole || is_json(answer)) {
         let body = read_whole(cap, job, attempt, answer)?;
         if body.trim_ascii().is_empty() {
             return Err(Failure::empty());
         }
-        if is_events(&body) {
-            sink.on_events(&body, cap)?;
-        } else {
-            sink.on_body(&body)?;
+        match is_events(&body) {
+            true => sink.on_events(&body, cap)?,
+            false => sink.on_body(&body)?,
         }
         lease.succeeded();
-        if matches!(sink.speaker, Speaker::Whole(_)) {
-            let mended = mem::take(&mut sink.relayed);
-            let body = if mended.is_empty() { body } else { mended };
-            return Ok(Halt::Ended(Answered::Whole(body)));
-        }
-        return Ok(Halt::Ended(Answered::Streamed));
+        return Ok(Halt::Ended(sink.answered(body)));
     }
     let mut events = Events::new(cap);
     match events.next(attempt, job, answer, sink, lease)? {
         true => Ok(Halt::Begun(events)),
-        false => Ok(Halt::Ended(Answered::Streamed)),
+        false => Ok(Halt::Ended(sink.answered(Vec::new()))),
     }
 }
 

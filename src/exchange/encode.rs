@@ -30,6 +30,8 @@ pub struct Encoder<'e, 'b> {
     without_signatures: bool,
     /// The target said that it wants the Responses format.
     by_responses: bool,
+    /// Messages go out plain for the first time, to see whether that helps.
+    tries_plain: bool,
     /// The target of the last `encode` is the vendor's own.
     official: bool,
     /// Usage is asked for, whatever the config says.
@@ -52,6 +54,7 @@ impl<'e, 'b> Encoder<'e, 'b> {
             translator: None,
             without_signatures: false,
             by_responses: false,
+            tries_plain: false,
             official: false,
             counts: false,
             fetcher: None,
@@ -77,6 +80,7 @@ impl<'e, 'b> Encoder<'e, 'b> {
 
     pub fn encode(&mut self, upstream: &Upstream, model: &str) -> Result<Encoded, ApiError> {
         self.by_responses = false;
+        self.tries_plain = false;
         self.official = upstream.options.official;
         self.translator = upstream.format.translator();
         let learned = &self.memory.learned;
@@ -171,11 +175,19 @@ impl<'e, 'b> Encoder<'e, 'b> {
             && !upstream.options.strict
             && self.translator.is_none()
             && failure.refuses_additions()
-            && !learned.knows(&upstream.name, model, Lesson::PlainMessages)
-            && openai::has_additions(self.head)
         {
-            learned.learn(&upstream.name, model, Lesson::PlainMessages);
-            return Some(self.encode_again(upstream, model));
+            let lesson = Lesson::PlainMessages;
+            if std::mem::take(&mut self.tries_plain) {
+                // Something else by that name was refused. A server that takes what weir adds may
+                // need it.
+                learned.forget(&upstream.name, model, lesson);
+            } else if !learned.knows(&upstream.name, model, lesson)
+                && openai::has_additions(self.head)
+            {
+                learned.learn(&upstream.name, model, lesson);
+                self.tries_plain = true;
+                return Some(self.encode_again(upstream, model));
+            }
         }
         None
     }
@@ -237,13 +249,14 @@ impl<'e, 'b> Encoder<'e, 'b> {
         ))
     }
 
-    /// Who turns the target's answer into what the caller reads.
+    /// Who turns the target's answer, of `cap` bytes at most, into what the caller reads.
     pub fn speaker(
         &self,
         encoded: &Encoded,
         stamp: &Stamp,
         dialect: Dialect,
         streams: bool,
+        cap: usize,
     ) -> Speaker {
         let decoder = match self.translator {
             Some(translator) => translator.decoder(Arc::clone(&encoded.undo)),
@@ -252,7 +265,7 @@ impl<'e, 'b> Encoder<'e, 'b> {
                 match (dialect.is_chat(), streams) {
                     (true, true) => return Speaker::Relay(Box::new(relay)),
                     (true, false) => {
-                        let whole = openai::WholeRelay::new(stamp.clone(), self.official);
+                        let whole = openai::WholeRelay::new(stamp.clone(), self.official, cap);
                         return Speaker::Whole(whole);
                     }
                     (false, _) => Box::new(openai::Deltas::new(relay)),

@@ -66,6 +66,7 @@ impl Said {
                 .or_else(|| text(error.get("detail")))
                 .or_else(|| text(error.get("msg")))
                 .or_else(|| error.get("detail").and_then(complaint))
+                .or_else(|| error.get("message").and_then(complaint))
                 .unwrap_or_default(),
             kind: text(error.get("type")),
             code: text(error.get("code"))
@@ -187,9 +188,16 @@ fn is_moderation(metadata: &Value) -> bool {
             .is_some_and(|reasons| !reasons.is_empty())
 }
 
-/// The first entry of FastAPI's list of what is wrong with a request: where, and what.
+/// An entry of FastAPI's list of what is wrong with a request: where, and what. A field too many
+/// says most: the others may be about forms of a message that were tried in vain.
 fn complaint(detail: &Value) -> Option<String> {
-    let first = detail.as_array()?.first()?;
+    let list = detail.get("detail").unwrap_or(detail).as_array()?;
+    let is_extra = |entry: &&Value| {
+        entry
+            .get("type")
+            .is_some_and(|kind| kind == "extra_forbidden")
+    };
+    let first = list.iter().find(is_extra).or(list.first())?;
     let what = text(first.get("msg")).or_else(|| text(first.get("type")))?;
     let steps = first.get("loc").and_then(Value::as_array);
     let place: Vec<String> = steps

@@ -600,3 +600,47 @@ fn the_model_that_is_missing_is_read_out_of_the_words() {
         );
     }
 }
+
+#[test]
+fn a_member_of_a_message_is_told_from_a_word() {
+    let refuses = |message: &str| {
+        let body = serde_json::json!({"error": {"message": message}});
+        Failure::from_status(400, body.to_string().as_bytes(), None).refuses_additions()
+    };
+    for message in [
+        "Extra inputs are not permitted, field: 'messages[1].refusal', value: None",
+        "Unrecognized request argument supplied: refusal",
+        "property 'reasoning_content' is unsupported",
+        "json: unknown field \"annotations\"",
+        "unknown field `reasoning`, expected one of `role`, `content`",
+        "messages.1.reasoning: Extra inputs are not permitted",
+        "[{'type': 'extra_forbidden', 'loc': ('body', 'messages', 1, 'assistant', 'extra_content')}]",
+        "Additional properties are not allowed ('refusal' was unexpected)",
+        "reasoning_content is not supported",
+    ] {
+        assert!(refuses(message), "{message}");
+    }
+    for message in [
+        "reasoning effort high is not supported",
+        "audio is not supported by this model",
+        "Unknown parameter: 'reasoning_effort'",
+        "images are not allowed here",
+        "Unsupported value: 'stop'",
+        "messages[1].refusal is a nice member",
+    ] {
+        assert!(!refuses(message), "{message}");
+    }
+    // In the list that FastAPI makes of it, wherever it stands.
+    let detail = serde_json::json!([
+        {"type": "literal_error", "loc": ["body", "messages", 0, "user", "role"], "msg": "Input should be 'user'"},
+        {"type": "extra_forbidden", "loc": ["body", "messages", 0, "assistant", "reasoning_content"], "msg": "Extra inputs are not permitted"}
+    ]);
+    for body in [
+        serde_json::json!({"detail": detail}),
+        serde_json::json!({"object": "error", "message": {"detail": detail}, "type": "invalid_request_error"}),
+        serde_json::json!({"object": "error", "message": detail}),
+    ] {
+        let failure = Failure::from_status(422, body.to_string().as_bytes(), None);
+        assert!(failure.refuses_additions(), "{body}: {}", failure.message);
+    }
+}

@@ -47,6 +47,13 @@ impl Learned {
         entries.push(entry);
     }
 
+    /// The lesson was wrong.
+    pub fn forget(&self, upstream: &str, model: &str, lesson: Lesson) {
+        self.0.lock().retain(|entry| {
+            entry.lesson != lesson || entry.upstream != upstream || entry.model != model
+        });
+    }
+
     pub fn knows(&self, upstream: &str, model: &str, lesson: Lesson) -> bool {
         self.0.lock().iter().any(|entry| {
             entry.lesson == lesson && entry.upstream == upstream && entry.model == model
@@ -66,6 +73,10 @@ mod tests {
         assert!(!learned.knows("a", "m", Lesson::NoSummary));
         assert!(!learned.knows("a", "n", Lesson::WantsResponses));
         assert!(!learned.knows("b", "m", Lesson::WantsResponses));
+        learned.learn("a", "m", Lesson::NoSummary);
+        learned.forget("a", "m", Lesson::WantsResponses);
+        assert!(!learned.knows("a", "m", Lesson::WantsResponses));
+        assert!(learned.knows("a", "m", Lesson::NoSummary));
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod calls;
 mod counted;
 mod deltas;
 mod edit;
+mod gather;
 mod mended;
 mod pictures;
 mod plain;
@@ -264,7 +265,11 @@ fn developer_as_system(messages: &str) -> Option<String> {
 }
 
 #[cfg(test)]
+mod calls_tests;
+#[cfg(test)]
 mod encode_tests;
+#[cfg(test)]
+mod mended_tests;
 #[cfg(test)]
 mod property_tests;
 #[cfg(test)]

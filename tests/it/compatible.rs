@@ -322,6 +322,10 @@ fn heartbeats_and_empty_errors_of_others_say_nothing() {
         "data: : keepalive\n\n",
         "data::ping\n\n",
         "data:\n\n",
+        "data: \"\"\n\n",
+        "data: ping\n\n",
+        "data: {\"type\":\"ping\"}\n\n",
+        "data: {}\n\n",
         "event: ping\ndata:\n\n",
         ": x\n\n",
     ] {
@@ -439,6 +443,107 @@ fn what_weir_added_is_taken_off_for_a_server_that_refuses_it_once() {
     );
     assert_eq!(scripted.count(), 4);
     weir.idle(LIMIT);
+}
+
+#[test]
+fn what_the_caller_put_there_itself_is_named_when_it_is_taken_off() {
+    let scripted = strict_server();
+    let weir = weir(&scripted, &["k"]);
+    let mut body = history();
+    body["messages"][0]["reasoning"] = json!("mine");
+    let answer = weir.ask(&body);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.header("x-weir-dropped"), Some("messages.reasoning"));
+    weir.idle(LIMIT);
+}
+
+#[test]
+fn a_refusal_that_is_about_something_else_takes_nothing_off() {
+    // It is the request's own field, by the name of one that messages have as well.
+    let scripted = Upstream::start(|request| match request.json().get("reasoning") {
+        Some(_) => {
+            let error =
+                json!({"message": "unknown field `reasoning`", "type": "invalid_request_error"});
+            Reply::json(400, &json!({ "error": error }))
+        }
+        None => Format::OpenAi.answer(request, &["fine"]),
+    });
+    let weir = weir(&scripted, &["k"]);
+    let mut odd = history();
+    odd["reasoning"] = json!({"effort": "low"});
+    assert_eq!(weir.ask(&odd).status, 400);
+    assert_eq!(scripted.count(), 2);
+    // The server takes what weir adds, and goes on getting it.
+    let answer = weir.ask(&history());
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let sent = scripted.requests().pop().unwrap().json();
+    assert_eq!(sent["messages"], history()["messages"]);
+    // Words that only sound like it are not tried again.
+    let scripted = Upstream::always(Reply::json(
+        400,
+        &json!({"error": {"message": "reasoning effort high is not supported"}}),
+    ));
+    let weir = self::weir(&scripted, &["k"]);
+    assert_eq!(weir.ask(&history()).status, 400);
+    assert_eq!(scripted.count(), 1);
+    weir.idle(LIMIT);
+}
+
+#[test]
+fn a_choice_that_hit_a_limit_before_it_began_gives_way_to_another_key() {
+    let mut broken: Value = serde_json::from_str(&chunk(json!({}), "error".into())[6..]).unwrap();
+    broken["choices"][0]["error"] = json!({"code": 429, "message": "slow down"});
+    let mut whole_one = whole(json!({"role": "assistant", "content": ""}), "error".into());
+    whole_one["choices"][0]["error"] = broken["choices"][0]["error"].clone();
+    for (stream_asked, limited) in [
+        (true, stream(&[event(broken.clone())])),
+        (false, Reply::json(200, &whole_one)),
+        (false, stream(&[event(broken.clone())])),
+    ] {
+        let scripted = Upstream::start(move |request| match request.key.as_deref() {
+            Some("a") => limited.clone(),
+            _ => Format::OpenAi.answer(request, &["fine"]),
+        });
+        let weir = weir(&scripted, &["a", "b"]);
+        for _ in 0..2 {
+            let content = match stream_asked {
+                true => weir.stream(&chat("up/m", true)).completion.content,
+                false => Completion::whole(&weir.ask(&chat("up/m", false)).json()).content,
+            };
+            assert_eq!(content, "fine");
+        }
+        // The second request knows already.
+        assert_eq!(scripted.count(), 3);
+        weir.idle(LIMIT);
+    }
+}
+
+#[test]
+fn an_unasked_stream_that_breaks_is_asked_for_again_and_then_an_error() {
+    let half = chunk(json!({"role": "assistant", "content": "Hel"}), Value::Null);
+    let cut = Reply::stream().event(&half).end();
+    let scripted = Upstream::queue([cut.clone(), Format::OpenAi.stream(&["fine"])]);
+    let weir = weir(&scripted, &["k"]);
+    let answer = weir.ask(&chat("up/m", false));
+    assert_eq!(Completion::whole(&answer.json()).content, "fine");
+    assert_eq!(scripted.count(), 2);
+    weir.idle(LIMIT);
+    let answer = asked(cut);
+    assert_eq!(answer.status, 502, "{}", answer.text());
+    assert_eq!(error_of(&answer)["code"], "upstream_disconnected");
+}
+
+#[test]
+fn a_call_that_is_cut_off_is_an_error_whatever_follows() {
+    let begun = piece(json!(0), json!("a"), json!("f"), "{\"x\":");
+    let events = [
+        chunk(json!({"role": "assistant"}), Value::Null),
+        chunk(json!({"tool_calls": [begun]}), Value::Null),
+    ];
+    let told = streamed(stream(&events));
+    assert!(told.error.is_some() && !told.done, "{told:?}");
+    assert_eq!(told.completion.finish, None);
+    assert_eq!(asked(stream(&events)).status, 502);
 }
 
 #[test]

@@ -126,7 +126,7 @@ fn replay(provider: &'static str, format: Format) {
 }
 
 /// The recorded answer with what weir adds where it is missing: the schema's members, and the
-/// finish reason that goes with calls.
+/// finish reason that goes with calls; and without what the schema does not have: no calls as null.
 fn with_what_every_answer_has(recorded: &Value, told: &Value) -> Value {
     let mut answer = recorded.clone();
     for key in ["id", "object", "created", "model"] {
@@ -138,6 +138,9 @@ fn with_what_every_answer_has(recorded: &Value, told: &Value) -> Value {
         let message = &mut choice["message"];
         if message.get("content").is_none() {
             message["content"] = Value::Null;
+        }
+        if message.get("tool_calls").is_some_and(Value::is_null) {
+            message.as_object_mut().unwrap().remove("tool_calls");
         }
         let has_calls = message["tool_calls"]
             .as_array()

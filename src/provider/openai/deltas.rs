@@ -19,6 +19,31 @@ pub struct Deltas {
     chunks: Vec<u8>,
     begun: bool,
     seam: Seam,
+    /// The call whose name may still go on.
+    named: Option<Named>,
+}
+
+/// A call that has a name and no arguments yet.
+struct Named {
+    candidate: u32,
+    index: u32,
+    id: String,
+    name: String,
+    kind: ToolKind,
+    signature: Option<String>,
+}
+
+impl Named {
+    fn put(self, out: &mut dyn DeltaSink) {
+        out.put(Delta::ToolStart {
+            candidate: self.candidate,
+            index: self.index,
+            id: &self.id,
+            name: &self.name,
+            kind: self.kind,
+            google_signature: self.signature.as_deref(),
+        });
+    }
 }
 
 #[derive(Deserialize)]
@@ -47,6 +72,7 @@ impl Deltas {
             chunks: Vec::new(),
             begun: false,
             seam: Seam::default(),
+            named: None,
         }
     }
 
@@ -67,7 +93,7 @@ impl Deltas {
                 });
             }
             for choice in &chunk.choices {
-                put_choice(choice, out);
+                put_choice(choice, &mut self.named, out);
             }
         }
         let usage = self.relay.usage();
@@ -77,7 +103,7 @@ impl Deltas {
     }
 }
 
-fn put_choice(choice: &Choice, out: &mut dyn DeltaSink) {
+fn put_choice(choice: &Choice, named: &mut Option<Named>, out: &mut dyn DeltaSink) {
     let candidate = choice.index;
     let text = |key: &str| {
         let text = choice.delta.get(key).and_then(Value::as_str);
@@ -98,7 +124,7 @@ fn put_choice(choice: &Choice, out: &mut dyn DeltaSink) {
     }
     let calls = choice.delta.get("tool_calls").and_then(Value::as_array);
     for call in calls.into_iter().flatten() {
-        put_call(candidate, call, out);
+        put_call(candidate, call, named, out);
     }
     let reason = match choice.finish_reason.as_str() {
         None => return,
@@ -107,6 +133,9 @@ fn put_choice(choice: &Choice, out: &mut dyn DeltaSink) {
         Some("tool_calls" | "function_call") => FinishReason::ToolCalls,
         Some(_) => FinishReason::Stop,
     };
+    if let Some(named) = named.take() {
+        named.put(out);
+    }
     out.put(Delta::Finish { candidate, reason });
 }
 
@@ -130,7 +159,7 @@ fn put_part(candidate: u32, part: &Value, out: &mut dyn DeltaSink) {
     }
 }
 
-fn put_call(candidate: u32, call: &Value, out: &mut dyn DeltaSink) {
+fn put_call(candidate: u32, call: &Value, named: &mut Option<Named>, out: &mut dyn DeltaSink) {
     let index = call.get("index").and_then(Value::as_u64);
     let Some(index) = index.and_then(|index| u32::try_from(index).ok()) else {
         return;
@@ -142,22 +171,35 @@ fn put_call(candidate: u32, call: &Value, out: &mut dyn DeltaSink) {
     };
     let text =
         |value: &'_ Value, key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
+    let is_same = |named: &Named| (named.candidate, named.index) == (candidate, index);
+    if let Some(other) = named.take_if(|named| !is_same(named)) {
+        other.put(out);
+    }
     if let Some(name) = text(object, "name").filter(|name| !name.is_empty()) {
-        let signature = call.pointer("/extra_content/google/thought_signature");
-        out.put(Delta::ToolStart {
-            candidate,
-            index,
-            id: &text(call, "id").unwrap_or_default(),
-            name: &name,
-            kind,
-            google_signature: signature.and_then(Value::as_str),
-        });
+        match named {
+            // The relay passes on a second name only where it belongs to the first.
+            Some(named) => named.name.push_str(&name),
+            None => {
+                let signature = call.pointer("/extra_content/google/thought_signature");
+                *named = Some(Named {
+                    candidate,
+                    index,
+                    id: text(call, "id").unwrap_or_default(),
+                    name,
+                    kind,
+                    signature: signature.and_then(Value::as_str).map(str::to_owned),
+                });
+            }
+        }
     }
     let arguments = match kind {
         ToolKind::Function => "arguments",
         ToolKind::Custom => "input",
     };
     if let Some(fragment) = text(object, arguments).filter(|text| !text.is_empty()) {
+        if let Some(named) = named.take() {
+            named.put(out);
+        }
         out.put(Delta::ToolArgs {
             candidate,
             index,

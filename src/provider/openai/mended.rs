@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use super::calls::arguments_of;
 use super::relay::{FINISH_WORDS, MAX_CHOICES};
 use super::repair::{failure_of, finish_word};
 use crate::dialect::openai::{Stamp, call_id, completion_id};
@@ -29,6 +30,9 @@ struct Answer<'a> {
     /// One that says something was found before.
     #[serde(borrow)]
     error: Option<&'a RawValue>,
+    /// `null` is something as well.
+    #[serde(borrow, default, deserialize_with = "some_raw")]
+    usage: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -49,7 +53,7 @@ struct Message<'a> {
     /// `null` is something as well.
     #[serde(borrow, default, deserialize_with = "some_raw")]
     content: Option<&'a RawValue>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "some_list")]
     tool_calls: Option<Vec<Call<'a>>>,
 }
 
@@ -59,10 +63,25 @@ struct Call<'a> {
     id: Cow<'a, str>,
     #[serde(borrow, rename = "type")]
     kind: Cow<'a, str>,
+    #[serde(borrow)]
+    function: Option<Function<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Function<'a> {
+    #[serde(borrow)]
+    arguments: Cow<'a, str>,
 }
 
 fn some_raw<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(input).map(Some)
+}
+
+/// A list; the schema has no `null` in its place.
+fn some_list<'de: 'a, 'a, D: serde::Deserializer<'de>>(
+    input: D,
+) -> Result<Option<Vec<Call<'a>>>, D::Error> {
+    Vec::deserialize(input).map(Some)
 }
 
 impl Answer<'_> {
@@ -71,6 +90,7 @@ impl Answer<'_> {
             && self.object == "chat.completion"
             && !self.model.is_empty()
             && self.error.is_none()
+            && self.usage.is_none_or(|usage| usage.get() != "null")
             && self
                 .choices
                 .iter()
@@ -89,9 +109,13 @@ impl Choice<'_> {
             && self.message.content.is_some()
             && FINISH_WORDS.contains(&&*self.finish_reason)
             && (calls.is_empty() || self.finish_reason != "stop")
-            && calls
-                .iter()
-                .all(|call| !call.id.is_empty() && !call.kind.is_empty() && ids.insert(&call.id))
+            && calls.iter().all(|call| {
+                let function = call.function.as_ref();
+                !call.id.is_empty()
+                    && !call.kind.is_empty()
+                    && function.is_none_or(|function| !function.arguments.is_empty())
+                    && ids.insert(&call.id)
+            })
     }
 }
 
@@ -118,6 +142,9 @@ pub fn mended(body: &[u8], stamp: &Stamp) -> Result<Option<Vec<u8>>, Failure> {
     {
         answer.insert("object".into(), "chat.completion".into());
     }
+    if answer.get("usage").is_some_and(Value::is_null) {
+        answer.shift_remove("usage");
+    }
     if !answer.get("created").is_some_and(Value::is_u64) {
         answer.insert("created".into(), stamp.created.into());
     }
@@ -125,11 +152,22 @@ pub fn mended(body: &[u8], stamp: &Stamp) -> Result<Option<Vec<u8>>, Failure> {
         answer.insert("model".into(), stamp.model.clone().into());
     }
     let choices = answer.get_mut("choices").and_then(Value::as_array_mut);
+    let choices = choices.map(std::mem::take).unwrap_or_default();
+    let mut seen = HashSet::new();
+    let mut are_numbered = choices.iter().map(|choice| choice.get("index"));
+    let are_numbered = are_numbered.all(|index| {
+        index
+            .and_then(Value::as_u64)
+            .is_some_and(|index| seen.insert(index))
+    });
     let mut kept = Vec::new();
-    for choice in choices.map(std::mem::take).unwrap_or_default() {
+    for choice in choices {
         if let Value::Object(mut choice) = choice
             && kept.len() < MAX_CHOICES
         {
+            if !are_numbered {
+                choice.insert("index".into(), kept.len().into());
+            }
             mend_choice(&mut choice, kept.len(), stamp.seed)?;
             kept.push(Value::Object(choice));
         }
@@ -149,9 +187,6 @@ fn mend_choice(choice: &mut Map<String, Value>, position: usize, seed: u64) -> R
         return Err(failure);
     }
     let word = word.unwrap_or_default().to_owned();
-    if !choice.get("index").is_some_and(Value::is_u64) {
-        choice.insert("index".into(), position.into());
-    }
     let message = choice.entry("message").or_insert(Value::Null);
     if !message.is_object() {
         *message = json!({});
@@ -207,6 +242,13 @@ fn mend_calls(calls: &mut [Value], choice: usize, seed: u64) {
                 "function"
             };
             call.insert("type".into(), kind.into());
+        }
+        if let Some(Value::Object(function)) = call.get_mut("function") {
+            let arguments = match arguments_of(function.get("arguments")) {
+                text if text.is_empty() => "{}".into(),
+                text => text,
+            };
+            function.insert("arguments".into(), arguments.into());
         }
     }
 }

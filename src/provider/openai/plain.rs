@@ -1,10 +1,11 @@
 //! Messages without what some servers do not know, and fields that the config leaves out.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 
 use serde_json::{Map, Value};
 
 use super::edit::push_object;
+use super::pictures;
 use super::strip::map_list;
 use crate::json::Fields;
 
@@ -22,29 +23,52 @@ const ADDED: &[&str] = &[
 const NULLED: &[&str] = &["audio", "function_call", "images", "refusal", "tool_calls"];
 
 /// `messages` with nothing but what the first servers of this format knew; `None` if that is all
-/// there is. Names what the caller meant and is lost go to `dropped`.
+/// there is. What the caller meant and is lost is named in `dropped`.
 pub fn plain_messages(messages: &str, dropped: &mut Vec<String>) -> Option<String> {
-    let lost_images = Cell::new(false);
-    let plain = map_list(messages, |message| {
+    let lost = RefCell::new(Vec::new());
+    let lose = |key: &str| {
+        let name = format!("messages.{key}");
+        let mut lost = lost.borrow_mut();
+        if !lost.contains(&name) {
+            lost.push(name);
+        }
+    };
+    let without = pictures::without(messages);
+    if without.is_some() {
+        lose("images");
+    }
+    let less = map_list(without.as_deref().unwrap_or(messages), |message| {
         let mut message: Map<String, Value> = serde_json::from_str(message).ok()?;
         let before = message.len();
         let mut changed = false;
+        let is_answer = message.get("role").is_some_and(|role| role == "assistant");
         for key in ADDED {
-            message.shift_remove(*key);
+            // Nobody but the caller puts such things into messages of other roles.
+            if message
+                .shift_remove(*key)
+                .is_some_and(|value| !value.is_null())
+                && !is_answer
+            {
+                lose(key);
+            }
         }
         for key in NULLED {
             if message.get(*key).is_some_and(Value::is_null) {
                 message.shift_remove(*key);
             }
         }
-        if message.shift_remove("images").is_some() {
-            lost_images.set(true);
+        match message.shift_remove("images") {
+            Some(Value::Array(images)) if images.is_empty() => {}
+            None => {}
+            Some(_) => lose("images"),
         }
         // The words of a refusal are what the model said.
         if let Some(Value::String(refusal)) = message.shift_remove("refusal") {
             let content = message.entry("content").or_insert(Value::Null);
             if content.is_null() || content.as_str() == Some("") {
                 *content = refusal.into();
+            } else if !refusal.is_empty() {
+                lose("refusal");
             }
         }
         let calls = message.get_mut("tool_calls").and_then(Value::as_array_mut);
@@ -54,10 +78,9 @@ pub fn plain_messages(messages: &str, dropped: &mut Vec<String>) -> Option<Strin
         }
         changed |= message.len() != before;
         changed.then(|| Value::Object(message).to_string())
-    })?;
-    if lost_images.get() {
-        dropped.push("messages.images".to_owned());
-    }
+    });
+    let plain = less.or(without)?;
+    dropped.append(&mut lost.into_inner());
     Some(plain)
 }
 
@@ -168,5 +191,17 @@ mod tests {
         );
         assert_eq!(dropped, ["messages.images"]);
         assert_eq!(plain_messages(&plain, &mut dropped), None);
+        assert_eq!(dropped, ["messages.images"]);
+        // A picture alone leaves a word, and what is the caller's own is named.
+        let messages = r#"[{"role":"user","content":"a","reasoning":"mine","annotations":null},{"role":"assistant","content":null,"images":[{"x":1}]},{"role":"assistant","content":"b","refusal":"c","images":[]}]"#;
+        let mut dropped = Vec::new();
+        assert_eq!(
+            plain_messages(messages, &mut dropped).unwrap(),
+            r#"[{"role":"user","content":"a"},{"role":"assistant","content":"[picture]"},{"role":"assistant","content":"b"}]"#
+        );
+        assert_eq!(
+            dropped,
+            ["messages.images", "messages.reasoning", "messages.refusal"]
+        );
     }
 }

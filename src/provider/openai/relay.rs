@@ -7,6 +7,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 use super::calls::Calls;
+use super::repair::is_failure;
 use super::scan::{Choice, Seen, scan};
 use super::usage::usage_of;
 use crate::chat::Usage;
@@ -27,10 +28,8 @@ pub struct RelayStream {
     /// Nothing is mended: the vendor's own events are what callers expect.
     official: bool,
     pub(super) choices: Vec<ChoiceState>,
-    /// What the first chunk says of itself, as the beginning of an object: for our own chunks.
-    head: Vec<u8>,
-    /// The id of every chunk, as JSON text: that of the first one that has one.
-    pub(super) id: Vec<u8>,
+    /// What every chunk says of itself.
+    pub(super) name: Name,
     /// Chunks that have come.
     pub(super) chunks: u64,
     pub(super) usage: Usage,
@@ -43,6 +42,57 @@ pub struct RelayStream {
     seam: Seam,
     /// `[DONE]` was written.
     done: bool,
+}
+
+/// `id`, `created` and `model` of every chunk as JSON text, each as the first one says it that says
+/// something: empty until then.
+#[derive(Debug, Default)]
+pub(super) struct Name {
+    pub id: Vec<u8>,
+    pub created: Vec<u8>,
+    pub model: Vec<u8>,
+}
+
+impl Name {
+    pub fn take(&mut self, id: Option<&[u8]>, created: Option<&[u8]>, model: Option<&[u8]>) {
+        let id = id.filter(|text| is_text(text));
+        // A time of 0 beside no id says as little as that.
+        let created = created.filter(|text| is_number(text) && (id.is_some() || *text != b"0"));
+        let model = model.filter(|text| is_text(text));
+        for (known, said) in [
+            (&mut self.id, id),
+            (&mut self.created, created),
+            (&mut self.model, model),
+        ] {
+            if known.is_empty()
+                && let Some(said) = said
+            {
+                *known = said.to_vec();
+            }
+        }
+    }
+
+    /// With `stamp` for what nobody has said.
+    pub fn fill(&mut self, stamp: &Stamp) {
+        if self.id.is_empty() {
+            push_string(&mut self.id, &completion_id("", stamp.seed));
+        }
+        if self.created.is_empty() {
+            push_number(&mut self.created, stamp.created);
+        }
+        if self.model.is_empty() {
+            push_string(&mut self.model, &stamp.model);
+        }
+    }
+}
+
+/// A JSON string with something in it that is short enough to be kept.
+fn is_text(json: &[u8]) -> bool {
+    (3..=MOST_NAME).contains(&json.len()) && json[0] == b'"'
+}
+
+fn is_number(json: &[u8]) -> bool {
+    (1..=20).contains(&json.len()) && json[0].is_ascii_digit()
 }
 
 /// What was seen of one choice.
@@ -77,8 +127,7 @@ impl RelayStream {
             stamp,
             official,
             choices: Vec::new(),
-            head: Vec::new(),
-            id: Vec::new(),
+            name: Name::default(),
             chunks: 0,
             usage: Usage::default(),
             told_usage: None,
@@ -101,6 +150,11 @@ impl RelayStream {
         if data == b"[DONE]" {
             if self.choices.is_empty() {
                 return Err(Failure::empty());
+            }
+            // A call whose arguments are still to come was cut off, whatever is said behind it.
+            let is_cut = |choice: &ChoiceState| !choice.finished && !choice.calls.are_whole();
+            if !self.official && self.choices.iter().any(is_cut) {
+                return Err(Failure::disconnected());
             }
             self.end(out);
             return Ok(Flow::Done);
@@ -126,10 +180,8 @@ impl RelayStream {
             if seen.has_error {
                 return Err(Failure::from_event(data));
             }
-            self.chunks += 1;
-            self.take_id(seen.id);
-            if self.head.is_empty() && first.is_some() {
-                self.head = self.head_of(&seen);
+            if !self.official || first.is_some() {
+                self.name.take(seen.id, seen.created, seen.model);
             }
             let choices = || first.iter().chain(&rest);
             let in_order = rest.is_empty() || choices().is_sorted_by(|a, b| a.index < b.index);
@@ -138,7 +190,14 @@ impl RelayStream {
                 && self.fits(&seen)
                 && choices().all(|choice| self.suits(choice))
                 && (self.official || serde_json::from_slice::<IgnoredAny>(data).is_ok());
-            if self.official || fits {
+            let failed = choices().any(|choice| {
+                let word = choice
+                    .finish
+                    .and_then(|word| std::str::from_utf8(word).ok());
+                choice.has_error || word.is_some_and(is_failure)
+            });
+            if (self.official || fits) && !failed {
+                self.chunks += 1;
                 for (position, choice) in choices().enumerate() {
                     self.note(choice, position)?;
                 }
@@ -188,6 +247,8 @@ impl RelayStream {
             None => true,
             // The reason is told once.
             Some(_) if known.is_some_and(|known| known.finished) => false,
+            // A call that has got no arguments gets them now.
+            Some(_) if choice.call.is_some() || !calls.is_closed() => false,
             // An answer that holds a call ended with it: agents go by this word.
             Some(b"stop") => !called,
             Some(word) => FINISH_WORDS.iter().any(|known| known.as_bytes() == word),
@@ -197,7 +258,6 @@ impl RelayStream {
             && choice.has_delta
             && choice.has_role != has_role
             && finish_fits
-            && !choice.has_error
             && !choice.several_calls
             && choice.call.is_none_or(|piece| calls.suits(piece))
     }
@@ -218,23 +278,16 @@ impl RelayStream {
         }
     }
 
-    /// The first id that an upstream names is that of the whole stream.
-    pub(super) fn take_id(&mut self, id: Option<&[u8]>) {
-        if self.id.is_empty()
-            && let Some(id) = id.filter(|id| id.len() > 2 && id[0] == b'"')
-            && id.len() <= MOST_NAME
-        {
-            self.id = id.to_vec();
-        }
-    }
-
     /// Whether a chunk can be passed on, as far as its top says.
     fn fits(&self, seen: &Seen<'_>) -> bool {
         let is_chunk = seen.choices.is_some();
-        let has_id = seen.id.is_some_and(|id| id.len() > 2 && id[0] == b'"');
+        let is_named = seen.id.is_some_and(is_text)
+            && seen.model.is_some_and(is_text)
+            && seen.created.is_some_and(is_number)
+            && seen.object == Some(b"\"chat.completion.chunk\"");
         // Usage beside choices is counted twice by callers who add up.
         let usage_alone = seen.usage.is_none() || seen.choices == Some(0);
-        is_chunk && has_id && usage_alone && !seen.has_empty_error
+        is_chunk && is_named && usage_alone && !seen.has_empty_error
     }
 
     /// Passes an event on, its payload as it is.
@@ -257,79 +310,58 @@ impl RelayStream {
         }
         out.reserve(data.len() + 8);
         out.extend_from_slice(b"data: ");
-        if !self.official
-            && let Some(id) = seen.id.filter(|id| **id != *self.id)
-        {
-            // Some name the answer anew with each chunk, or not with each.
-            let begin = id.as_ptr().addr() - data.as_ptr().addr();
-            self.pass_with_id(data, begin..begin + id.len(), seen, out);
-            out.extend_from_slice(b"\n\n");
-            return;
+        let mut copied = 0;
+        // Some name the answer anew with each chunk, or not with each.
+        for (range, text) in self.edits(data, seen).into_iter().flatten() {
+            push_one_line(out, &data[copied..range.start]);
+            out.extend_from_slice(text);
+            copied = range.end;
         }
-        match &seen.null_usage {
-            Some(range) if !self.stamp.include_usage => {
-                push_one_line(out, &data[..range.start]);
-                push_one_line(out, &data[range.end..]);
-            }
-            _ => push_one_line(out, data),
-        }
+        push_one_line(out, &data[copied..]);
         out.extend_from_slice(b"\n\n");
     }
 
-    /// The payload with the stream's own id in place of the one at `at`.
-    fn pass_with_id(&mut self, data: &[u8], at: Range<usize>, seen: &Seen<'_>, out: &mut Vec<u8>) {
-        if self.id.is_empty() {
-            push_string(&mut self.id, &completion_id("", self.stamp.seed));
-        }
-        let cut = match &seen.null_usage {
-            Some(range) if !self.stamp.include_usage => range.clone(),
-            _ => data.len()..data.len(),
+    /// Where a payload that is passed on has to say something else, in order.
+    fn edits<'s>(&'s self, data: &[u8], seen: &Seen<'_>) -> [Option<(Range<usize>, &'s [u8])>; 4] {
+        let place = |text: &[u8]| {
+            let begin = text.as_ptr().addr() - data.as_ptr().addr();
+            begin..begin + text.len()
         };
-        let id = (at, &*self.id);
-        let gap = (cut, &b""[..]);
-        let (first, second) = if id.0.start <= gap.0.start {
-            (id, gap)
-        } else {
-            (gap, id)
+        let differs = |said: Option<&[u8]>, known: &'s [u8]| {
+            let said = said.filter(|said| !self.official && *said != known)?;
+            Some((place(said), known))
         };
-        push_one_line(out, &data[..first.0.start]);
-        out.extend_from_slice(first.1);
-        push_one_line(out, &data[first.0.end..second.0.start]);
-        out.extend_from_slice(second.1);
-        push_one_line(out, &data[second.0.end..]);
+        let null_usage = seen
+            .null_usage
+            .clone()
+            .filter(|_| !self.stamp.include_usage);
+        let mut edits = [
+            differs(seen.id, &self.name.id),
+            differs(seen.created, &self.name.created),
+            differs(seen.model, &self.name.model),
+            null_usage.map(|range| (range, &b""[..])),
+        ];
+        edits.sort_unstable_by_key(|edit| edit.as_ref().map(|(range, _)| range.start));
+        edits
     }
 
-    /// `{"id":...,"object":...,"created":...,"model":...`, from the first chunk where it has them.
-    fn head_of(&self, seen: &Seen<'_>) -> Vec<u8> {
+    /// `{"id":...,"object":...,"created":...,"model":...`.
+    fn new_head(&mut self) -> Vec<u8> {
+        self.name.fill(&self.stamp);
         let mut head = b"{\"id\":".to_vec();
-        match self.id.is_empty() {
-            false => head.extend_from_slice(&self.id),
-            true => push_string(&mut head, &completion_id("", self.stamp.seed)),
-        }
+        head.extend_from_slice(&self.name.id);
         head.extend_from_slice(b",\"object\":\"chat.completion.chunk\",\"created\":");
-        match seen.created {
-            Some(created) if created[0].is_ascii_digit() && created.len() <= 20 => {
-                head.extend_from_slice(created)
-            }
-            _ => push_number(&mut head, self.stamp.created),
-        }
+        head.extend_from_slice(&self.name.created);
         push_key(&mut head, b',', "model");
-        match seen.model {
-            Some(model) if model[0] == b'"' && model.len() <= MOST_NAME => {
-                head.extend_from_slice(model)
-            }
-            _ => push_string(&mut head, &self.stamp.model),
-        }
+        head.extend_from_slice(&self.name.model);
         head
     }
 
     /// Appends a chunk of our own with the one choice `choice`, or none.
     pub(super) fn push_chunk(&mut self, choice: &[u8], usage: Option<&[u8]>, out: &mut Vec<u8>) {
-        if self.head.is_empty() {
-            self.head = self.head_of(&Seen::default());
-        }
+        let head = self.new_head();
         out.extend_from_slice(b"data: ");
-        out.extend_from_slice(&self.head);
+        out.extend_from_slice(&head);
         out.extend_from_slice(b",\"choices\":[");
         out.extend_from_slice(choice);
         out.push(b']');

@@ -98,7 +98,7 @@ fn golden() {
 
 #[test]
 fn official_events_pass_as_they_are() {
-    let odd = "data: {\"id\":\"x\", \"choices\":[{\"index\":0,\"delta\":{\"content\":\"\\u00e9\"},\"finish_reason\":null,\"new\":1.0}],\"obfuscation\":\"abc\"}\n\n";
+    let odd = "data: {\"id\":\"x\", \"object\":\"chat.completion.chunk\",\"created\":7,\"model\":\"n\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"\\u00e9\"},\"finish_reason\":null,\"new\":1.0}],\"obfuscation\":\"abc\"}\n\n";
     let stream = [&chunk(ROLE, "null"), odd, &chunk("{}", "\"stop\""), DONE].concat();
     assert_eq!(official(&stream, false), stream);
     assert_eq!(mended(&stream, false), stream);
@@ -116,7 +116,7 @@ fn usage_reaches_only_those_who_asked() {
     let with =
         |usage: &str| chunk(ROLE, "null").replace("]}\n", &format!("],\"usage\":{usage}}}\n"));
     let finish = chunk("{}", "\"stop\"").replace("]}\n", "],\"usage\":null}\n");
-    let last = "data: {\"id\":\"x\",\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":1,\"total_tokens\":4,\"prompt_tokens_details\":{\"cached_tokens\":2}}}\n\n";
+    let last = "data: {\"id\":\"x\",\"object\":\"chat.completion.chunk\",\"created\":7,\"model\":\"n\",\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":1,\"total_tokens\":4,\"prompt_tokens_details\":{\"cached_tokens\":2}}}\n\n";
     let stream = [&with("null"), &finish, last, DONE].concat();
     for is_official in [true, false] {
         let (out, usage, ended) = relay(stream.as_bytes(), true, is_official, 1);

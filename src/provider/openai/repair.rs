@@ -4,11 +4,10 @@
 
 use serde_json::{Map, Value, json};
 
+use super::calls::add_piece;
 use super::relay::{ChoiceState, FINISH_WORDS, MAX_CHOICES, MOST_USAGE, RelayStream};
 use super::usage::usage_of;
-use crate::dialect::openai::completion_id;
 use crate::failure::Failure;
-use crate::json::push_string;
 use crate::json::unicode::mended_bytes;
 
 impl RelayStream {
@@ -96,26 +95,23 @@ impl RelayStream {
     }
 
     fn mend_top(&mut self, chunk: &mut Map<String, Value>) {
-        let is_text = |value: &Value| value.as_str().is_some_and(|text| !text.is_empty());
-        let id = chunk
-            .get("id")
-            .filter(|id| is_text(id))
-            .map(Value::to_string);
-        self.take_id(id.as_ref().map(String::as_bytes));
-        if self.id.is_empty() {
-            push_string(&mut self.id, &completion_id("", self.stamp.seed));
+        let said = |key: &str| chunk.get(key).map(Value::to_string);
+        let (id, created, model) = (said("id"), said("created"), said("model"));
+        let [id, created, model] =
+            [&id, &created, &model].map(|text| text.as_ref().map(String::as_bytes));
+        self.name.take(id, created, model);
+        self.name.fill(&self.stamp);
+        for (key, text) in [
+            ("id", &self.name.id),
+            ("created", &self.name.created),
+            ("model", &self.name.model),
+        ] {
+            chunk.insert(
+                key.into(),
+                serde_json::from_slice(text).unwrap_or(Value::Null),
+            );
         }
-        let id = serde_json::from_slice(&self.id).unwrap_or(Value::Null);
-        chunk.insert("id".into(), id);
-        if !chunk.get("object").is_some_and(is_text) {
-            chunk.insert("object".into(), "chat.completion.chunk".into());
-        }
-        if !chunk.get("created").is_some_and(Value::is_number) {
-            chunk.insert("created".into(), self.stamp.created.into());
-        }
-        if !chunk.get("model").is_some_and(is_text) {
-            chunk.insert("model".into(), self.stamp.model.clone().into());
-        }
+        chunk.insert("object".into(), "chat.completion.chunk".into());
     }
 
     /// Writes the role of choices below `index` that have not been seen, because callers put each
@@ -171,20 +167,32 @@ impl RelayStream {
             if let Some(Value::Array(calls)) = delta.get_mut("tool_calls") {
                 let place = (self.stamp.seed, index as u32, self.chunks);
                 let mut kept = Vec::with_capacity(calls.len());
-                for mut call in std::mem::take(calls) {
-                    if let Some(call) = call.as_object_mut()
-                        && !state.calls.mend(call, place, &mut self.budget)?
+                for call in std::mem::take(calls) {
+                    if let Value::Object(mut call) = call
+                        && state.calls.mend(&mut call, place, &mut self.budget)?
                     {
-                        continue;
-                    }
-                    if call.is_object() {
-                        kept.push(call);
+                        add_piece(&mut kept, Value::Object(call));
                     }
                 }
                 *calls = kept;
-                if calls.is_empty() {
-                    delta.shift_remove("tool_calls");
+            }
+            if let Some(word) = &word {
+                let is_cut = matches!(finish_word(word, false), "length" | "content_filter");
+                let missing = state.calls.close(is_cut)?;
+                if !missing.is_empty() {
+                    let calls = delta.entry("tool_calls").or_insert(Value::Null);
+                    if !calls.is_array() {
+                        *calls = json!([]);
+                    }
+                    for piece in missing {
+                        if let Value::Array(calls) = calls {
+                            add_piece(calls, piece);
+                        }
+                    }
                 }
+            }
+            if delta.get("tool_calls") == Some(&json!([])) {
+                delta.shift_remove("tool_calls");
             }
             says |= delta.values().any(says_something);
         }
@@ -201,43 +209,71 @@ pub(super) fn finish_word(word: &str, has_calls: bool) -> &'static str {
     match FINISH_WORDS.iter().find(|known| **known == word) {
         Some(&"stop") if has_calls => "tool_calls",
         Some(known) => known,
-        None if ["length", "max_tokens", "context_window"]
-            .iter()
-            .any(|part| word.contains(part)) =>
+        None if holds(
+            word,
+            &["length", "max_tokens", "token_limit", "context_window"],
+        ) =>
         {
             "length"
         }
-        None if ["safety", "sensitive", "blocklist", "recitation", "refusal"]
-            .iter()
-            .any(|part| word.eq_ignore_ascii_case(part)) =>
-        {
-            "content_filter"
-        }
+        None if holds(word, WITHHELD) => "content_filter",
         None if has_calls => "tool_calls",
         None => "stop",
     }
 }
 
+/// Parts of the words by which servers say that they withheld the answer.
+const WITHHELD: &[&str] = &[
+    "safety",
+    "sensitive",
+    "blocklist",
+    "blocked",
+    "prohibited",
+    "recitation",
+    "refusal",
+    "filter",
+    "moderation",
+    "guardrail",
+    "spii",
+];
+
+/// Parts of the words by which servers say that the answer broke off: `error`, `network_error`,
+/// `abort`, `insufficient_system_resource` and whatever is alike.
+const BROKEN: &[&str] = &[
+    "error",
+    "fail",
+    "abort",
+    "cancel",
+    "timeout",
+    "timed_out",
+    "insufficient",
+    "interrupt",
+    "disconnect",
+    "overload",
+    "exhausted",
+    "unavailable",
+    "rate_limit",
+    "malformed",
+    "unexpected",
+];
+
+fn holds(word: &str, parts: &[&str]) -> bool {
+    let word = word.to_ascii_lowercase();
+    parts.iter().any(|part| word.contains(part))
+}
+
+/// Whether a finish reason says that the answer did not come to an end.
+pub(super) fn is_failure(word: &str) -> bool {
+    !FINISH_WORDS.contains(&word) && holds(word, BROKEN)
+}
+
 /// A choice that ended because something went wrong: by its `error`, or by its finish reason.
 pub(super) fn failure_of(error: Option<&Value>, word: Option<&str>) -> Option<Failure> {
-    /// Finish reasons of OpenRouter, DeepSeek, GLM, SGLang and vLLM that are no end of an answer.
-    const FAILURES: [&str; 10] = [
-        "error",
-        "failed",
-        "failure",
-        "abort",
-        "aborted",
-        "cancelled",
-        "timeout",
-        "network_error",
-        "server_error",
-        "insufficient_system_resource",
-    ];
     if let Some(error) = error.filter(|error| says_something(error)) {
         let event = json!({ "error": error });
         return Some(Failure::from_event(event.to_string().as_bytes()));
     }
-    let word = word.filter(|word| FAILURES.contains(word))?;
+    let word = word.filter(|word| is_failure(word))?;
     Some(Failure::ended_with(word))
 }
 
@@ -255,5 +291,18 @@ pub(super) fn says_something(value: &Value) -> bool {
 /// Errors that do not stand under `error`.
 fn is_error(event: &Map<String, Value>) -> bool {
     let is = |key: &str| event.get(key).and_then(Value::as_str) == Some("error");
-    is("object") || is("type") || event.contains_key("detail")
+    is("object") || is("type") || event.contains_key("detail") || has_error_code(event)
+}
+
+/// A text, and beside it a number that says what kind of failure it tells.
+pub(super) fn has_error_code(event: &Map<String, Value>) -> bool {
+    let is_failure = |value: &Value| {
+        let number = value.as_u64();
+        let number = number.or_else(|| value.as_str()?.parse().ok());
+        matches!(number, Some(400..=599))
+    };
+    let says = |key: &str| event.get(key).is_some_and(Value::is_string);
+    let codes = ["code", "status", "status_code"];
+    let mut codes = codes.iter().filter_map(|key| event.get(*key));
+    ["message", "msg"].iter().any(|key| says(key)) && codes.any(is_failure)
 }

@@ -12,8 +12,9 @@ pub struct Seen<'a> {
     pub has_error: bool,
     /// One that says nothing, but is not null either.
     pub has_empty_error: bool,
-    /// The JSON text of `id`, `model` and `created`.
+    /// The JSON text of `id`, `object`, `model` and `created`.
     pub id: Option<&'a [u8]>,
+    pub object: Option<&'a [u8]>,
     pub model: Option<&'a [u8]>,
     pub created: Option<&'a [u8]>,
     /// How many choices; `None` if there is no such list.
@@ -51,6 +52,12 @@ pub struct CallPiece<'a> {
     pub name: Option<&'a [u8]>,
     /// It has a type.
     pub has_type: bool,
+    /// It is one of a custom tool.
+    pub is_custom: bool,
+    /// More of the arguments, the inside of a JSON string.
+    pub arguments: Option<&'a [u8]>,
+    /// They are something else than a string.
+    pub has_odd_arguments: bool,
 }
 
 /// Looks at a chunk; `each` is told of its choices in turn. `None`: better parse it.
@@ -73,6 +80,7 @@ pub fn scan<'a>(data: &'a [u8], mut each: impl FnMut(Choice<'a>)) -> Option<Seen
                 seen.has_empty_error = !seen.has_error && error != b"null";
             }
             b"id" => seen.id = Some(scan.value()?),
+            b"object" => seen.object = Some(scan.value()?),
             b"model" => seen.model = Some(scan.value()?),
             b"created" => seen.created = Some(scan.value()?),
             b"choices" if scan.peek() == Some(b'[') => {
@@ -194,18 +202,27 @@ impl<'a> Scan<'a> {
                     _ => return None,
                 },
                 b"function" | b"custom" if scan.peek() == Some(b'{') => {
+                    piece.is_custom = key == b"custom";
+                    let mut once = Once::default();
                     scan.object(|scan, key, _| {
-                        let value = scan.value()?;
-                        if key == b"name"
-                            && let [b'"', name @ .., b'"'] = value
-                            && !name.is_empty()
-                        {
-                            piece.name = Some(name);
+                        match (key, scan.value()?) {
+                            (b"name", [b'"', name @ .., b'"']) => {
+                                once.more(0)?;
+                                piece.name = Some(name).filter(|name| !name.is_empty());
+                            }
+                            (b"arguments" | b"input", [b'"', text @ .., b'"']) => {
+                                once.more(1)?;
+                                piece.arguments = Some(text);
+                            }
+                            (b"arguments" | b"input", other) => {
+                                piece.has_odd_arguments |= other != b"null";
+                            }
+                            _ => {}
                         }
                         Some(())
                     })?;
                 }
-                b"type" => piece.has_type = scan.value()? != b"null",
+                b"type" => piece.has_type = !matches!(scan.value()?, b"null" | b"\"\""),
                 _ => {
                     scan.value()?;
                 }

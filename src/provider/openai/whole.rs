@@ -5,8 +5,10 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::gather::Gather;
 use super::mended::mended;
 use super::relay::RelayStream;
+use super::repair::has_error_code;
 use super::scan::says_something;
 use super::usage::usage_of;
 use crate::chat::Usage;
@@ -14,6 +16,8 @@ use crate::dialect::openai::Stamp;
 use crate::failure::Failure;
 use crate::json::push_one_line;
 use crate::json::unicode::mended_bytes;
+use crate::provider::Flow;
+use crate::sse;
 
 /// Judges a body that came with status 200; one that is an answer is the caller's as it is.
 pub fn relay_body(body: &[u8]) -> Result<Usage, Failure> {
@@ -61,6 +65,9 @@ pub fn relay_body(body: &[u8]) -> Result<Usage, Failure> {
         None if says_error(whole.object) || says_error(whole.kind) => {
             Err(Failure::from_event(text))
         }
+        None if serde_json::from_slice(text).is_ok_and(|body| has_error_code(&body)) => {
+            Err(Failure::from_event(text))
+        }
         None => Err(Failure::malformed(
             "the upstream answered 200 with something that has no choices",
         )),
@@ -82,27 +89,83 @@ pub struct WholeRelay {
     stamp: Stamp,
     /// Nothing is mended: the vendor's own answers are what callers expect.
     official: bool,
+    /// An answer is not longer.
+    cap: usize,
+    /// What is put together of a stream, where the upstream sends one.
+    gather: Option<Box<Gather>>,
+    usage: Usage,
+    /// The answer, where it is not what the upstream sent.
+    body: Option<Vec<u8>>,
 }
 
 impl WholeRelay {
-    pub fn new(stamp: Stamp, official: bool) -> WholeRelay {
-        WholeRelay { stamp, official }
+    pub fn new(stamp: Stamp, official: bool, cap: usize) -> WholeRelay {
+        WholeRelay {
+            stamp,
+            official,
+            cap,
+            gather: None,
+            usage: Usage::default(),
+            body: None,
+        }
     }
 
-    /// What the answer used, and the answer where it had to be mended.
-    pub fn on_body(&self, body: &[u8]) -> Result<(Usage, Option<Vec<u8>>), Failure> {
-        let usage = relay_body(body)?;
-        let mended = match self.official {
-            true => None,
-            false => mended(body, &self.stamp)?,
-        };
-        Ok((usage, mended))
+    pub fn on_body(&mut self, body: &[u8]) -> Result<(), Failure> {
+        self.usage = relay_body(body)?;
+        if !self.official {
+            self.body = mended(body, &self.stamp)?;
+        }
+        Ok(())
     }
 
-    /// For an upstream that streams although it was not asked to.
-    pub fn to_parts(&self) -> (RelayStream, Stamp) {
-        let relay = RelayStream::new(self.stamp.clone(), self.official);
-        (relay, self.stamp.clone())
+    /// Takes an event of an upstream that streams although it was not asked to.
+    pub fn on_event(&mut self, event: sse::Event<'_>) -> Result<Flow, Failure> {
+        if event.bare && self.gather.is_none() {
+            // No event at all: what was asked for, under another label.
+            self.on_body(event.data)?;
+            self.body.get_or_insert_with(|| event.data.to_vec());
+            return Ok(Flow::Done);
+        }
+        let flow = self.gather().on_event(event)?;
+        if flow == Flow::Done {
+            self.put_together()?;
+        }
+        Ok(flow)
+    }
+
+    pub fn on_end(&mut self) -> Result<(), Failure> {
+        self.gather().on_end()?;
+        self.put_together()
+    }
+
+    pub fn usage(&self) -> Usage {
+        match &self.gather {
+            Some(gather) => gather.usage(),
+            None => self.usage,
+        }
+    }
+
+    /// The answer, where it is not what the upstream sent. Taken once.
+    pub fn take_body(&mut self) -> Option<Vec<u8>> {
+        self.body.take()
+    }
+
+    fn gather(&mut self) -> &mut Gather {
+        let new = || Box::new(Gather::new(self.stamp.clone(), self.official, self.cap));
+        self.gather.get_or_insert_with(new)
+    }
+
+    fn put_together(&mut self) -> Result<(), Failure> {
+        if let Some(gather) = self.gather.take() {
+            let (usage, body) = gather.into_body();
+            self.usage = usage;
+            self.body = match self.official {
+                true => None,
+                false => mended(&body, &self.stamp)?,
+            };
+            self.body.get_or_insert(body);
+        }
+        Ok(())
     }
 }
 
