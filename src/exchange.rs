@@ -241,7 +241,7 @@ fn outline(
 ) -> Result<Reply, ApiError> {
     let recalled = OnceCell::new();
     let mut encoder = Encoder::new(head, &state.memory, &recalled).counting(counts);
-    let mut refused = ApiError::new(503, "no upstream can serve this model now");
+    let mut refused = tries::nobody();
     let mut said = false;
     for (at, target) in targets.iter().enumerate() {
         let upstream = &state.config.upstreams[target.upstream];

@@ -46,6 +46,8 @@
 //! src/stream.rs      the caller's event stream, shared with the heartbeat
 //! src/memory.rs      what upstreams signed, kept for callers who lose it; memory/learned.rs:
 //!                    what they said about their models
+//! src/health.rs      --health: asks the weir that runs
+//! src/fetch.rs       images behind addresses, for models that cannot fetch them
 //! src/models.rs      GET /v1/models; models/catalogue.rs: what is known of four of them
 //! src/discovery.rs   the upstreams' own lists of models, asked for beside the serving
 //! src/record.rs      what a request came to, and its log line; record/estimate.rs: its tokens
@@ -65,6 +67,7 @@
 //! src/provider.rs    what upstreams speak;    provider/{openai,anthropic,gemini,responses}.rs
 //! src/demo.rs        the built-in upstream that answers without a key
 //! src/cost.rs        work and memory by the shape of a body (in tests only)
+//! src/fuzz.rs, speed.rs, cost.rs  what make fuzz, make speed and make cost-shapes run
 //! src/golden.rs      runs tests/golden (in tests only)
 //! tests/it/          drives the built binary against scripted upstreams
 //! tests/config/      configs that must be refused, and the command line
@@ -123,6 +126,7 @@ mod fetch;
 mod fuzz;
 #[cfg(test)]
 mod golden;
+mod health;
 mod inbound;
 mod journal;
 mod json;
@@ -180,6 +184,10 @@ struct Args {
     #[argh(switch)]
     check_config: bool,
 
+    /// ask the weir that runs with this config whether it is well, and leave: 0 if it is, else 1
+    #[argh(switch)]
+    health: bool,
+
     /// print something and leave: config (a file to start from), reference (every key of it), or
     /// what runs weir: systemd, openrc, procd, container, haproxy, nginx, caddy
     #[argh(option, arg_name = "WHAT")]
@@ -220,6 +228,19 @@ fn main() -> ExitCode {
         // Nothing is started for a check; port 0 stands for the demo's own.
         return match load(&sources, &|| Ok(SocketAddr::from(([127, 0, 0, 1], 0)))) {
             Ok(loaded) => say(&config::check(&loaded)),
+            Err(findings) => refuse(&findings),
+        };
+    }
+
+    if args.health {
+        return match load(&sources, &|| Ok(SocketAddr::from(([127, 0, 0, 1], 0)))) {
+            Ok(loaded) => match health::ask(&loaded.config.listen) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(fault) => {
+                    complain(&fault);
+                    ExitCode::FAILURE
+                }
+            },
             Err(findings) => refuse(&findings),
         };
     }

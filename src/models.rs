@@ -73,18 +73,12 @@ pub fn listed(config: &Config) -> Vec<String> {
     all
 }
 
-/// The whole list as JSON: what a usable upstream serves and `key` may ask for. `created` is
-/// given to models of which no date is known.
-pub fn list(
-    config: &Config,
-    usable: &dyn Fn(usize) -> bool,
-    key: Option<&ClientKey>,
-    created: u64,
-) -> Vec<u8> {
+/// The whole list as JSON: what a usable upstream serves and `key` may ask for.
+pub fn list(config: &Config, usable: &dyn Fn(usize) -> bool, key: Option<&ClientKey>) -> Vec<u8> {
     let ids = listed(config);
     let data = ids
         .iter()
-        .filter_map(|id| entry(config, id, usable, key, created))
+        .filter_map(|id| entry(config, id, usable, key))
         .collect();
     let list = List {
         object: "list",
@@ -99,12 +93,11 @@ pub fn one(
     id: &str,
     usable: &dyn Fn(usize) -> bool,
     key: Option<&ClientKey>,
-    created: u64,
 ) -> Option<Vec<u8>> {
     if !listed(config).iter().any(|known| known == id) {
         return None;
     }
-    let entry = entry(config, id, usable, key, created)?;
+    let entry = entry(config, id, usable, key)?;
     Some(serde_json::to_vec(&entry).expect("texts and numbers always serialise"))
 }
 
@@ -113,7 +106,6 @@ fn entry<'a>(
     id: &'a str,
     usable: &dyn Fn(usize) -> bool,
     key: Option<&ClientKey>,
-    created: u64,
 ) -> Option<Entry<'a>> {
     if key.is_some_and(|key| !key.allows(id)) {
         return None;
@@ -135,7 +127,8 @@ fn entry<'a>(
         created: known
             .map(|known| known.created)
             .or(told.map(|told| told.created))
-            .unwrap_or(created),
+            // No date is known.
+            .unwrap_or(0),
         owned_by: match (known, told.and_then(|told| told.owned_by.clone())) {
             (Some(known), _) => known.owned_by.into(),
             (None, Some(owner)) => owner.into(),
@@ -205,7 +198,7 @@ mod tests {
     fn the_list_shows_what_the_keys_can_serve() {
         let config = config();
         assert_eq!(
-            ids_of(&list(&config, &|_| true, None, 7)),
+            ids_of(&list(&config, &|_| true, None)),
             [
                 "gemini-2.5-pro",
                 "gemini-2.5-flash",
@@ -217,12 +210,12 @@ mod tests {
             "without a key for OpenAI there is no gpt-5"
         );
         assert_eq!(
-            ids_of(&list(&config, &|at| at == 2, None, 7)),
+            ids_of(&list(&config, &|at| at == 2, None)),
             ["fast", "qwen3-8b"]
         );
-        assert_eq!(ids_of(&list(&config, &|_| false, None, 7)), [""; 0]);
+        assert_eq!(ids_of(&list(&config, &|_| false, None)), [""; 0]);
         assert_eq!(
-            list(&Config::default(), &|_| true, None, 7),
+            list(&Config::default(), &|_| true, None),
             br#"{"object":"list","data":[]}"#
         );
     }
@@ -237,18 +230,18 @@ mod tests {
         };
         let config = config();
         assert_eq!(
-            ids_of(&list(&config, &|_| true, Some(&key), 7)),
+            ids_of(&list(&config, &|_| true, Some(&key))),
             ["gemini-2.5-pro", "gemini-2.5-flash", "best"]
         );
-        assert!(one(&config, "best", &|_| true, Some(&key), 7).is_some());
-        assert!(one(&config, "fast", &|_| true, Some(&key), 7).is_none());
+        assert!(one(&config, "best", &|_| true, Some(&key)).is_some());
+        assert!(one(&config, "fast", &|_| true, Some(&key)).is_none());
     }
 
     #[test]
     fn one_model_carries_its_facts() {
         let config = config();
         let get = |id: &str, usable: &dyn Fn(usize) -> bool| {
-            one(&config, id, usable, None, 7)
+            one(&config, id, usable, None)
                 .map(|json| serde_json::from_slice::<Value>(&json).unwrap())
         };
         let pro = get("gemini-2.5-pro", &|_| true).unwrap();
@@ -280,7 +273,7 @@ mod tests {
         let fast = get("fast", &|_| true).unwrap();
         assert_eq!(
             fast,
-            json!({"id": "fast", "object": "model", "created": 7, "owned_by": "box"})
+            json!({"id": "fast", "object": "model", "created": 0, "owned_by": "box"})
         );
         let fast = get("fast", &|at| at == 0).unwrap();
         assert_eq!(fast["id"], "fast");
@@ -302,13 +295,13 @@ mod tests {
     #[test]
     fn the_demo_stands_beside_real_models() {
         let addr = "127.0.0.1:9".parse().unwrap();
-        let all = ids_of(&list(&Config::demo(addr), &|_| true, None, 7));
+        let all = ids_of(&list(&Config::demo(addr), &|_| true, None));
         assert_eq!(all, ids().collect::<Vec<_>>());
         let mut config = config();
         config.add_demo(addr);
-        let json = one(&config, "demo/gpt-5", &|_| true, None, 7).unwrap();
+        let json = one(&config, "demo/gpt-5", &|_| true, None).unwrap();
         let model: Value = serde_json::from_slice(&json).unwrap();
         assert_eq!(model["name"], "GPT-5");
-        assert!(one(&config, "gpt-5", &|_| true, None, 7).is_none());
+        assert!(one(&config, "gpt-5", &|_| true, None).is_none());
     }
 }

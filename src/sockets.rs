@@ -123,8 +123,6 @@ pub struct Facts {
     pub received: u64,
     /// Bytes that the peer has acknowledged: it grows with every reply.
     pub acked: u64,
-    /// Nothing has been received for this long.
-    pub silent: Duration,
     /// Our side has said that it is done, and the peer has not.
     pub ending: bool,
 }
@@ -185,7 +183,6 @@ impl Caller {
         Some(Facts {
             received: info.tcpi_bytes_received,
             acked: info.tcpi_bytes_acked,
-            silent: Duration::from_millis(u64::from(info.tcpi_last_data_recv)),
             ending: TCP_FIN_WAIT.contains(&info.tcpi_state),
         })
     }

@@ -197,3 +197,39 @@ fn fits(kind: Kind, path: &str, value: &Node, findings: &mut Findings) -> bool {
     findings.add(path, format!("expected {expected}, found {}", value.kind()));
     false
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::config::table;
+
+    /// A key that code asks for and no row of the table has would never be found: each name that
+    /// stands in the code that builds a configuration is looked up.
+    #[test]
+    fn every_key_that_code_asks_for_is_in_the_table() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/config");
+        let mut files = vec![format!("{folder}/build.rs")];
+        for entry in std::fs::read_dir(format!("{folder}/build")).unwrap() {
+            files.push(entry.unwrap().path().display().to_string());
+        }
+        let mut looked_up = 0;
+        for file in files {
+            let text = std::fs::read_to_string(&file).unwrap();
+            for call in [
+                ".flag(", ".number(", ".text(", ".texts(", ".millis(", ".get(", ".has(", ".choice(",
+            ] {
+                for (at, _) in text.match_indices(call) {
+                    let behind = text[at + call.len()..].trim_start();
+                    let Some(name) = behind
+                        .strip_prefix('"')
+                        .and_then(|name| name.split('"').next())
+                    else {
+                        continue;
+                    };
+                    assert!(table::has(name), "{name} in {file}");
+                    looked_up += 1;
+                }
+            }
+        }
+        assert!(looked_up > 30, "{looked_up}");
+    }
+}

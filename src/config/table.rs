@@ -87,6 +87,14 @@ fn default(place: Place, name: &str) -> Fallback {
         .default
 }
 
+/// Whether some object has a key of this name.
+#[cfg(test)]
+pub fn has(name: &str) -> bool {
+    settings::SETTINGS
+        .iter()
+        .any(|setting| setting.name == name)
+}
+
 /// The default of a number.
 pub fn number(place: Place, name: &str) -> u64 {
     match default(place, name) {

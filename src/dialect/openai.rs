@@ -10,8 +10,6 @@ mod request;
 mod tools;
 mod write;
 
-// Until the exchange uses them.
-#[allow(unused_imports)]
 pub use {
     chunks::Chunks,
     fold::Fold,

@@ -30,7 +30,7 @@ pub fn is_asked(call: &Call<'_>) -> bool {
 
 pub fn reply(state: &State, targets: &[Target], outline: &Outline<'_>) -> Result<Reply, ApiError> {
     let Some(first) = targets.first() else {
-        return Err(ApiError::new(503, "no upstream can serve this model now"));
+        return Err(super::tries::nobody());
     };
     let upstreams = &state.config.upstreams;
     let upstream = &upstreams[first.upstream];

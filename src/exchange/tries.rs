@@ -20,6 +20,11 @@ use crate::route::Target;
 use crate::server::State;
 use crate::upstream::ended_for_good;
 
+/// There is a route, and nobody on it who could be asked.
+pub fn nobody() -> ApiError {
+    ApiError::new(503, "no upstream can serve this model now").with_code("no_capacity")
+}
+
 /// What is tried.
 pub trait Work {
     type Answer;
@@ -181,9 +186,7 @@ impl<'t> Tries<'t> {
                 Err((refused, _)) => return Err(refused),
             }
         }
-        Err(last.unwrap_or_else(|| {
-            Refused::plain(ApiError::new(503, "no upstream can serve this model now"))
-        }))
+        Err(last.unwrap_or_else(|| Refused::plain(nobody())))
     }
 
     /// Tries one target with as many of its keys as make sense.

@@ -260,10 +260,10 @@ pub fn answer<'w>(
             }
             return following;
         }
-        Endpoint::Models => Reply::json(200, models::list(config, &usable(state), key, 0)),
+        Endpoint::Models => Reply::json(200, models::list(config, &usable(state), key)),
         Endpoint::Model => {
             let id = decode_percent(&call.path[MODEL.len()..]);
-            match models::one(config, &id, &usable(state), key, 0) {
+            match models::one(config, &id, &usable(state), key) {
                 Some(model) => Reply::json(200, model),
                 None => {
                     let error = ApiError::new(404, format!("there is no model `{}`", shown(&id)))

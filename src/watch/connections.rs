@@ -261,7 +261,6 @@ mod tests {
         Facts {
             received,
             acked,
-            silent: Duration::ZERO,
             ending: false,
         }
     }

@@ -11,7 +11,8 @@ use std::process::{Child, Command, Stdio};
 
 use crate::client::get;
 use crate::observe::program;
-use crate::weir::Folder;
+use crate::upstream::Upstream;
+use crate::weir::{Folder, Weir, run};
 
 fn binary() -> &'static str {
     env!("CARGO_BIN_EXE_weir")
@@ -238,4 +239,57 @@ fn a_socket_that_others_can_reach_needs_client_keys() {
     let (mut weir, told) = activate(listener.into(), FOR_US);
     assert_eq!(told, "");
     assert_eq!(weir.0.wait().unwrap().code(), Some(1));
+}
+
+#[test]
+fn a_running_weir_is_asked_for_its_health_by_another_one() {
+    let weir = Weir::start_bare(&["--demo"], &[]);
+    let address = weir.addr.to_string();
+    let ask = |address: &str| run(None, &["--health", "--listen", address], &[]);
+    let ended = ask(&address);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!((&*ended.stdout, &*ended.stderr), ("", ""));
+    // One that listens everywhere is asked at home.
+    let everywhere = format!("0.0.0.0:{}", weir.addr.port());
+    let settings = r#"{"open": true, "upstreams": [{"name": "up", "format": "openai",
+        "base_url": "http://127.0.0.1:1", "models": ["*"]}]}"#;
+    let ended = run(Some(settings), &["--health", "--listen", &everywhere], &[]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let nobody = Upstream::nobody().replace("http://", "");
+    let nobody = nobody.split('/').next().unwrap();
+    let ended = ask(nobody);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("nobody answers at"), "{ended:?}");
+    let folder = Folder::new();
+    let path = folder.path().join("weir.sock");
+    let listen = format!("unix:{}", path.display());
+    assert_eq!(ask(&listen).code, Some(1));
+    let _local = Weir::start_bare(&["--demo", "--listen", &listen], &[]);
+    assert_eq!(ask(&listen).code, Some(0));
+}
+
+#[test]
+fn too_few_descriptors_are_told_rather_than_served_with() {
+    use std::process::Command;
+
+    let script = "ulimit -n 24; exec \"$0\" --demo --listen 127.0.0.1:0";
+    let ended = Command::new("/bin/sh")
+        .args(["-c", script])
+        .arg(crate::weir::binary())
+        .output()
+        .unwrap();
+    assert_eq!(ended.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&ended.stderr);
+    assert!(told.contains("the limit of open files is 24"), "{told}");
+}
+
+#[test]
+fn something_that_is_no_listening_socket_is_refused() {
+    let datagrams = std::os::unix::net::UnixDatagram::unbound().unwrap();
+    let (pair, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+    for handed in [OwnedFd::from(datagrams), OwnedFd::from(pair)] {
+        let (mut weir, told) = activate(handed, FOR_US);
+        assert_eq!(told, "");
+        assert_eq!(weir.0.wait().unwrap().code(), Some(1));
+    }
 }
