@@ -203,6 +203,16 @@ const ESCAPED: [bool; 256] = {
     table
 };
 
+/// Whether a value is more than nothing: some servers write an empty `error` beside every answer.
+pub fn says_something(json: &[u8]) -> bool {
+    let inside = match json.trim_ascii() {
+        [b'{', inside @ .., b'}'] | [b'[', inside @ .., b']'] | [b'"', inside @ .., b'"'] => inside,
+        b"null" | b"false" => b"",
+        other => other,
+    };
+    !inside.trim_ascii().is_empty()
+}
+
 /// `json`, which is valid, on one line: a raw line end can only stand between its tokens.
 pub fn push_one_line(out: &mut Vec<u8>, json: &[u8]) {
     let start = out.len();

@@ -266,3 +266,6 @@ impl Format {
         }
     }
 }
+
+#[cfg(test)]
+mod heartbeats_tests;

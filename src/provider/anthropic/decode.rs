@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde_json::value::RawValue;
+
 use super::kept::{self, Kept};
 use super::wire;
 use crate::chat::{Delta, DeltaSink, FinishReason};
 use crate::failure::Failure;
+use crate::json::says_something;
 use crate::json::unicode::{Seam, mended_bytes};
 use crate::provider::budget::{self, Budget};
 use crate::provider::fence::Fence;
@@ -277,7 +280,7 @@ impl Decoder for Messages {
             }
             "ping" => {}
             "error" => return Err(Failure::from_event(data)),
-            _ if event.error.is_some() => return Err(Failure::from_event(data)),
+            _ if has_error(event.error) => return Err(Failure::from_event(data)),
             other => log::debug!("an event of type {other:?} is skipped"),
         }
         Ok(Flow::More)
@@ -306,7 +309,7 @@ impl Decoder for Messages {
         let message: wire::Message<'_> = serde_json::from_str(&text).map_err(|error| {
             Failure::malformed(format!("the upstream's answer is no message: {error}"))
         })?;
-        if message.error.is_some() || &*message.r#type == "error" {
+        if has_error(message.error) || &*message.r#type == "error" {
             return Err(Failure::from_event(body));
         }
         let Some(content) = &message.content else {
@@ -339,6 +342,10 @@ impl Decoder for Messages {
     fn may_continue(&self) -> bool {
         self.kept.is_some()
     }
+}
+
+fn has_error(error: Option<&RawValue>) -> bool {
+    error.is_some_and(|raw| says_something(raw.get().as_bytes()))
 }
 
 /// An event that does not fit: of no consequence if its type is unknown.

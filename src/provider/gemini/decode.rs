@@ -10,6 +10,7 @@ use super::usage::{Counters, tier_name};
 use super::wire::{self, Response};
 use crate::chat::{Delta, DeltaSink, FinishReason};
 use crate::failure::Failure;
+use crate::json::says_something;
 use crate::json::unicode::{Seam, mended_bytes};
 use crate::provider::budget::{self, ENTRY};
 use crate::provider::{Decoder, Flow, Undo};
@@ -119,7 +120,8 @@ impl Decode {
 
     fn object(&mut self, text: &str, out: &mut dyn DeltaSink) -> Result<(), Failure> {
         let response: Response<'_> = serde_json::from_str(text).map_err(not_an_answer)?;
-        if response.error.is_some() {
+        let error = response.error.map(|raw| raw.get().as_bytes());
+        if error.is_some_and(says_something) {
             return Err(Failure::from_event(text.as_bytes()));
         }
         self.answered = true;

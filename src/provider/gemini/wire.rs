@@ -25,7 +25,8 @@ pub struct Response<'a> {
     pub model_version: Text<'a>,
     #[serde(borrow, default)]
     pub response_id: Text<'a>,
-    pub error: Option<IgnoredAny>,
+    #[serde(borrow)]
+    pub error: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]

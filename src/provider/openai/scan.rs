@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use crate::json::says_something;
+
 /// What a chunk holds at its top.
 #[derive(Debug, Default)]
 pub struct Seen<'a> {
@@ -381,17 +383,6 @@ impl<'a> Scan<'a> {
             _ => begin..end,
         }
     }
-}
-
-/// Some servers write an empty error beside every answer.
-pub fn says_something(text: &[u8]) -> bool {
-    let inside = text.trim_ascii();
-    let inside = match inside {
-        [b'{', inside @ .., b'}'] | [b'[', inside @ .., b']'] | [b'"', inside @ .., b'"'] => inside,
-        b"null" | b"false" => b"",
-        other => other,
-    };
-    !inside.trim_ascii().is_empty()
 }
 
 fn number(text: &[u8]) -> Option<u32> {

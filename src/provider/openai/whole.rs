@@ -9,13 +9,12 @@ use super::gather::Gather;
 use super::mended::mended;
 use super::relay::RelayStream;
 use super::repair::has_error_code;
-use super::scan::says_something;
 use super::usage::usage_of;
 use crate::chat::Usage;
 use crate::dialect::openai::Stamp;
 use crate::failure::Failure;
-use crate::json::push_one_line;
 use crate::json::unicode::mended_bytes;
+use crate::json::{push_one_line, says_something};
 use crate::provider::Flow;
 use crate::sse;
 

@@ -17,6 +17,7 @@ use super::wire::{self, Count, Details, Event, Incomplete, Item, Part, Response}
 use super::{failed, speech};
 use crate::chat::{Delta, DeltaSink, FinishReason, ToolKind, Usage};
 use crate::failure::Failure;
+use crate::json::says_something;
 use crate::json::unicode::{Seam, mended_bytes};
 use crate::provider::budget::{self, Budget};
 use crate::provider::gemini::compact;
@@ -271,7 +272,10 @@ impl Decode {
                 return Err(failed::failure(object.map_or(text, RawValue::get)));
             }
             "" => {
-                if let Some(error) = event.error.filter(|raw| raw.get() != "null") {
+                if let Some(error) = event
+                    .error
+                    .filter(|raw| says_something(raw.get().as_bytes()))
+                {
                     return Err(failed::failure(error.get()));
                 }
             }
@@ -618,7 +622,9 @@ impl Decode {
                 })
             }
             "failed" => {
-                let error = response.error.filter(|raw| raw.get() != "null");
+                let error = response
+                    .error
+                    .filter(|raw| says_something(raw.get().as_bytes()));
                 return Err(match error {
                     Some(error) => failed::failure(error.get()),
                     None => Failure::ended_with("failed"),
@@ -819,7 +825,9 @@ impl Decoder for Decode {
         let text = mended_bytes(body);
         let response: Response<'_> = serde_json::from_str(&text).map_err(not_of_the_format)?;
         if response.status.is_empty() {
-            let error = response.error.filter(|raw| raw.get() != "null");
+            let error = response
+                .error
+                .filter(|raw| says_something(raw.get().as_bytes()));
             return Err(match error {
                 Some(error) => failed::failure(error.get()),
                 None if &*response.object == "response" => Failure::empty(),
