@@ -84,6 +84,16 @@ impl Line {
         Ok(Line::with_dialer(settings, dialer))
     }
 
+    /// What is wrong with the proxy, of the config or of the environment, that leads to an address.
+    pub fn proxy_fault(setting: Option<&str>, address: &str) -> Option<String> {
+        let env = |name: &str| std::env::var(name).ok();
+        let uri = address.parse().ok()?;
+        match Proxies::new(setting, env) {
+            Ok(proxies) => proxies.fault(&uri).map(str::to_owned),
+            Err(fault) => Some(fault),
+        }
+    }
+
     /// A line to whatever public host a caller names. It goes straight, since behind a proxy
     /// nobody could tell whom it reaches, and remembers those names apart from the upstreams',
     /// which callers must not be able to push out. Connections are not kept.

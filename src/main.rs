@@ -299,11 +299,23 @@ fn load(
     sources: &Sources,
     demo: &dyn Fn() -> Result<SocketAddr, String>,
 ) -> Result<Loaded, Findings> {
-    sources.load(&Surroundings {
+    let loaded = sources.load(&Surroundings {
         env: &|name| std::env::var(name).ok(),
         folder: Path::new(""),
         demo,
-    })
+    })?;
+    let mut findings = Findings::new(String::new());
+    for upstream in &loaded.config.upstreams {
+        let fault = line::Line::proxy_fault(upstream.proxy.as_deref(), &upstream.base_url);
+        if let Some(fault) = fault {
+            let what = format!("the proxy of upstream {}: {fault}", upstream.name);
+            findings.add("", what);
+        }
+    }
+    match findings.is_empty() {
+        true => Ok(loaded),
+        false => Err(findings),
+    }
 }
 
 /// The demo's listener: started when it is first needed and then kept, over reloads too.

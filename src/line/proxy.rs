@@ -25,11 +25,15 @@ pub struct Proxy {
     pub authorization: Option<String>,
 }
 
+/// A proxy, or what is wrong with it. One that the environment names is complained about only where
+/// it would be used.
+type Way = Result<Proxy, String>;
+
 /// The proxies of one line.
 #[derive(Default)]
 pub struct Proxies {
-    http: Option<Proxy>,
-    https: Option<Proxy>,
+    http: Option<Way>,
+    https: Option<Way>,
     /// `None`: the proxies were set on purpose and have no exceptions.
     exceptions: Option<Vec<Exception>>,
 }
@@ -44,7 +48,7 @@ impl Proxies {
         if let Some(setting) = setting {
             let proxy = match setting.is_empty() {
                 true => None,
-                false => Some(parse(setting)?),
+                false => Some(Ok(parse(setting)?)),
             };
             return Ok(Proxies {
                 http: proxy.clone(),
@@ -57,12 +61,9 @@ impl Proxies {
                 .into_iter()
                 .find_map(|name| Some((env(&name).filter(|value| !value.is_empty())?, name)))
         };
-        let proxy = |name: &str| match read(name).or_else(|| read("ALL_PROXY")) {
-            None => Ok(None),
-            Some((value, name)) => match parse(&value) {
-                Ok(proxy) => Ok(Some(proxy)),
-                Err(error) => Err(format!("{name}: {error}")),
-            },
+        let proxy = |name: &str| {
+            let (value, name) = read(name).or_else(|| read("ALL_PROXY"))?;
+            Some(parse(&value).map_err(|error| format!("{name}: {error}")))
         };
         let exceptions = match read("NO_PROXY") {
             None => Vec::new(),
@@ -72,14 +73,23 @@ impl Proxies {
                 .collect(),
         };
         Ok(Proxies {
-            http: proxy("HTTP_PROXY")?,
-            https: proxy("HTTPS_PROXY")?,
+            http: proxy("HTTP_PROXY"),
+            https: proxy("HTTPS_PROXY"),
             exceptions: Some(exceptions),
         })
     }
 
     /// The proxy that leads to `uri`, if one does.
     pub fn to(&self, uri: &Uri) -> Option<&Proxy> {
+        self.way_to(uri)?.as_ref().ok()
+    }
+
+    /// What is wrong with the proxy that would lead to `uri`.
+    pub fn fault(&self, uri: &Uri) -> Option<&str> {
+        self.way_to(uri)?.as_ref().err().map(String::as_str)
+    }
+
+    fn way_to(&self, uri: &Uri) -> Option<&Way> {
         let proxy = match uri.scheme_str() {
             Some("https") => self.https.as_ref()?,
             _ => self.http.as_ref()?,
@@ -396,10 +406,18 @@ mod tests {
             let error = parse(wrong).map(|proxy| proxy.host).unwrap_err();
             assert!(!error.contains("secret"), "{error}");
         }
-        let error = from_env(&[("ALL_PROXY", "socks5://h")])
-            .map(|_| ())
-            .unwrap_err();
-        assert!(error.starts_with("ALL_PROXY: "), "{error}");
+        // One of the environment is told of where it would be used.
+        let Ok(proxies) = from_env(&[("ALL_PROXY", "socks5://h")]) else {
+            panic!("it is no fault of the config");
+        };
+        let far: Uri = "https://far.example/v1".parse().unwrap();
+        assert!(proxies.to(&far).is_none());
+        let fault = proxies.fault(&far).unwrap();
+        assert!(fault.starts_with("ALL_PROXY: "), "{fault}");
+        assert_eq!(
+            proxies.fault(&"http://127.0.0.1:9/v1".parse().unwrap()),
+            None
+        );
     }
 
     #[test]

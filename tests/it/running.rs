@@ -293,3 +293,21 @@ fn something_that_is_no_listening_socket_is_refused() {
         assert_eq!(weir.0.wait().unwrap().code(), Some(1));
     }
 }
+
+#[test]
+fn a_proxy_of_the_environment_is_complained_about_where_it_would_be_used() {
+    let socks = [("ALL_PROXY", "socks5h://127.0.0.1:9")];
+    // The demo, as anything on this machine, is asked directly.
+    let weir = Weir::start_bare(&["--demo"], &socks);
+    assert_eq!(get(weir.addr, "/healthz").status, 200);
+    let settings = r#"{"upstreams": [{"name": "far", "format": "openai",
+        "base_url": "http://far.example/v1", "models": ["*"]}]}"#;
+    for arguments in [&["--check-config"][..], &["--listen", "127.0.0.1:0"]] {
+        let ended = run(Some(settings), arguments, &socks);
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        assert!(ended.stderr.contains("far: ALL_PROXY: "), "{ended:?}");
+    }
+    let near = settings.replace("far.example", "127.0.0.1:9");
+    let ended = run(Some(&near), &["--check-config"], &socks);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+}

