@@ -141,18 +141,20 @@ impl Shelf {
     /// Whether the batch was taken in; it has `count` blocks.
     fn put(&self, class: usize, batch: *mut Free, count: usize) -> bool {
         let bytes = count * size_of_class(class);
-        if self.bytes.load(Ordering::Relaxed) + bytes > SHELF_BYTES {
-            return false;
+        // Counted first, so that whoever takes the batch at once finds it counted.
+        let has_room = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes <= SHELF_BYTES;
+        let put = has_room
+            && self
+                .with(|first| {
+                    // SAFETY: the block is free and belongs to this batch alone.
+                    unsafe { (*batch).batch = first };
+                    (batch, ())
+                })
+                .is_some();
+        if !put {
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
         }
-        let put = self.with(|first| {
-            // SAFETY: the block is free and belongs to this batch alone.
-            unsafe { (*batch).batch = first };
-            (batch, ())
-        });
-        if put.is_some() {
-            self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        }
-        put.is_some()
+        put
     }
 
     /// A batch, and how many blocks it has.
