@@ -478,6 +478,20 @@ fn words_say_what_a_refusal_is_about() {
             RateLimit,
             429,
         ),
+        (
+            403,
+            "Content violates usage guidelines. Failed check.",
+            RequestFault,
+            403,
+        ),
+        (402, "Insufficient credits for this request", OtherKey, 402),
+        (401, "invalid api token", KeyBad, 502),
+        (
+            402,
+            "You have exceeded your monthly included credits",
+            KeyBad,
+            502,
+        ),
         // Nobody knows.
         (401, "Unauthorized", Unclear, 502),
         (403, "Forbidden", Unclear, 403),

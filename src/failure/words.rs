@@ -46,6 +46,9 @@ const KEY_PHRASES: &[&str] = &[
     "invalid api-key",
     "invalid x-api-key",
     "invalid subscription key",
+    "invalid api token",
+    "wrong api key",
+    "unknown api key",
     "invalid authentication",
     "invalid bearer",
     "invalid access token",
@@ -85,6 +88,7 @@ const MONEY_PHRASES: &[&str] = &[
     "insufficient credits",
     "insufficient funds",
     "out of credits",
+    "exceeded your monthly",
     "no credits left",
     "enable billing",
     "billing to be enabled",
@@ -113,6 +117,9 @@ const FLAGGED: &[&str] = &[
     "content management policy",
     "content filter",
     "usage polic",
+    "usage guideline",
+    "community guideline",
+    "acceptable use",
     "requires moderation",
     "by moderation",
     "by our moderation",
@@ -160,6 +167,7 @@ const TOO_DEAR: &[&str] = &[
     "reduce max_tokens",
     "cost of this request",
     "request costs",
+    "for this request",
 ];
 
 /// The request's own wishes about who may serve it, which nobody fits.
