@@ -567,3 +567,25 @@ fn strip_reaches_into_messages() {
     assert!(scripted.requests()[0].json().get("user").is_none());
     weir.idle(LIMIT);
 }
+
+/// The form of calls that was there before tools.
+#[test]
+fn an_answer_that_calls_a_function_ended_with_it() {
+    let function = json!({"name": "f", "arguments": "{}"});
+    for finish in [json!("stop"), json!(""), Value::Null] {
+        let message = json!({"role": "assistant", "content": null, "function_call": function});
+        let answer = asked(Reply::json(200, &whole(message, finish.clone())));
+        let choice = answer.json()["choices"][0].clone();
+        assert_eq!(choice["finish_reason"], "function_call", "{finish}");
+        assert_eq!(choice["message"]["function_call"], function);
+        let mut events = vec![
+            chunk(json!({"role": "assistant"}), Value::Null),
+            chunk(json!({"function_call": function}), Value::Null),
+        ];
+        if finish == json!("stop") {
+            events.push(chunk(json!({}), finish));
+        }
+        let told = streamed(stream(&events));
+        assert_eq!(told.completion.finish.as_deref(), Some("function_call"));
+    }
+}

@@ -55,6 +55,9 @@ struct Message<'a> {
     content: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "some_list")]
     tool_calls: Option<Vec<Call<'a>>>,
+    /// The form that was there before tools.
+    #[serde(borrow)]
+    function_call: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -108,7 +111,8 @@ impl Choice<'_> {
             && self.message.role == "assistant"
             && self.message.content.is_some()
             && FINISH_WORDS.contains(&&*self.finish_reason)
-            && (calls.is_empty() || self.finish_reason != "stop")
+            && (self.finish_reason != "stop"
+                || (calls.is_empty() && self.message.function_call.is_none()))
             && calls.iter().all(|call| {
                 let function = call.function.as_ref();
                 !call.id.is_empty()
@@ -191,15 +195,20 @@ fn mend_choice(choice: &mut Map<String, Value>, position: usize, seed: u64) -> R
     if !message.is_object() {
         *message = json!({});
     }
-    let mut has_calls = false;
+    let mut called = None;
     if let Value::Object(message) = message {
         message.insert("role".into(), "assistant".into());
         message.entry("content").or_insert(Value::Null);
+        if message.get("function_call").is_some_and(Value::is_object) {
+            called = Some("function_call");
+        }
         match message.get_mut("tool_calls") {
             Some(Value::Array(calls)) => {
                 calls.retain(Value::is_object);
                 mend_calls(calls, position, seed);
-                has_calls = !calls.is_empty();
+                if !calls.is_empty() {
+                    called = Some("tool_calls");
+                }
             }
             Some(_) => {
                 message.shift_remove("tool_calls");
@@ -208,9 +217,8 @@ fn mend_choice(choice: &mut Map<String, Value>, position: usize, seed: u64) -> R
         }
     }
     let word = match &*word {
-        "" if has_calls => "tool_calls",
-        "" => "stop",
-        word => finish_word(word, has_calls),
+        "" => called.unwrap_or("stop"),
+        word => finish_word(word, called),
     };
     choice.insert("finish_reason".into(), word.into());
     Ok(())

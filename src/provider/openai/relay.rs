@@ -101,6 +101,19 @@ pub(super) struct ChoiceState {
     pub has_role: bool,
     pub finished: bool,
     pub calls: Calls,
+    /// A call in the form that was there before tools.
+    pub function: bool,
+}
+
+impl ChoiceState {
+    /// The finish reason that goes with its calls.
+    pub fn called(&self) -> Option<&'static str> {
+        match (self.calls.is_empty(), self.function) {
+            (false, _) => Some("tool_calls"),
+            (true, true) => Some("function_call"),
+            (true, false) => None,
+        }
+    }
 }
 
 /// The words that callers know.
@@ -240,7 +253,9 @@ impl RelayStream {
         };
         let known = self.choices.get(index);
         let has_role = known.is_some_and(|known| known.has_role);
-        let called = choice.call.is_some() || known.is_some_and(|known| !known.calls.is_empty());
+        let called = choice.call.is_some()
+            || choice.function
+            || known.is_some_and(|known| known.called().is_some());
         let none = Calls::default();
         let calls = known.map_or(&none, |known| &known.calls);
         let finish_fits = match choice.finish {
@@ -272,6 +287,7 @@ impl RelayStream {
         let state = &mut self.choices[index];
         state.has_role |= choice.has_role;
         state.finished |= choice.finish.is_some();
+        state.function |= choice.function;
         match choice.call {
             Some(piece) => state.calls.note(piece, &mut self.budget),
             None => Ok(()),
@@ -397,10 +413,7 @@ impl RelayStream {
             if self.choices[index].finished {
                 continue;
             }
-            let word = match self.choices[index].calls.is_empty() {
-                true => "stop",
-                false => "tool_calls",
-            };
+            let word = self.choices[index].called().unwrap_or("stop");
             let choice = format!(r#"{{"index":{index},"delta":{{}},"finish_reason":"{word}"}}"#);
             self.push_chunk(choice.as_bytes(), None, out);
         }

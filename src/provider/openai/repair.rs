@@ -177,7 +177,7 @@ impl RelayStream {
                 *calls = kept;
             }
             if let Some(word) = &word {
-                let is_cut = matches!(finish_word(word, false), "length" | "content_filter");
+                let is_cut = matches!(finish_word(word, None), "length" | "content_filter");
                 let missing = state.calls.close(is_cut)?;
                 if !missing.is_empty() {
                     let calls = delta.entry("tool_calls").or_insert(Value::Null);
@@ -194,9 +194,10 @@ impl RelayStream {
             if delta.get("tool_calls") == Some(&json!([])) {
                 delta.shift_remove("tool_calls");
             }
+            state.function |= delta.get("function_call").is_some_and(Value::is_object);
             says |= delta.values().any(says_something);
         }
-        let word = word.map(|word| finish_word(&word, !state.calls.is_empty()));
+        let word = word.map(|word| finish_word(&word, state.called()));
         state.finished |= word.is_some();
         choice.insert("finish_reason".into(), word.into());
         Ok(says || !was_finished)
@@ -205,9 +206,11 @@ impl RelayStream {
 
 /// The word that callers know for an upstream's finish reason. An answer that holds a call ended
 /// with it: agents go by this word.
-pub(super) fn finish_word(word: &str, has_calls: bool) -> &'static str {
+///
+/// `called` is that word, if there was a call.
+pub(super) fn finish_word(word: &str, called: Option<&'static str>) -> &'static str {
     match FINISH_WORDS.iter().find(|known| **known == word) {
-        Some(&"stop") if has_calls => "tool_calls",
+        Some(&"stop") => called.unwrap_or("stop"),
         Some(known) => known,
         None if holds(
             word,
@@ -217,8 +220,7 @@ pub(super) fn finish_word(word: &str, has_calls: bool) -> &'static str {
             "length"
         }
         None if holds(word, WITHHELD) => "content_filter",
-        None if has_calls => "tool_calls",
-        None => "stop",
+        None => called.unwrap_or("stop"),
     }
 }
 

@@ -42,6 +42,8 @@ pub struct Choice<'a> {
     pub call: Option<CallPiece<'a>>,
     /// There are several in this chunk.
     pub several_calls: bool,
+    /// A call in the form that was there before tools.
+    pub function: bool,
 }
 
 /// A piece of a tool call.
@@ -172,6 +174,7 @@ impl<'a> Scan<'a> {
                     b"\"assistant\"" => choice.has_role = true,
                     _ => return None,
                 },
+                b"function_call" => choice.function = scan.value()? != b"null",
                 b"tool_calls" if scan.peek() == Some(b'[') => scan.array(|scan| {
                     let piece = scan.call_piece()?;
                     choice.several_calls |= choice.call.is_some();
