@@ -2,7 +2,8 @@
 """Measures weir beside nginx's proxy_pass and the direct call: `make bench`.
 
 gwbench is the provider and the load; it runs the targets in interleaved rounds, so that whatever
-else the machine does falls on all of them alike. Ratios carry over to other machines, times do not.
+else the machine does falls on all of them alike. Neither times nor ratios carry over to other
+machines; `make cost` counts what does.
 Everything lies under target/bench afterwards: bench.json, the configs and the logs.
 
 GWBENCH        its binary; without it, it is built from ../shared/bench
