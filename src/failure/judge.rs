@@ -61,7 +61,7 @@ fn recognise(status: u16, said: &Said) -> (Class, u16) {
         let told = if status < 500 { status } else { 400 };
         return (Class::RequestFault, told);
     }
-    if matches!(status, 400..=404 | 410 | 429)
+    if matches!(status, 400..=404 | 410 | 412 | 429)
         && let Some(recognised) = refusal(status, said)
     {
         return recognised;
@@ -99,13 +99,13 @@ fn refusal(status: u16, said: &Said) -> Option<(Class, u16)> {
         404 if said.is_about_request() => (Class::OtherKey, 404),
         404 | 410 => return None,
         _ if said.is_key_code() || said.is_money_code() => (Class::KeyBad, 502),
-        _ if said.names_account() => (Class::KeyBad, 502),
+        _ if said.names_account(status) => (Class::KeyBad, 502),
         401..=403 | 429 if said.is_flagged() => (Class::RequestFault, own),
         429 if said.never_passes() => (Class::OtherKey, 429),
         401..=403 if said.is_model_missing(status) => (Class::ModelMissing, of_model()),
         401..=403 | 429 if said.is_about_request() => (Class::OtherKey, own),
         400 if said.is_model_missing(status) => (Class::ModelMissing, 404),
-        _ if said.names_key(status) || said.is_out_of_money() => (Class::KeyBad, 502),
+        _ if said.names_key(status) || said.is_out_of_money(status) => (Class::KeyBad, 502),
         _ => return None,
     })
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::quoted::without_quoted;
+
 /// What an error body says, whoever wrote it.
 #[derive(Debug, Default)]
 pub struct Said {
@@ -23,6 +25,8 @@ pub struct Said {
     pub flagged: bool,
     /// Message and details in lower case, for looking at words. Set by `read`.
     pub(super) lower: String,
+    /// The same without what it quotes. Set by `read`.
+    pub(super) unquoted: String,
 }
 
 /// How much of a body that is no error object is shown.
@@ -38,6 +42,9 @@ impl Said {
             },
         };
         said.lower.insert_str(0, &said.message.to_lowercase());
+        // A value that a 400 complains about is as long as the caller likes it.
+        let is_fault = status == 400 || said.status_meant() == Some(400);
+        said.unquoted = without_quoted(&said.lower, is_fault);
         said
     }
 
@@ -147,10 +154,13 @@ impl Said {
                     "required following item",
                     "required reasoning item",
                     "persisted",
+                    "duplicate item",
                 ]
                 .iter()
                 .any(|word| message.contains(word)))
             || (message.contains("without its required") && message.contains("reasoning"))
+            || message.contains("reasoning input items can only")
+            || message.contains("input item type: reasoning")
     }
 
     /// The status that an error inside a stream would have had outside it.

@@ -522,6 +522,159 @@ fn words_say_what_a_refusal_is_about() {
     }
 }
 
+/// What a caller wrote and an upstream repeats says nothing of the key, the account or the model.
+#[test]
+fn words_of_the_request_that_an_upstream_repeats_cost_nobody_a_key() {
+    let values = [
+        "invalid api key",
+        "insufficient balance",
+        "account suspended",
+        "organization has been disabled",
+        "unknown model",
+        "x' invalid api key 'y",
+        "x\" unknown model \"y",
+        "it isn't an invalid api key",
+    ];
+    let fault = |status: u16, body: &serde_json::Value, words: &str| {
+        let body = body.to_string();
+        for failure in [
+            Failure::from_status(status, body.as_bytes(), None),
+            Failure::from_event(body.as_bytes()),
+        ] {
+            let is_harmless =
+                matches!(failure.class.cool_down(), CoolDown::None | CoolDown::Strike);
+            assert!(is_harmless, "{status} {words}: {:?}", failure.class);
+        }
+    };
+    for value in values {
+        for (open, close) in [
+            ("'", "'"),
+            ("\"", "\""),
+            ("`", "`"),
+            ("\u{201c}", "\u{201d}"),
+        ] {
+            if value.contains(open) && open == "`" {
+                continue;
+            }
+            let words = format!(
+                "Invalid value: {open}{value}{close}. Supported values are: 'user' and 'tool'."
+            );
+            let error = serde_json::json!({"message": words, "type": "invalid_request_error",
+                "param": null, "code": "invalid_value"});
+            fault(400, &serde_json::json!({"error": error}), &words);
+        }
+        // Without quotes, but with the place of the value.
+        let words = format!("no such role: {value}");
+        let error = serde_json::json!({"message": words, "type": "invalid_request_error",
+            "param": "messages[0].role", "code": null});
+        if !value.contains("model") {
+            fault(400, &serde_json::json!({"error": error}), &words);
+        }
+    }
+    for words in [
+        "The user text \"my organization was disabled\" was refused by a guardrail",
+        "This project has web search disabled.",
+        "Your organization has the tool code_execution disabled",
+    ] {
+        fault(
+            403,
+            &serde_json::json!({"error": {"message": words, "code": 403}}),
+            words,
+        );
+    }
+}
+
+/// Codes and words of vendors that close a key or a model, and nothing more.
+#[test]
+fn codes_and_words_of_more_vendors_are_known() {
+    use Class::{KeyBad, ModelMissing, OtherKey, RequestFault, Unsupported};
+    for (status, code, words, class) in [
+        (
+            401,
+            "mismatched_organization",
+            "The header should match",
+            KeyBad,
+        ),
+        (
+            401,
+            "",
+            "You must be a member of an organization to use the API",
+            KeyBad,
+        ),
+        (401, "", "Invalid token", KeyBad),
+        (401, "1000", "身份验证失败", KeyBad),
+        (
+            400,
+            "organization_restricted",
+            "Organization has been restricted.",
+            KeyBad,
+        ),
+        (400, "Arrearage", "Access denied.", KeyBad),
+        (403, "", "Your team 1 has been blocked.", KeyBad),
+        (403, "", "Your team doesn't have any credits yet.", KeyBad),
+        (
+            403,
+            "",
+            "Sorry, your account balance is insufficient",
+            KeyBad,
+        ),
+        (
+            403,
+            "",
+            "The security token included in the request is expired",
+            KeyBad,
+        ),
+        (403, "AccountOverdueError", "m", KeyBad),
+        (
+            412,
+            "",
+            "Account x is suspended, possibly due to a spending limit",
+            KeyBad,
+        ),
+        (412, "", "A condition of the request failed", RequestFault),
+        (429, "1113", "您的账户已欠费，请充值后重试", KeyBad),
+        (
+            429,
+            "",
+            "Your team 1 has used all available credits, please purchase more credits",
+            KeyBad,
+        ),
+        (
+            400,
+            "model_decommissioned",
+            "The model `x` is gone",
+            ModelMissing,
+        ),
+        (
+            400,
+            "model_not_supported",
+            "The requested model is not supported.",
+            ModelMissing,
+        ),
+        (
+            403,
+            "model_permission_blocked_project",
+            "The model `x` is blocked",
+            ModelMissing,
+        ),
+        (403, "", "Model disabled.", ModelMissing),
+        (401, "", "Access to model x is restricted.", ModelMissing),
+        (
+            404,
+            "ModelNotOpen",
+            "Your account has not activated it",
+            ModelMissing,
+        ),
+        (402, "", "Prompt tokens limit exceeded: 9 > 5.", OtherKey),
+        (500, "", "Multi-modal is not yet implemented", Unsupported),
+        (500, "", "x does not support tools", Unsupported),
+    ] {
+        let body = serde_json::json!({"error": {"message": words, "code": code}}).to_string();
+        let failure = Failure::from_status(status, body.as_bytes(), None);
+        assert_eq!(failure.class, class, "{status} {code} {words}");
+    }
+}
+
 #[test]
 fn a_refusal_without_a_body_is_unclear_and_what_moderation_found_is_not() {
     for body in [&b""[..], b"{}", b"[]", b"null", b"<html>no</html>", b"\xff"] {

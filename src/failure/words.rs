@@ -15,10 +15,14 @@ const KEY_CODES: &[&str] = &[
     "expired_api_key",
     "token_expired",
     "invalid_token",
+    "wrong_api_key",
+    "token_not_found_in_db",
+    "mismatched_organization",
     "account_deactivated",
     "account_suspended",
     "organization_deactivated",
     "organization_disabled",
+    "organization_restricted",
     "unsupported_country",
     "unsupported_country_region_territory",
     "ip_not_authorized",
@@ -63,6 +67,10 @@ const KEY_PHRASES: &[&str] = &[
     "reported as leaked",
     "key limit exceeded",
     "token seems invalid",
+    "security token included in the request is",
+    "must be a member of an organization",
+    "令牌已过期",
+    "身份验证失败",
 ];
 
 /// Codes of a vendor that wants money or has a limit of spending.
@@ -79,6 +87,9 @@ const MONEY_CODES: &[&str] = &[
     "linked_organization_spend_limit_reached",
     "organization_on_hold",
     "billing_error",
+    "credit_limit",
+    "Arrearage",
+    "AccountOverdueError",
 ];
 
 const MONEY_PHRASES: &[&str] = &[
@@ -90,6 +101,13 @@ const MONEY_PHRASES: &[&str] = &[
     "out of credits",
     "exceeded your monthly",
     "no credits left",
+    "have any credits",
+    "used all available credits",
+    "credit limit exceeded",
+    "monthly spending limit",
+    "balance is insufficient",
+    "overdue balance",
+    "已欠费",
     "enable billing",
     "billing to be enabled",
     "billing is not active",
@@ -102,6 +120,7 @@ const CLOSED: &[&str] = &[
     "suspended",
     "terminated",
     "banned",
+    "restricted",
     "on hold",
     "been blocked",
     "been flagged",
@@ -159,7 +178,7 @@ const SCOPES: &[&str] = &[
 ];
 
 const TOO_DEAR: &[&str] = &[
-    "more credits",
+    "requires more credits",
     "fewer max_tokens",
     "can only afford",
     "can be afforded",
@@ -168,6 +187,7 @@ const TOO_DEAR: &[&str] = &[
     "cost of this request",
     "request costs",
     "for this request",
+    "prompt tokens limit exceeded",
 ];
 
 /// The request's own wishes about who may serve it, which nobody fits.
@@ -190,6 +210,8 @@ const MODEL_PHRASES: &[&str] = &[
     "no such model",
     "model not found",
     "model not exist",
+    "model disabled",
+    "model access denied",
     "invalid model:",
     "invalid model id",
     "invalid model name",
@@ -222,6 +244,22 @@ const MODEL_CLOSED: &[&str] = &[
     "to use model",
     "allowed to access model",
     "allowed to access the model",
+];
+
+/// Codes of a model that is not there, or not for this key.
+const MODEL_CODES: &[&str] = &[
+    "model_not_found",
+    "invalid_model",
+    "model_not_available",
+    "model_not_supported",
+    "model_decommissioned",
+    "model_terms_required",
+    "model_permission_blocked_org",
+    "model_permission_blocked_project",
+    "DeploymentNotFound",
+    "ModelNotOpen",
+    "Model.AccessDenied",
+    "AllocationQuota.FreeTierOnly",
 ];
 
 const OVERFLOW_CODES: &[&str] = &[
@@ -273,19 +311,22 @@ impl Said {
         phrases.iter().any(|phrase| self.lower.contains(phrase))
     }
 
+    /// Like `says`, of the upstream's own words alone. What costs other callers a key or a model is
+    /// never read out of a value of the request that an upstream repeats.
+    fn tells(&self, phrases: &[&str]) -> bool {
+        phrases.iter().any(|phrase| self.unquoted.contains(phrase))
+    }
+
     /// One of `states` is said of one of `subjects`, in the same sentence.
     fn says_of(&self, subjects: &[&str], states: &[&str]) -> bool {
-        subjects.iter().any(|subject| {
-            self.lower.match_indices(subject).any(|(at, _)| {
-                let behind = &self.lower[at + subject.len()..];
-                let mut end = behind.len().min(REACH);
-                while !behind.is_char_boundary(end) {
-                    end -= 1;
-                }
-                let sentence = &behind[..end];
-                let sentence = sentence.split(". ").next().unwrap_or(sentence);
-                states.iter().any(|state| sentence.contains(state))
-            })
+        is_said_of(&self.lower, subjects, |behind| {
+            states.iter().any(|state| behind.contains(state))
+        })
+    }
+
+    fn tells_of(&self, subjects: &[&str], states: &[&str]) -> bool {
+        is_said_of(&self.unquoted, subjects, |behind| {
+            states.iter().any(|state| behind.contains(state))
         })
     }
 
@@ -298,25 +339,36 @@ impl Said {
         self.is_any_code(KEY_CODES) || KEY_REASONS.iter().any(|reason| self.has_reason(reason))
     }
 
+    /// A 400 that names a member of the request is about that.
+    fn is_about_member(&self, status: u16) -> bool {
+        let of_key = |param: &str| param.contains("key");
+        status == 400 && self.param.as_deref().is_some_and(|param| !of_key(param))
+    }
+
     /// The account behind the key is named as closed, or as one of a place that is not served.
-    pub fn names_account(&self) -> bool {
-        self.says_of(
-            &["account", "organization", "organisation", "project"],
-            CLOSED,
-        ) || self.says_of(
-            &["country", "territory", "user location"],
-            &["not supported"],
-        )
+    pub fn names_account(&self, status: u16) -> bool {
+        if self.is_about_member(status) {
+            return false;
+        }
+        let accounts = ["account", "organization", "organisation", "project", "team"];
+        is_said_of(&self.unquoted, &accounts, is_closed)
+            || self.tells_of(
+                &["country", "territory", "user location"],
+                &["not supported"],
+            )
     }
 
     /// The key is named in words.
     pub fn names_key(&self, status: u16) -> bool {
-        if self.says(KEY_PHRASES) {
+        if self.is_about_member(status) {
+            return false;
+        }
+        if self.tells(KEY_PHRASES) {
             return true;
         }
         if status == 400 {
             // A field of the request may be called so as well.
-            return self.lower.starts_with("api key");
+            return self.unquoted.starts_with("api key");
         }
         let key = ["api key", "api-key", "api_key", "apikey"];
         let is_bad = [
@@ -328,11 +380,12 @@ impl Said {
             "revoked",
             "deleted",
         ];
-        self.says_of(&key, CLOSED)
-            || self.says_of(&key, &is_bad)
+        self.tells_of(&key, CLOSED)
+            || self.tells_of(&key, &is_bad)
             || (status == 401
-                && (self.says_of(&["token", "credential"], &is_bad)
-                    || (self.is_code("authentication_error") && self.says(&["key"]))
+                && (self.tells_of(&["token", "credential"], &is_bad)
+                    || self.tells(&["invalid token", "invalid proxy server token"])
+                    || (self.is_code("authentication_error") && self.tells(&["key"]))
                     // How OpenRouter tells a key that nobody has.
                     || self.lower.starts_with("user not found")))
     }
@@ -341,8 +394,8 @@ impl Said {
         self.is_any_code(MONEY_CODES)
     }
 
-    pub fn is_out_of_money(&self) -> bool {
-        self.is_money_code() || self.says(MONEY_PHRASES)
+    pub fn is_out_of_money(&self, status: u16) -> bool {
+        !self.is_about_member(status) && self.tells(MONEY_PHRASES)
     }
 
     /// A filter found something in the request.
@@ -379,23 +432,20 @@ impl Said {
 
     /// The model is not there, or not for this key.
     pub fn is_model_missing(&self, status: u16) -> bool {
-        if self.is_any_code(&[
-            "model_not_found",
-            "invalid_model",
-            "model_not_available",
-            "DeploymentNotFound",
-        ]) {
+        if self.is_any_code(MODEL_CODES) {
             return true;
         }
         match status {
             400 => {
-                self.says(MODEL_PHRASES)
-                    || self.says_of(&["model "], &["not found", "does not exist"])
+                self.tells(MODEL_PHRASES)
+                    || self.tells_of(&["model "], &["not found", "does not exist"])
             }
-            403 => self.says(MODEL_PHRASES) || self.says(MODEL_CLOSED) || self.is_model_gone(),
+            401 | 403 => {
+                self.tells(MODEL_PHRASES) || self.tells(MODEL_CLOSED) || self.is_model_gone()
+            }
             404 | 410 => {
-                self.says(MODEL_PHRASES)
-                    || self.says(MODEL_CLOSED)
+                self.tells(MODEL_PHRASES)
+                    || self.tells(MODEL_CLOSED)
                     || self.is_model_gone()
                     // Anthropic names it and says no more.
                     || self.lower.starts_with("model:")
@@ -405,7 +455,7 @@ impl Said {
     }
 
     fn is_model_gone(&self) -> bool {
-        self.says_of(&["model", "models/"], MODEL_GONE)
+        self.tells_of(&["model", "models/"], MODEL_GONE)
     }
 
     /// The model that the words name.
@@ -457,8 +507,38 @@ impl Said {
             || self.says(&[
                 "not supported",
                 "unsupported",
+                "does not support",
                 " requires ",
                 "not implemented",
+                "not yet implemented",
             ])
     }
+}
+
+/// Behind one of `subjects` stands something that `is_state` knows, in the same sentence.
+fn is_said_of(words: &str, subjects: &[&str], is_state: impl Fn(&str) -> bool) -> bool {
+    subjects.iter().any(|subject| {
+        words.match_indices(subject).any(|(at, _)| {
+            let behind = &words[at + subject.len()..];
+            let mut end = behind.len().min(REACH);
+            while !behind.is_char_boundary(end) {
+                end -= 1;
+            }
+            let sentence = &behind[..end];
+            is_state(sentence.split(". ").next().unwrap_or(sentence))
+        })
+    })
+}
+
+/// An account is closed where the state is its own: "has been disabled" is, and "has web search
+/// disabled" is not.
+fn is_closed(behind: &str) -> bool {
+    CLOSED.iter().any(|state| {
+        behind.match_indices(state).any(|(at, _)| {
+            let mut before = behind[..at].split_whitespace().rev();
+            let has_verb = state.contains(' ');
+            let word = before.find(|word| !word.ends_with("ly"));
+            has_verb || word.is_none_or(|word| matches!(word, "is" | "was" | "been" | "are"))
+        })
+    })
 }

@@ -12,6 +12,18 @@ use crate::weir::{Weir, config, upstream};
 /// Refusals that are about the request, or do not say what they are about.
 const ABOUT_THE_REQUEST: &[(u16, &str)] = &[
     (400, "Invalid value"),
+    // What the caller wrote, in the upstream's mouth.
+    (
+        400,
+        "Invalid value: 'invalid api key'. Supported values are: 'user' and 'tool'.",
+    ),
+    (400, "Invalid value: 'account suspended'."),
+    (400, "Invalid value: 'x' insufficient balance 'y'."),
+    (400, "Invalid value: 'unknown model'."),
+    (
+        403,
+        "The words \"my organization was disabled\" are refused",
+    ),
     (400, "File odd is not in an ACTIVE state."),
     (400, "prompt is too long: 300000 tokens > 200000 maximum"),
     (

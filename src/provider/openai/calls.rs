@@ -324,7 +324,9 @@ impl Calls {
         let last = |wanted: &dyn Fn(&Call) -> bool| self.list.iter().rposition(wanted);
         if !piece.id.is_empty() {
             let both = |call: &Call| {
-                call.id == piece.id && (piece.index.is_none() || call.index == piece.index)
+                call.id == piece.id
+                    && (piece.index.is_none() || call.index == piece.index)
+                    && !shares_its_id(call, piece, chunk)
             };
             if let Some(known) = last(&both) {
                 return Some(known);
@@ -362,6 +364,16 @@ fn is_renamed(call: &Call, piece: &Piece<'_>, chunk: u64) -> bool {
     // A chunk has one piece of a call, so the second one with a name is another call's.
     let again = call.chunk == chunk || call.name != piece.name && call.arguments.begun;
     !piece.name.is_empty() && !call.name.is_empty() && again
+}
+
+/// A piece that has the id of `call`, and a name although that call is past its own.
+fn shares_its_id(call: &Call, piece: &Piece<'_>, chunk: u64) -> bool {
+    let is_near = call.chunk == chunk;
+    let begins = match call.name == piece.name {
+        true => is_near && call.arguments.is_whole(),
+        false => is_near || call.arguments.begun,
+    };
+    !piece.name.is_empty() && !call.name.is_empty() && begins
 }
 
 /// Adds a piece to those of the same chunk. Libraries take two pieces of one call in a chunk for two

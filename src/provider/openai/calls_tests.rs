@@ -237,6 +237,21 @@ fn one_id_for_all_calls_tells_them_apart_by_their_indexes() {
 }
 
 #[test]
+fn one_id_for_all_calls_without_indexes_tells_them_apart_by_their_names() {
+    for index in [Value::Null, 0.into()] {
+        let deltas = [
+            piece(index.clone(), "x", "f", "{\"a\":1}"),
+            piece(index.clone(), "x", "g", "{\"b\""),
+            piece(index, "x", "", ":2}"),
+        ];
+        let told = calls(&deltas);
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert_eq!(told[0], call("x", "f", "{\"a\":1}"));
+        assert_eq!((&*told[1].1, &*told[1].2), ("g", "{\"b\":2}"));
+    }
+}
+
+#[test]
 fn ids_that_are_missing_late_or_change_do_not_tear_a_call_apart() {
     for (id, deltas) in [
         (None, [piece(0, "", "f", "{\"a\""), piece(0, "", "", ":1}")]),

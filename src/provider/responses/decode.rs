@@ -68,6 +68,7 @@ struct Heard {
     id: String,
     call_id: String,
     call: Option<u32>,
+    is_custom: bool,
     /// A call's arguments so far; `None` if they are too long to be kept.
     arguments: Option<String>,
     /// The upstream has said that these are all of them.

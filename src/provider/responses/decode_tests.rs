@@ -102,6 +102,31 @@ fn vector_34_the_id_of_a_call_is_the_one_that_its_result_names() {
     assert_eq!(said.finish, Some(FinishReason::ToolCalls));
 }
 
+/// A tool must not run with the half of what it was to be given.
+#[test]
+fn a_call_whose_arguments_never_end_is_a_failure() {
+    let added = r#"{"type":"response.output_item.added","output_index":0,"item":{"id":"fc_1","type":"function_call","call_id":"call_1","name":"f","arguments":""}}"#;
+    let half = r#"{"type":"response.function_call_arguments.delta","output_index":0,"item_id":"fc_1","delta":"{\"a\""}"#;
+    let silent = r#"{"type":"response.completed","response":{"id":"resp_1","status":"completed","output":[{"id":"fc_1","type":"function_call","call_id":"call_1","name":"f","arguments":""}]}}"#;
+    for end in [COMPLETED, silent] {
+        let (said, ended) = stream(&[CREATED, added, half, end]);
+        let failure = ended.unwrap_err();
+        assert_eq!(failure.code.as_deref(), Some("malformed_response"), "{end}");
+        assert_eq!(said.finish, None);
+    }
+    // What a model itself leaves half is passed on as it is.
+    let told =
+        r#"{"type":"response.function_call_arguments.done","output_index":0,"arguments":"{\"a\""}"#;
+    let (said, ended) = stream(&[CREATED, added, half, told, COMPLETED]);
+    assert_eq!(ended, Ok(Flow::Done));
+    assert_eq!(said.finish, Some(FinishReason::ToolCalls));
+    // As an object, they are the text of it.
+    let object = r#"{"type":"response.output_item.done","output_index":0,"item":{"id":"fc_1","type":"function_call","call_id":"call_1","name":"f","arguments":{"a":1}}}"#;
+    let (said, ended) = stream(&[CREATED, object, COMPLETED]);
+    assert_eq!(ended, Ok(Flow::Done));
+    assert_eq!(said.words[2], r#"args 0 {"a":1}"#);
+}
+
 #[test]
 fn an_answer_without_its_first_event_begins_all_the_same() {
     let (said, ended) = stream(&[

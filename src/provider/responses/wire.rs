@@ -24,7 +24,7 @@ pub struct Event<'a> {
     pub summary_index: Count,
     #[serde(borrow, default)]
     pub delta: Text<'a>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "arguments")]
     pub arguments: Text<'a>,
     #[serde(borrow, default)]
     pub input: Text<'a>,
@@ -84,7 +84,7 @@ pub struct Item<'a> {
     pub call_id: Text<'a>,
     #[serde(borrow, default)]
     pub name: Text<'a>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "arguments")]
     pub arguments: Text<'a>,
     #[serde(borrow, default)]
     pub input: Text<'a>,
@@ -184,6 +184,15 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     }
 }
 
+/// The arguments of a call, which some servers write as the object that their text stands for.
+fn arguments<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Text<'a>, D::Error> {
+    let raw = <&RawValue>::deserialize(deserializer)?;
+    match raw.get().starts_with('{') {
+        true => Ok(Text(Cow::Borrowed(raw.get()))),
+        false => Ok(read(Some(raw)).unwrap_or_default()),
+    }
+}
+
 /// A counter; anything but a whole number from 0 up is none.
 #[derive(Default, Debug, Clone, Copy, PartialEq)]
 pub struct Count(pub Option<u64>);
@@ -269,6 +278,20 @@ mod tests {
             assert_eq!((&*event.kind, &*event.delta, &*event.input), ("x", "", ""));
             let number = (json == "1").then_some(1);
             assert_eq!(event.output_index, Count(number), "{json}");
+        }
+    }
+
+    #[test]
+    fn arguments_are_text_or_the_object_that_it_stands_for() {
+        for (json, text) in [
+            (r#""{\"a\":1}""#, r#"{"a":1}"#),
+            (r#"{"a":1}"#, r#"{"a":1}"#),
+            ("null", ""),
+            ("7", ""),
+        ] {
+            let item = format!(r#"{{"type":"function_call","arguments":{json}}}"#);
+            let item: Item<'_> = serde_json::from_str(&item).unwrap();
+            assert_eq!(&*item.arguments, text, "{json}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! The ends: of an item, of the response, and what they say that had not been said.
 
 use log::debug;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::super::failed;
@@ -136,13 +137,19 @@ impl Decode {
             false => self.catch_up(&output, out)?,
         }
         let is_open = |item: &Heard| {
-            let silent = item.arguments.as_ref().is_some_and(String::is_empty);
-            item.call.is_some() && silent && !item.argued
+            // Nothing at all, or the half of an object.
+            let told = item.arguments.as_deref();
+            let half = |told: &str| serde_json::from_str::<IgnoredAny>(told).is_err();
+            let is_half = match item.is_custom {
+                true => told.is_some_and(str::is_empty),
+                false => told.is_some_and(half),
+            };
+            item.call.is_some() && is_half && !item.argued
         };
         if reason.is_none() && self.items.iter().any(is_open) {
             // A tool would run with nothing.
             return Err(Failure::malformed(
-                "the upstream began a tool call and never told its arguments",
+                "the upstream began a tool call and never told all of its arguments",
             ));
         }
         if !self.reasoning.is_empty() {

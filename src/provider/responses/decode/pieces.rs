@@ -165,6 +165,7 @@ impl Decode {
         let index = self.calls;
         self.calls += 1;
         self.items[at].call = Some(index);
+        self.items[at].is_custom = matches!(kind, ToolKind::Custom);
         // Without room it is found by its order.
         self.items[at].call_id = self.kept_id(&item.call_id).unwrap_or_default();
         let undo = Arc::clone(&self.undo);
@@ -210,10 +211,12 @@ impl Decode {
         if self.items[at].call.is_none() {
             return Ok(());
         }
-        self.items[at].argued = true;
-        let Some(told) = &self.items[at].arguments else {
+        let item = &mut self.items[at];
+        let Some(told) = &item.arguments else {
             return Ok(());
         };
+        // Nothing is no end of something.
+        item.argued |= !whole.is_empty() || told.is_empty();
         if let Some(rest) = whole.strip_prefix(&**told) {
             self.argue(at, rest, out);
             return Ok(());
