@@ -81,6 +81,8 @@ pub struct Job {
     pub look_only: AtomicBool,
     /// The body did not come in time.
     pub body_late: AtomicBool,
+    /// Its body comes in chunks and is not over.
+    pub reads_chunks: AtomicBool,
     /// The caller's connection is to be closed as soon as it is found.
     pub shut: AtomicBool,
 }
@@ -101,6 +103,7 @@ impl Job {
             caller: Mutex::new(None),
             look_only: AtomicBool::new(false),
             body_late: AtomicBool::new(false),
+            reads_chunks: AtomicBool::new(false),
             shut: AtomicBool::new(false),
         }
     }

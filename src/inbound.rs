@@ -35,7 +35,7 @@ use unread::leak;
 
 pub use body::NoBody;
 pub use coding::ACCEPTED;
-pub use framing::Length;
+pub use framing::{Length, weight};
 pub use unread::{Unread, leaked};
 
 /// Bytes of all headers together, and of the URL.
@@ -229,7 +229,7 @@ impl<'w> Call<'w> {
         self.close = outcome.is_err();
         outcome?;
         // Read to its end, so nothing is left for the server to drain.
-        self.length = Length::None;
+        self.end_of_body(job);
         Ok(body)
     }
 
@@ -299,8 +299,22 @@ impl<'w> Call<'w> {
             (Ok(_), _) => Length::None,
             (Err(_), length) => length,
         };
+        if self.length == Length::None {
+            self.end_of_body(job);
+        }
         self.close |= read.is_err();
         read
+    }
+
+    fn end_of_body(&mut self, job: &Job) {
+        self.length = Length::None;
+        // In this order, or the timer thread could see neither.
+        if job.reads_chunks.load(Ordering::Relaxed)
+            && let Some(peer) = self.peer
+        {
+            self.watch.chunks_are_over(peer);
+        }
+        job.reads_chunks.store(false, Ordering::Release);
     }
 
     /// Answers.

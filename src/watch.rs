@@ -30,6 +30,7 @@ mod lanes;
 
 use connections::Connections;
 pub use connections::head_wait;
+pub use lanes::{Begun, weight};
 use lanes::{Lanes, Place, TooMany};
 
 /// A round while requests are in the works.
@@ -184,15 +185,15 @@ impl Watch {
     /// Counts a request in on its connection, until its answer is about to be out. `None` if too
     /// many have come there without waiting, or if it was told to go; nothing on the connection goes
     /// on then.
-    pub fn enter_lane(&self, peer: SocketAddr) -> Option<Place> {
-        let mut entered = self.lanes.enter(peer);
+    pub fn enter_lane(&self, peer: SocketAddr, begun: Begun) -> Option<Place> {
+        let mut entered = self.lanes.enter(peer, begun);
         if let Err(TooMany::Barred(refused)) = entered
             && let Some(caller) = self.find(peer)
             && caller.number() != Some(refused)
         {
             // A port that is used again.
             self.lanes.unbar(peer);
-            entered = self.lanes.enter(peer);
+            entered = self.lanes.enter(peer, begun);
         }
         // Once is enough: the search among the descriptors costs more than the request did.
         if matches!(entered, Err(TooMany::Now))
@@ -202,6 +203,11 @@ impl Watch {
             caller.reset();
         }
         entered.ok()
+    }
+
+    /// A body in chunks has come to its end: what has come until now was it.
+    pub fn chunks_are_over(&self, peer: SocketAddr) {
+        self.lanes.is_unsure(peer);
     }
 
     /// The connection from `peer` will be closed: nothing that follows on it is a request.
@@ -452,7 +458,10 @@ impl Round {
             .connections
             .store(callers.found.len(), Ordering::Relaxed);
         let watch = &self.watch;
-        let outcome = self.connections.look(callers, jobs, &|| watch.jobs(), now);
+        let begun = || watch.lanes.begun();
+        let outcome = self
+            .connections
+            .look(callers, jobs, &begun, &|| watch.jobs(), now);
         sockets::refill_reserve();
         // Whoever waits to be accepted does so because many come, not because nobody is let in.
         if outcome.fresh > 0 {

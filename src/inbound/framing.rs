@@ -7,6 +7,7 @@
 use tiny_http::Request;
 
 use super::MAX_HEAD;
+use crate::watch::{self, Begun};
 
 /// How long the body is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +45,19 @@ pub fn header<'r>(request: &'r Request, name: &str) -> Option<&'r str> {
 pub fn is_last(request: &Request) -> bool {
     header(request, "connection")
         .is_some_and(|value| value.to_ascii_lowercase().contains("upgrade"))
+}
+
+/// How many bytes the request is.
+pub fn weight(request: &Request) -> Begun {
+    let mut head = request.url().len();
+    let mut body = Some(request.body_length().unwrap_or(0) as u64);
+    for header in request.headers() {
+        head += header.field.as_str().len() + header.value.len() + 4;
+        if header.field.equiv("Transfer-Encoding") {
+            body = None;
+        }
+    }
+    watch::weight(head, body)
 }
 
 pub fn check(request: &Request) -> Result<Length, Fault> {

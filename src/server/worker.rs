@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use log::error;
 use tiny_http::Request;
@@ -10,7 +11,7 @@ use super::routes::{self, Endpoint};
 use super::{Gateway, State};
 use crate::desk::{AtWork, Desk, Job, Phase};
 use crate::exchange::Following;
-use crate::inbound::{Call, Unread};
+use crate::inbound::{self, Call, Length, Unread};
 use crate::record::Record;
 use crate::sockets;
 
@@ -83,7 +84,7 @@ fn begin<'g>(
     let at_work = AtWork::begin(desk, &gateway.watch, job);
     let held = Arc::clone(&at_work.job.held);
     if let Some(peer) = at_work.job.peer {
-        match gateway.watch.enter_lane(peer) {
+        match gateway.watch.enter_lane(peer, inbound::weight(&request)) {
             Some(place) => held.keep(place),
             None => {
                 Unread::new(request).let_go();
@@ -103,6 +104,8 @@ fn begin<'g>(
             return None;
         }
     };
+    let chunked = call.length == Length::Chunked;
+    at_work.job.reads_chunks.store(chunked, Ordering::Relaxed);
     let endpoint = routes::endpoint(&call);
     let mut record = Box::new(Record::new(call.id.clone(), endpoint.name()));
     // A panic drops the call or its stream, whose guards answer; what became of it is noted.

@@ -4,14 +4,16 @@
 //! from outside what a connection does: bytes that arrive without a reply that leaves are a head
 //! or a body in the making; neither means that the connection is idle.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use log::debug;
 
 use super::by_peer;
+use super::lanes::Begun;
 use crate::cancel::Cause;
 use crate::clock;
 use crate::desk::Job;
@@ -23,6 +25,10 @@ const HEAD_MS: u64 = 10_000;
 /// Bytes that the HTTP server may take in before there is a request. It has no limit of its own;
 /// heads beyond 32 KiB are refused anyway.
 const HEAD_BYTES: u64 = 96 * 1024;
+
+/// Bytes of requests that the HTTP server may have taken in while none of them has begun: as many
+/// lie in its queue, which has no bound.
+const AHEAD_BYTES: u64 = 256 * 1024;
 
 /// How long a kept connection may be idle.
 const IDLE_MS: u64 = 75_000;
@@ -56,6 +62,10 @@ struct Connection {
     head_since: Option<u64>,
     /// Bytes wait and nobody reads them; seen on the last look.
     unread: bool,
+    /// Bytes that the HTTP server has ever taken in.
+    taken_in: u64,
+    /// How many of them are not of requests that have begun. Below zero while a body comes.
+    ahead: i64,
     looked: u64,
 }
 
@@ -98,6 +108,7 @@ impl Connections {
         &mut self,
         callers: Callers,
         jobs: &[Arc<Job>],
+        begun: &dyn Fn() -> HashMap<SocketAddr, Begun>,
         jobs_now: &dyn Fn() -> Vec<Arc<Job>>,
         now: u64,
     ) -> Outcome {
@@ -107,22 +118,41 @@ impl Connections {
         let mut unread = false;
         let mut starving = false;
         let mut long_head = false;
+        let mut piling = false;
         let mut fresh = 0;
         let mut spare: Vec<((bool, u64), Caller)> = Vec::new();
         let Callers { found, complete } = callers;
         let open = found.len();
         // Out of descriptors, nobody is kept without a request.
         let limit = if complete { self.limit } else { 0 };
-        for caller in found {
+        // In this order: whoever was not reading chunks here has said so below, and what has begun
+        // below may have no bytes here, but never the other way round.
+        let reads_chunks = |job: &&Arc<Job>| job.reads_chunks.load(Ordering::Acquire);
+        let reading: HashSet<SocketAddr> = jobs
+            .iter()
+            .filter(|(_, jobs)| jobs.iter().any(reads_chunks))
+            .map(|(peer, _)| *peer)
+            .collect();
+        let seen: Vec<_> = found
+            .into_iter()
+            .filter_map(|caller| Some((caller.facts()?, caller.unread(), caller)))
+            .collect();
+        let begun = begun();
+        for (facts, unread_bytes, caller) in seen {
             let peer = canonical(caller.peer);
-            let Some(facts) = caller.facts() else {
-                continue;
-            };
             let connection = self.known.entry(peer).or_insert_with(|| {
                 fresh += 1;
                 Connection::new(facts, now)
             });
             connection.looked = now;
+            let mut begun = begun.get(&peer).copied().unwrap_or_default();
+            begun.unsure |= reading.contains(&peer);
+            if connection.is_ahead(facts, unread_bytes, begun) && !facts.ending {
+                debug!("connection from {peer} closed: its requests pile up");
+                caller.reset();
+                continue;
+            }
+            piling |= connection.ahead > 0;
             if let Some(jobs) = jobs.get(&peer) {
                 connection.rest(facts, now);
                 take(jobs, caller, now);
@@ -132,7 +162,6 @@ impl Connections {
                 // It has been told to go, and lingers: what it sends is no head.
                 continue;
             }
-            let unread_bytes = caller.unread();
             let waits = unread_bytes > 0;
             let taken = connection.taken(facts, unread_bytes);
             long_head |= taken > HEAD_BYTES / 8;
@@ -174,7 +203,7 @@ impl Connections {
             caller.shut();
         }
         let crowded = open > limit;
-        let moving = crowded || fresh > 0 || unread || self.known.len() != before;
+        let moving = crowded || piling || fresh > 0 || unread || self.known.len() != before;
         Outcome {
             starving,
             fresh,
@@ -191,7 +220,7 @@ impl Connections {
 fn take(jobs: &[&Arc<Job>], caller: Caller, now: u64) {
     let caller = Arc::new(caller);
     for job in jobs.iter().filter(|job| job.wants_caller(now)) {
-        if job.shut.load(std::sync::atomic::Ordering::Relaxed) {
+        if job.shut.load(Ordering::Relaxed) {
             caller.shut();
         }
         *job.caller.lock() = Some(Arc::clone(&caller));
@@ -212,8 +241,32 @@ impl Connection {
             acked: facts.acked,
             head_since: None,
             unread: false,
+            taken_in: 0,
+            ahead: 0,
             looked: now,
         }
+    }
+
+    /// Whether so much was taken in beyond the requests that have begun that they pile up.
+    fn is_ahead(&mut self, facts: Facts, unread: usize, begun: Begun) -> bool {
+        let taken_in = facts.received.saturating_sub(unread as u64);
+        let fresh = taken_in.saturating_sub(self.taken_in);
+        self.taken_in = taken_in;
+        // Nobody knows beforehand how long a body in chunks is, and nothing is taken in behind it
+        // before it is over.
+        if begun.unsure {
+            self.ahead = 0;
+            return false;
+        }
+        let moved = i64::try_from(fresh)
+            .unwrap_or(i64::MAX)
+            .saturating_sub(i64::try_from(begun.bytes).unwrap_or(i64::MAX));
+        self.ahead = self.ahead.saturating_add(moved);
+        // What was declared and has not come counts only for its own request.
+        if !begun.at_work && (self.ahead < 0 || moved == 0) {
+            self.ahead = 0;
+        }
+        self.ahead > AHEAD_BYTES as i64
     }
 
     /// A request is in the works, or a reply has gone out: what comes now is a new head.
@@ -255,6 +308,7 @@ impl Connection {
 
 #[cfg(test)]
 mod tests {
+    use super::super::weight;
     use super::*;
 
     fn facts(received: u64, acked: u64) -> Facts {
@@ -263,6 +317,57 @@ mod tests {
             acked,
             ending: false,
         }
+    }
+
+    /// Bytes taken in and those of begun requests, look by look; the outcome of the last look.
+    fn is_ahead(looks: &[(u64, u64)], at_work: bool) -> bool {
+        let mut connection = Connection::new(facts(0, 0), 1);
+        let mut received = 0;
+        let mut ahead = false;
+        for (taken, bytes) in looks {
+            received += taken;
+            let begun = Begun {
+                bytes: *bytes,
+                unsure: false,
+                at_work,
+            };
+            ahead = connection.is_ahead(facts(received, 0), 0, begun);
+        }
+        ahead
+    }
+
+    #[test]
+    fn requests_that_pile_up_are_seen_and_those_that_are_begun_are_not() {
+        // A little quicker than they are begun, for long.
+        let quick = vec![(100_000, 90_000); 40];
+        assert!(is_ahead(&quick, true));
+        assert!(is_ahead(&quick, false), "between two of them");
+        let steady = vec![(100_000, 101_000); 10_000];
+        assert!(!is_ahead(&steady, true));
+        // A large body, declared at first and then coming for long.
+        let mut upload = vec![(1_000_000, 100_000_000)];
+        upload.extend(vec![(1_000_000, 0); 98]);
+        assert!(!is_ahead(&upload, true));
+        // What it declared is no credit for others.
+        upload.extend(vec![(0, 0), (300_000, 0)]);
+        upload[0].1 += 100_000_000;
+        assert!(!is_ahead(&upload, true));
+        assert!(is_ahead(&upload, false));
+        // Bytes that nobody has counted, of heads that are written widely, do not add up.
+        let wide = [(1_000, 900), (0, 0)].repeat(10_000);
+        assert!(!is_ahead(&wide, false));
+    }
+
+    #[test]
+    fn where_a_body_comes_in_chunks_counting_begins_anew_behind_it() {
+        let mut connection = Connection::new(facts(0, 0), 1);
+        let (none, chunked) = (weight(0, Some(0)), weight(100, None));
+        assert!(chunked.unsure);
+        for received in [1_000_000, 2_000_000] {
+            assert!(!connection.is_ahead(facts(received, 0), 0, chunked));
+        }
+        assert!(!connection.is_ahead(facts(2_500_000, 0), 500_000, none));
+        assert!(connection.is_ahead(facts(3_000_000, 0), 500_000, none));
     }
 
     #[test]

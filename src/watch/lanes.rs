@@ -1,7 +1,9 @@
 //! `Lanes`: how many requests of one connection wait for their answers.
 //!
 //! The HTTP server reads on while requests wait, and its queue has no bound. So whoever sends
-//! request upon request and does not wait for answers is stopped after a while.
+//! request upon request and does not wait for answers is stopped after a while: here, where many
+//! are in the works at once, and by the timer thread, which compares the bytes that came with those
+//! of the requests that have begun, where they pile up in the queue.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -39,6 +41,31 @@ struct Lane {
     row: u32,
     /// One too many came.
     cut: bool,
+    begun: Begun,
+}
+
+/// What has begun on a connection between two looks of the timer thread.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Begun {
+    /// Bytes of the requests, with a margin for how they were written.
+    pub bytes: u64,
+    /// There was one whose length nobody knew beforehand.
+    pub unsure: bool,
+    /// One of them, or one before them, is at work.
+    pub at_work: bool,
+}
+
+/// How many bytes a request is, from its head's size and its body's declared length; `None` for a
+/// body in chunks.
+pub fn weight(head: usize, body: Option<u64>) -> Begun {
+    // Spaces that the HTTP server took away, and what a request line has besides its target.
+    const LINE: u64 = 32;
+    let head = head as u64;
+    Begun {
+        bytes: (head + head / 16 + LINE).saturating_add(body.unwrap_or(0)),
+        unsure: body.is_none(),
+        at_work: true,
+    }
 }
 
 /// Why a request has no place.
@@ -60,7 +87,7 @@ pub struct Place {
 
 impl Lanes {
     /// A place for the next request.
-    pub fn enter(self: &Arc<Lanes>, peer: SocketAddr) -> Result<Place, TooMany> {
+    pub fn enter(self: &Arc<Lanes>, peer: SocketAddr, begun: Begun) -> Result<Place, TooMany> {
         if let Some(barred) = self.barred.lock().get(&peer) {
             return Err(TooMany::Barred(barred.number));
         }
@@ -74,10 +101,34 @@ impl Lanes {
         }
         lane.row += 1;
         lane.open += 1;
+        lane.begun.bytes = lane.begun.bytes.saturating_add(begun.bytes);
+        lane.begun.unsure |= begun.unsure;
         Ok(Place {
             lanes: Arc::clone(self),
             peer,
         })
+    }
+
+    /// Of what has come from `peer` until now, nobody knows how much was one request.
+    pub fn is_unsure(&self, peer: SocketAddr) {
+        if let Some(lane) = self.open.lock().get_mut(&peer) {
+            lane.begun.unsure = true;
+        }
+    }
+
+    /// What has begun since the last time, by connection.
+    pub fn begun(&self) -> HashMap<SocketAddr, Begun> {
+        let mut lanes = self.open.lock();
+        let begun = lanes
+            .iter_mut()
+            .map(|(peer, lane)| {
+                let at_work = lane.open > 0;
+                let begun = std::mem::take(&mut lane.begun);
+                (*peer, Begun { at_work, ..begun })
+            })
+            .collect();
+        lanes.retain(|_, lane| lane.open > 0);
+        begun
     }
 
     /// Lets nothing in that comes from `peer`, as far as there is room to remember that.
@@ -111,7 +162,8 @@ impl Drop for Place {
         if let Some(lane) = lanes.get_mut(&self.peer) {
             lane.open -= 1;
             if lane.open == 0 {
-                lanes.remove(&self.peer);
+                lane.row = 0;
+                lane.cut = false;
             }
         }
     }
@@ -127,20 +179,30 @@ mod tests {
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
         let other = SocketAddr::from(([127, 0, 0, 1], 2));
         for _ in 0..1_000 {
-            assert!(lanes.enter(peer).is_ok(), "one after the other");
+            assert!(
+                lanes.enter(peer, weight(40, Some(0))).is_ok(),
+                "one after the other"
+            );
         }
-        let mut last = lanes.enter(peer);
+        let mut last = lanes.enter(peer, weight(40, Some(0)));
         for _ in 1..MOST {
             // Never more than two, and never none.
-            last = lanes.enter(peer);
+            last = lanes.enter(peer, weight(40, Some(0)));
             assert!(last.is_ok());
         }
-        assert_eq!(lanes.enter(peer).err(), Some(TooMany::Now));
-        assert_eq!(lanes.enter(peer).err(), Some(TooMany::Still));
-        assert!(lanes.enter(other).is_ok());
+        assert_eq!(
+            lanes.enter(peer, weight(40, Some(0))).err(),
+            Some(TooMany::Now)
+        );
+        assert_eq!(
+            lanes.enter(peer, weight(40, Some(0))).err(),
+            Some(TooMany::Still)
+        );
+        assert!(lanes.enter(other, weight(40, Some(0))).is_ok());
         drop(last);
+        assert_eq!(lanes.begun().len(), 2, "until the next look");
         assert!(lanes.open.lock().is_empty());
-        assert!(lanes.enter(peer).is_ok());
+        assert!(lanes.enter(peer, weight(40, Some(0))).is_ok());
     }
 
     #[test]
@@ -149,12 +211,15 @@ mod tests {
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
         lanes.bar(peer, 7, 10);
         lanes.forget(9);
-        assert_eq!(lanes.enter(peer).err(), Some(TooMany::Barred(7)));
+        assert_eq!(
+            lanes.enter(peer, weight(40, Some(0))).err(),
+            Some(TooMany::Barred(7))
+        );
         lanes.forget(10);
-        assert!(lanes.enter(peer).is_ok());
+        assert!(lanes.enter(peer, weight(40, Some(0))).is_ok());
         lanes.bar(peer, 8, 20);
         lanes.unbar(peer);
-        assert!(lanes.enter(peer).is_ok());
+        assert!(lanes.enter(peer, weight(40, Some(0))).is_ok());
         for port in 0..=u16::MAX {
             lanes.bar(SocketAddr::from(([127, 0, 0, 1], port)), 9, 30);
         }
