@@ -13,6 +13,7 @@ pub use self::said::seconds;
 use crate::error::{ApiError, kind_of_status};
 
 mod judge;
+mod phrases;
 mod quoted;
 mod said;
 mod words;

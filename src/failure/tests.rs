@@ -1,3 +1,5 @@
+use serde_json::json;
+
 use super::said::SHOWN;
 use super::*;
 
@@ -252,6 +254,30 @@ fn a_summary_that_is_not_given_is_recognised() {
     assert!(failure(400, "x", "Unknown parameter: 'reasoning.summary'.").refuses_summary());
     assert!(!failure(500, "reasoning.summary", words).refuses_summary());
     assert!(!failure(400, "reasoning.effort", "m").refuses_summary());
+}
+
+#[test]
+fn reasoning_that_is_not_taken_back_is_recognised() {
+    let refused = |words: &str| {
+        let body = json!({"error": {"message": words, "type": "invalid_request_error"}});
+        Failure::from_status(400, body.to_string().as_bytes(), None).signature_refused
+    };
+    for words in [
+        "Duplicate item found with id rs_0a1b. Remove duplicate items from your input and try again.",
+        "Reasoning input items can only be provided to a reasoning or computer use model.",
+        "Unknown input item type: reasoning.",
+        "Item 'rs_0a1b' of type 'reasoning' was provided without its required following item.",
+        "The encrypted content for item rs_0a1b could not be verified.",
+    ] {
+        assert!(refused(words), "{words}");
+    }
+    for words in [
+        "Duplicate item found with id msg_0a1b.",
+        "Unknown input item type: audio.",
+        "Unsupported value: 'reasoning.effort' does not support 'max'.",
+    ] {
+        assert!(!refused(words), "{words}");
+    }
 }
 
 /// Refusals in the words of vendors and of servers that speak like them, and what each is about.
