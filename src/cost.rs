@@ -224,7 +224,7 @@ fn encoding_ends_with_the_request() {
 /// Quadratic growth would be a factor of eight.
 #[test]
 fn no_shape_of_body_costs_more_for_each_byte_where_it_is_longer() {
-    compare(16 << 10, 128 << 10, 4.0, &mut |_, _, _, _| {});
+    compare(8 << 10, 64 << 10, 4.0, &mut |_, _, _, _| {});
 }
 
 /// `make cost-shapes`: prints the table.

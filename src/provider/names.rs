@@ -285,7 +285,7 @@ mod tests {
         };
         let (mut taken, mut plain) = (Taken::default(), HashSet::new());
         let mut seed = 7_usize;
-        for _ in 0..4_000 {
+        for _ in 0..1_200 {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let at = seed >> 33;
             // Stems that are cut, and names that look like numbered ones.
