@@ -81,8 +81,7 @@ pub fn start(verbose: bool) {
     std::panic::set_hook(Box::new(|info| {
         let file = info.location().map_or("", |location| location.file());
         if file.contains("tiny_http") {
-            // It unwraps where a connection is reset or a descriptor is missing. The first costs
-            // that connection alone; the second its accept thread, which is then replaced.
+            // It costs that connection alone, or its accept thread, which is then replaced.
             log::warn!("the HTTP server dropped a connection: {}", text_of(info));
             if file.contains("refined_tcp_stream") {
                 watch::acceptor_fell();

@@ -76,8 +76,7 @@ const TURN_LOOK: Duration = Duration::from_millis(5);
 /// The accept thread has this long to take a connection before it is given up.
 const ACCEPT_MS: u64 = 1_000;
 
-/// The accept thread has panicked: it duplicates each new connection's descriptor and takes a
-/// failure of that for impossible.
+/// The accept thread has panicked.
 static ACCEPTOR_FELL: AtomicBool = AtomicBool::new(false);
 
 /// For the panic hook. The next round opens the listener anew.

@@ -36,9 +36,9 @@ pub fn read_body(request: &mut Request) -> Result<Vec<u8>, Unread> {
 
 /// Answers a request whose body is too long to be read.
 ///
-/// Dropping such a request makes tiny_http allocate the announced rest of the body, which can end
-/// the process. An upgrade is the only way that answers first and then hands the reader over; the
-/// reader is leaked on purpose. Only a caller who means harm comes here.
+/// Dropping such a request makes tiny_http take memory for the announced rest of the body. An
+/// upgrade is the only way that answers first and then hands the reader over; the reader is leaked
+/// on purpose.
 pub fn refuse_unread(request: Request) {
     let refusal = Response::empty(StatusCode(413));
     let mut stream = request.upgrade("close", refusal);

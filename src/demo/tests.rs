@@ -381,9 +381,9 @@ fn stalls_are_silent_and_hold_no_worker() {
 }
 
 #[test]
-fn a_huge_announced_body_ends_nothing() {
+fn a_body_announced_over_the_limit_is_refused() {
     let demo = start().unwrap();
-    for length in ["999999999999999", "18446744073709551615", "67108865"] {
+    for length in ["67108865", "100000000"] {
         let head = format!("POST {OPENAI} HTTP/1.1\r\nContent-Length: {length}\r\n\r\nabc");
         let mut stream = send(demo.addr, head.as_bytes());
         let mut start = [0; 12];

@@ -1,8 +1,7 @@
 //! Where a request ends, told so strictly that no proxy in front can think otherwise.
 //!
-//! The HTTP server takes any Transfer-Encoding for chunked, the first of two Content-Lengths, and
-//! a length that is no number for none. Each of these lets two programs disagree on where a
-//! request ends (request smuggling), so all of them are refused and the connection is closed.
+//! Programs read framing that is doubled or odd in different ways, and then disagree on where a
+//! request ends (RFC 9112, section 11.2). So all of it is refused, and the connection is closed.
 
 use tiny_http::Request;
 

@@ -76,7 +76,7 @@ impl Unread {
     const STACK: usize = 128 * 1024;
 
     /// Lets go of a request that must not be drained as it is: that would take memory for its
-    /// declared length, and a length of some terabytes ends the process.
+    /// declared length.
     fn forget(mut self) {
         let declared = self.request.body_length().unwrap_or(0);
         if self.whole

@@ -1,14 +1,10 @@
 //! Keeps the preface of HTTP/2 from the HTTP server.
 //!
-//! The server loses a thread and two descriptors for good to each request line that says HTTP/2.0:
-//! it writes its refusal behind a request that it still holds, and waits for itself. Nobody sends
-//! such a line by mistake but those who speak HTTP/2 without asking first, such as a balancer whose
-//! health check is set to it, and they all begin with the same 24 bytes. So the kernel is asked to
-//! look at the packets before they are received: of the preface only the first three bytes get
-//! through. The head then never becomes complete, and the connection is closed when its time is
-//! over.
-//!
-//! That is no wall: somebody who wants to can send the line in two packets, or with another method.
+//! The server speaks HTTP/1.1 alone and has no good answer to those who speak HTTP/2 without asking
+//! first, such as a balancer whose health check is set to it. They all begin with the same 24 bytes
+//! (RFC 9113, section 3.4). So the kernel is asked to look at the packets before they are received:
+//! of the preface only the first three bytes get through. The head then never becomes complete, and
+//! the connection is closed when its time is over.
 #![allow(unsafe_code)]
 
 use std::io;

@@ -316,8 +316,8 @@ fn a_body_over_the_limit_is_refused() {
     assert_eq!(answer.status, 413);
     error_of(&answer);
 
-    // Announced only, far beyond what there is memory for: answered without the body.
-    for length in ["6000", "999999999999999"] {
+    // Announced only, far over the limit: answered without the body.
+    for length in ["6000", "100000000"] {
         let mut client = Client::connect(weir.addr);
         let head = request("POST", path, &[("Content-Length", length)], b"");
         client.send(&head);

