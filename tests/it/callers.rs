@@ -125,7 +125,7 @@ fn a_body_that_is_not_wanted_is_refused_without_100_continue_and_at_once() {
     let (scripted, weir) = pair();
     for (path, length, status) in [
         ("/v1/nothing", "2000", 404),
-        (PATH, "100000000", 413),
+        (PATH, "300000000", 413),
         ("/healthz", "2000", 405),
     ] {
         let mut client = Client::connect(weir.addr);

@@ -33,7 +33,7 @@ fn bodies_announced_over_the_limit_are_refused_again_and_again() {
     let (scripted, weir) = pair();
     for number in 0..50 {
         let mut client = Client::connect(weir.addr);
-        let length = ["40000000", "100000000"][number % 2];
+        let length = ["40000000", "300000000"][number % 2];
         client.send(&request("POST", PATH, &[("Content-Length", length)], b""));
         client.send(b"{\"model\":");
         assert_eq!(client.answer(LIMIT).status, 413, "{number}");
@@ -54,7 +54,7 @@ fn bodies_over_the_limit_leave_no_descriptor_behind() {
     for number in 0..60 {
         let mut client = Client::connect(weir.addr);
         // One that could be drained, and one that is too long for that.
-        let length = ["40000000", "100000000"][number % 2];
+        let length = ["40000000", "300000000"][number % 2];
         client.send(&request("POST", PATH, &[("Content-Length", length)], b""));
         assert_eq!(client.answer(LIMIT).status, 413, "{number}");
         match number % 3 {
@@ -78,7 +78,7 @@ fn bodies_announced_over_the_limit_leave_no_thread_behind() {
     let threads = weir.threads();
     for number in 0..60 {
         let mut client = Client::connect(weir.addr);
-        let length = ("Content-Length", "100000000");
+        let length = ("Content-Length", "300000000");
         let expect = ("Expect", "100-continue");
         let headers = [length, expect];
         let headers = &headers[..1 + number % 2];

@@ -105,7 +105,7 @@ fn an_offer_of_an_upgrade_is_passed_over_here_as_well() {
     }
     // Too long for anybody, and never sent.
     let mut client = Client::connect_unix(&local.path);
-    let long = [&offer[..], &[("Content-Length", "100000000")]].concat();
+    let long = [&offer[..], &[("Content-Length", "300000000")]].concat();
     client.send(&request("POST", "/v1/chat/completions", &long, b""));
     client.finish_sending();
     assert_eq!(client.answer(LIMIT).status, 413);
@@ -178,7 +178,7 @@ fn callers_who_announce_much_and_leave_leave_no_thread_behind() {
     let (threads, fds) = (process.threads(), process.fds());
     for number in 0..60 {
         let mut client = weir.connect();
-        let length = ["40000000", "100000000"][number % 2];
+        let length = ["40000000", "300000000"][number % 2];
         let head = request(
             "POST",
             "/v1/chat/completions",

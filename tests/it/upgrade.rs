@@ -150,7 +150,7 @@ fn what_follows_an_offer_is_no_part_of_its_body_and_is_not_answered() {
 
     // Lengths are held to as ever.
     let mut client = Client::connect(weir.addr);
-    let long = ("Content-Length", "100000000");
+    let long = ("Content-Length", "300000000");
     client.send(&request("POST", PATH, &[&OFFER[..], &[long]].concat(), b""));
     assert_eq!(client.answer(LIMIT).status, 413);
     client.until_closed(LIMIT);

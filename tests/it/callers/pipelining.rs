@@ -121,8 +121,8 @@ fn a_heartbeat_is_not_sent_into_a_stream_that_waits_behind_another() {
 fn a_refusal_waits_for_the_answers_before_it() {
     let bad: [&[(&str, &str)]; 3] = [
         &[("Content-Length", "5"), ("Content-Length", "5")],
-        &[("Content-Length", "100000000")],
-        &[("Content-Length", "100000000")],
+        &[("Content-Length", "300000000")],
+        &[("Content-Length", "300000000")],
     ];
     for headers in bad {
         let scripted = gated();
