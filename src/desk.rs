@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use crate::cancel::{Cancel, Cause};
 use crate::clock;
 use crate::inbound::room::Room;
+use crate::json::shape::Shape;
 use crate::sockets::Caller;
 use crate::stream::Stream;
 use crate::watch::Watch;
@@ -111,6 +112,11 @@ impl Job {
     /// Keeps, or gives back, the memory for the work on the body.
     pub fn set_room(&self, room: Option<Room>) {
         *self.room.lock() = room;
+    }
+
+    /// What the body holds, if that had to be counted for its memory.
+    pub fn shape(&self) -> Option<Shape> {
+        self.room.lock().as_ref().map(|room| room.shape)
     }
 
     /// Begins a phase that may last for `limit`.

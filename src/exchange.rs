@@ -17,6 +17,7 @@ use crate::dialect::openai::{Head, Stamp};
 use crate::error::ApiError;
 use crate::failure::{Class, Failure};
 use crate::inbound::{self, Call, NoBody};
+use crate::json::shape::Shape;
 use crate::memory::Notes;
 use crate::pool::{Asked, Lease};
 use crate::provider::Encoded;
@@ -59,7 +60,8 @@ pub fn chat<'w>(
     record: &mut Record,
 ) -> Option<Box<Following<'w>>> {
     let (call, body) = with_body(state, call, job, record)?;
-    converse(state, call, job, key, record, body)
+    let shape = job.shape();
+    converse(state, call, job, key, record, body, shape)
 }
 
 /// The call with its whole body. `None` if there is none; then the caller was told why.
@@ -82,7 +84,8 @@ pub fn with_body<'w>(
     }
 }
 
-/// Answers a chat request in the caller's dialect. `body` is in the form of Chat Completions.
+/// Answers a chat request in the caller's dialect. `body` is in the form of Chat Completions, and of
+/// this shape where it has been counted.
 fn converse<'w>(
     state: &State,
     call: Call<'w>,
@@ -90,8 +93,10 @@ fn converse<'w>(
     key: Option<&ClientKey>,
     record: &mut Record,
     body: Vec<u8>,
+    shape: Option<Shape>,
 ) -> Option<Box<Following<'w>>> {
-    let (caller, outcome, lines) = *begin(state, call, job, key, record, &body)?;
+    let shape = shape.unwrap_or_else(|| Shape::of(&body));
+    let (caller, outcome, lines) = *begin(state, call, job, key, record, &body, shape)?;
     drop(body);
     job.set_room(None);
     let outcome = match (outcome, caller) {
@@ -114,8 +119,8 @@ fn converse<'w>(
 }
 
 /// The head of a request that holds no more than requests may.
-fn read_head<'b>(config: &Config, body: &'b [u8]) -> Result<Head<'b>, ApiError> {
-    config.limits.check(body)?;
+fn read_head<'b>(config: &Config, body: &'b [u8], shape: Shape) -> Result<Head<'b>, ApiError> {
+    config.limits.check(shape)?;
     let mut head = Head::read(body)?;
     head.limits = config.limits;
     Ok(head)
@@ -133,9 +138,10 @@ fn begin<'w>(
     key: Option<&ClientKey>,
     record: &mut Record,
     body: &[u8],
+    shape: Shape,
 ) -> Option<Box<Begun<'w>>> {
     let config = &state.config;
-    let read = read_head(config, body).and_then(|head| {
+    let read = read_head(config, body, shape).and_then(|head| {
         record.model = head.model.to_string();
         record.streamed = head.stream;
         let targets = targets(config, &head.model, key)?;

@@ -106,6 +106,7 @@ use config::{Findings, Loaded, Sources, Surroundings};
 static BLOCKS: sys::blocks::Blocks = sys::blocks::Blocks;
 
 mod base64;
+mod bytes;
 mod cancel;
 mod capability;
 mod chat;

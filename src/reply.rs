@@ -5,6 +5,7 @@
 
 use std::io::{self, Write};
 
+use crate::bytes::lengthen;
 use crate::error::ApiError;
 
 /// A reply that is known whole.
@@ -88,7 +89,7 @@ impl Reply {
         }
         let mut bytes = self.body;
         let (length, head) = (bytes.len(), head.as_bytes());
-        bytes.resize(length + head.len(), 0);
+        lengthen(&mut bytes, length + head.len());
         bytes.copy_within(..length, head.len());
         bytes[..head.len()].copy_from_slice(head);
         bytes

@@ -8,6 +8,10 @@
 
 use std::io::{self, Read};
 
+use memchr::memchr2;
+
+use crate::bytes::lengthen;
+
 /// One event. The name is not kept: every format weir reads repeats it inside the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Event<'a> {
@@ -142,7 +146,7 @@ impl Reader {
         let count = source.read(&mut self.buffer[self.filled..])?;
         self.filled += count;
         if self.filled == self.buffer.len() && self.filled < BUSY_CAPACITY {
-            self.buffer.resize(BUSY_CAPACITY, 0);
+            lengthen(&mut self.buffer, BUSY_CAPACITY);
         }
         Ok(count)
     }
@@ -221,7 +225,7 @@ impl Reader {
         }
         if self.filled == self.buffer.len() {
             let larger = (self.buffer.len() * 2).max(FIRST_CAPACITY);
-            self.buffer.resize(larger, 0);
+            lengthen(&mut self.buffer, larger);
         }
     }
 
@@ -246,9 +250,7 @@ impl Reader {
                 self.searched = self.searched.max(self.line);
             }
         }
-        let found = self.buffer[self.searched..self.filled]
-            .iter()
-            .position(|&byte| byte == b'\n' || byte == b'\r');
+        let found = memchr2(b'\n', b'\r', &self.buffer[self.searched..self.filled]);
         match found {
             Some(offset) => {
                 let end = self.searched + offset;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::Exchange;
 use super::heard::{Heard, Noting};
 use super::live::Live;
+use crate::bytes::lengthen;
 use crate::chat::Usage;
 use crate::desk::{Job, Phase};
 use crate::dialect::{Streamed, Whole};
@@ -485,7 +486,7 @@ fn read_whole(
         .and_then(|length| length.parse::<usize>().ok());
     let room = declared.map_or(PIECE, |length| length.min(BELIEVED));
     let mut body = Vec::with_capacity(room + HEAD_ROOM);
-    body.resize(room, 0);
+    lengthen(&mut body, room);
     let mut filled = 0;
     loop {
         if filled > cap {
@@ -500,7 +501,7 @@ fn read_whole(
                     "there is no memory for an answer this long",
                 ));
             }
-            body.resize(filled + room, 0);
+            lengthen(&mut body, filled + room);
         }
         let room = match filled == body.len() {
             true => &mut end[..],

@@ -35,7 +35,7 @@ pub fn ask<'w>(
             drop(body);
             // With what the query says.
             record.keep_request(&request);
-            converse(state, call, job, key, record, request)
+            converse(state, call, job, key, record, request, None)
         }
         Err(error) => {
             record.keep_request(&body);

@@ -14,6 +14,7 @@ use crate::dialect::Dialect;
 use crate::dialect::completions::{Complete, join};
 use crate::error::ApiError;
 use crate::inbound::Call;
+use crate::json::shape::Shape;
 use crate::passthrough::{self, Body, Parcel};
 use crate::provider::Format;
 use crate::record::Record;
@@ -84,7 +85,7 @@ pub fn completions<'w>(
         call.add_common("x-weir-dropped", &complete.dropped.join(","));
     }
     match complete.prompts.as_slice() {
-        [prompt] => converse(state, call, job, key, record, complete.chat(prompt)),
+        [prompt] => converse(state, call, job, key, record, complete.chat(prompt), None),
         _ => {
             several(state, call, job, key, record, &complete, &targets);
             None
@@ -112,7 +113,7 @@ fn several(
     // Each when its turn comes, as every one of them has all the other fields. They differ in
     // nothing else, so what is wrong with one is wrong with the first.
     let chat = complete.chat(&complete.prompts[0]);
-    let head = match read_head(&state.config, &chat) {
+    let head = match read_head(&state.config, &chat, Shape::of(&chat)) {
         Ok(head) => head,
         Err(error) => return refuse(call, &error, record),
     };
@@ -153,7 +154,7 @@ fn several(
     let mut route_lines = String::new();
     for prompt in &complete.prompts {
         let chat = complete.chat(prompt);
-        let head = match read_head(&state.config, &chat) {
+        let head = match read_head(&state.config, &chat, Shape::of(&chat)) {
             Ok(head) => head,
             Err(error) => return caller.finish(Err(Refused::plain(error)), &route_lines, record),
         };

@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 use std::sync::atomic::Ordering;
 
+use crate::bytes::lengthen;
 use crate::desk::Job;
 
 /// Why there is no body.
@@ -74,7 +75,7 @@ pub(super) fn read_all(
 pub(super) fn grow(body: &mut Vec<u8>, length: usize) -> Result<(), NoBody> {
     let room = length.saturating_sub(body.len());
     body.try_reserve_exact(room).map_err(|_| NoBody::NoMemory)?;
-    body.resize(length, 0);
+    lengthen(body, length);
     Ok(())
 }
 

@@ -22,7 +22,11 @@ const VALUE: usize = 400;
 
 /// A promise of memory. Dropping it gives it back.
 #[derive(Debug)]
-pub struct Room(usize);
+pub struct Room {
+    bytes: usize,
+    /// What the body holds.
+    pub shape: Shape,
+}
 
 impl Room {
     /// Room for the work on this body.
@@ -34,15 +38,16 @@ impl Room {
             pages::expect_much();
         }
         // More values than that are refused before anything is made of them.
-        let values = Shape::of(body).values.min(MOST_MEMBERS);
-        Room::promise(3 * body.len() + values * VALUE).map(Some)
+        let shape = Shape::of(body);
+        let values = shape.values.min(MOST_MEMBERS);
+        Room::promise(3 * body.len() + values * VALUE, shape).map(Some)
     }
 
-    fn promise(bytes: usize) -> Result<Room, NoBody> {
+    fn promise(bytes: usize, shape: Shape) -> Result<Room, NoBody> {
         let all = PROMISED
             .fetch_add(bytes, Ordering::Relaxed)
             .saturating_add(bytes);
-        let room = Room(bytes);
+        let room = Room { bytes, shape };
         // Others may have taken part of theirs already; then this asks for more than is needed.
         match Vec::<u8>::new().try_reserve_exact(all) {
             Ok(()) => Ok(room),
@@ -53,7 +58,7 @@ impl Room {
 
 impl Drop for Room {
     fn drop(&mut self) {
-        PROMISED.fetch_sub(self.0, Ordering::Relaxed);
+        PROMISED.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -65,13 +70,16 @@ mod tests {
     fn long_bodies_are_promised_room_by_what_they_hold_and_give_it_back() {
         assert!(Room::for_work(&[b','; LONG]).unwrap().is_none());
         let text = Room::for_work(&[b'x'; 2 * LONG]).unwrap().unwrap();
-        assert_eq!(text.0, 6 * LONG);
+        assert_eq!(text.bytes, 6 * LONG);
         let commas = Room::for_work(&[b','; 2 * LONG]).unwrap().unwrap();
-        assert_eq!(commas.0, 6 * LONG + 2 * LONG * VALUE);
+        assert_eq!(commas.bytes, 6 * LONG + 2 * LONG * VALUE);
         let most = Room::for_work(&[b','; 64 * LONG]).unwrap().unwrap();
-        assert_eq!(most.0, 3 * 64 * LONG + MOST_MEMBERS * VALUE);
-        let all = text.0 + commas.0 + most.0;
+        assert_eq!(most.bytes, 3 * 64 * LONG + MOST_MEMBERS * VALUE);
+        let all = text.bytes + commas.bytes + most.bytes;
         assert!(PROMISED.load(Ordering::Relaxed) >= all);
-        assert_eq!(Room::promise(usize::MAX / 4).unwrap_err(), NoBody::NoMemory);
+        assert_eq!(
+            Room::promise(usize::MAX / 4, Shape::default()).unwrap_err(),
+            NoBody::NoMemory
+        );
     }
 }

@@ -1,6 +1,8 @@
 //! What a JSON text can become, told by one pass over its bytes: how many values it holds and how
 //! deep they stand. Nothing is checked; text that is no JSON has a shape too.
 
+use memchr::memchr2;
+
 use crate::error::ApiError;
 
 /// Objects and lists of more members are refused wherever they are taken apart: each member costs
@@ -42,26 +44,12 @@ impl Shape {
 
 /// The place behind the quote that ends the string in which `at` stands.
 fn end_of_string(json: &[u8], mut at: usize) -> usize {
-    const ONES: u64 = u64::MAX / 0xFF;
-    const HIGH: u64 = ONES * 0x80;
-    // Sets the high bit of the lowest zero byte, and perhaps of some above it.
-    let zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
     loop {
-        while let Some(word) = json.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
-            let word = u64::from_le_bytes(*word);
-            let found =
-                zero(word ^ (ONES * u64::from(b'"'))) | zero(word ^ (ONES * u64::from(b'\\')));
-            if found != 0 {
-                at += found.trailing_zeros() as usize / 8;
-                break;
-            }
-            at += 8;
-        }
-        match json.get(at) {
+        let rest = json.get(at..).unwrap_or_default();
+        match memchr2(b'"', b'\\', rest) {
             None => return json.len(),
-            Some(b'"') => return at + 1,
-            Some(b'\\') => at += 2,
-            Some(_) => at += 1,
+            Some(found) if rest[found] == b'"' => return at + found + 1,
+            Some(found) => at += found + 2,
         }
     }
 }
@@ -93,8 +81,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    pub fn check(&self, json: &[u8]) -> Result<(), ApiError> {
-        let shape = Shape::of(json);
+    pub fn check(&self, shape: Shape) -> Result<(), ApiError> {
         if shape.values > self.values {
             return Err(too_many(
                 "the body",
@@ -190,7 +177,7 @@ mod tests {
             messages: 2,
             tools: 1,
         };
-        assert_eq!(limits.check(b"[1,2,3,4,5,6,7,8,9,10]"), Ok(()));
+        assert_eq!(limits.check(Shape::of(b"[1,2,3,4,5,6,7,8,9,10]")), Ok(()));
         let told = |error: Result<(), ApiError>| {
             let error = error.unwrap_err();
             assert_eq!(
@@ -200,11 +187,11 @@ mod tests {
             error.message
         };
         assert_eq!(
-            told(limits.check(b"[1,2,3,4,5,6,7,8,9,10,11]")),
+            told(limits.check(Shape::of(b"[1,2,3,4,5,6,7,8,9,10,11]"))),
             "the body has 11 JSON values; 10 are taken (max_body_values)"
         );
         assert_eq!(
-            told(limits.check(b"[[[[]]]]")),
+            told(limits.check(Shape::of(b"[[[[]]]]"))),
             "the body is nested 4 levels deep; 3 are taken (max_body_depth)"
         );
         assert_eq!(

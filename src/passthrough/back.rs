@@ -8,6 +8,7 @@ use log::debug;
 
 use super::events::Boundary;
 use super::work::Relay;
+use crate::bytes::lengthen;
 use crate::desk::Phase;
 use crate::exchange::timing;
 use crate::failure::Failure;
@@ -220,7 +221,7 @@ impl Relay<'_, '_> {
             if filled > self.state.config.max_answer_bytes || body.try_reserve(PIECE).is_err() {
                 return Err(Failure::too_long());
             }
-            body.resize(filled + PIECE, 0);
+            lengthen(body, filled + PIECE);
             match self.read(attempt, answer, &mut body[filled..])? {
                 0 => return Ok(filled),
                 count => filled += count,
