@@ -7,7 +7,7 @@ use std::cell::OnceCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use log::debug;
+use log::{debug, info};
 
 use crate::cancel;
 use crate::config::{ClientKey, Config, Upstream};
@@ -18,9 +18,10 @@ use crate::error::ApiError;
 use crate::failure::{Class, Failure};
 use crate::inbound::{self, Call, NoBody};
 use crate::json::shape::Shape;
+use crate::lesson::Lesson;
 use crate::memory::Notes;
 use crate::pool::{Asked, Lease};
-use crate::provider::Encoded;
+use crate::provider::{Encoded, Format};
 use crate::record::Record;
 use crate::reply::{Reply, push_header};
 use crate::route::{self, Target};
@@ -215,7 +216,7 @@ fn run(
         job,
         head,
         dialect,
-        encoder: Encoder::new(head, &state.memory, &recalled)
+        encoder: Encoder::new(head, &state.memory, &state.learned, &recalled)
             .counting(record.must_count)
             .fetching(state.fetcher.as_ref().map(|fetcher| (fetcher, &**job))),
         stamp: Stamp {
@@ -246,7 +247,7 @@ fn outline(
     counts: bool,
 ) -> Result<Reply, ApiError> {
     let recalled = OnceCell::new();
-    let mut encoder = Encoder::new(head, &state.memory, &recalled).counting(counts);
+    let mut encoder = Encoder::new(head, &state.memory, &state.learned, &recalled).counting(counts);
     let mut refused = tries::nobody();
     let mut said = false;
     for (at, target) in targets.iter().enumerate() {
@@ -336,7 +337,8 @@ impl Work for Exchange<'_, '_> {
         while let Err(failure) = &outcome
             && !self.is_final()
             && let Some(mended) = cancel::working(&self.job.cancel, || {
-                self.encoder.mend(upstream, &target.model, failure)
+                self.encoder
+                    .mend(upstream, &target.model, failure, &self.encoded)
             })
         {
             // One more try on the same key, without what it refused.
@@ -345,12 +347,31 @@ impl Work for Exchange<'_, '_> {
             outcome = self.send(target, lease).map_err(mask);
         }
         self.broken = matches!(&outcome, Err(failure) if failure.class == Class::Transport);
+        if outcome.is_ok() {
+            for lesson in self.encoder.tried() {
+                learn(self.state, upstream, &target.model, lesson);
+            }
+        }
         outcome
     }
 
     fn asked(&self) -> Asked {
         Asked::of(&[self.encoded.path.as_bytes(), &self.encoded.body])
     }
+}
+
+/// Keeps what a model has taught.
+fn learn(state: &State, upstream: &Upstream, model: &str, lesson: Lesson) {
+    let (name, now) = (&upstream.name, Instant::now());
+    if state.learned.learn(name, model, lesson, now) {
+        info!("learned from {name}: {} {lesson}", model.escape_debug());
+    }
+}
+
+/// A model whose answers say which one serves it, and what that teaches.
+fn watched(upstream: &Upstream, model: &str) -> Option<Box<str>> {
+    let may_be_another = upstream.format == Format::Gemini && !upstream.options.gemini(model).third;
+    may_be_another.then(|| model.into())
 }
 
 impl Exchange<'_, '_> {
@@ -431,12 +452,17 @@ impl Exchange<'_, '_> {
             // However it ended, its timer must not end what follows.
             self.job.leave();
             self.record.hears(sink.usage(), sink.heard());
+            let watched = watched(upstream, &target.model);
+            if watched.is_some() && sink.is_of_third_generation() {
+                learn(self.state, upstream, &target.model, Lesson::ThirdGeneration);
+            }
             let answered = match outcome? {
                 Halt::Ended(answered) => answered,
                 Halt::Begun(events) => {
                     drop(std::mem::take(&mut answer.headers));
                     let live = Live {
                         upstream: target.upstream,
+                        watched: watched.filter(|_| !sink.is_of_third_generation()),
                         answer,
                         events: events.moved(),
                         id: self.id.to_owned(),

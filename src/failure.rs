@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use self::judge::judge;
+pub use self::quoted::without_quoted;
 use self::said::Said;
 pub use self::said::seconds;
 use crate::error::{ApiError, kind_of_status};
@@ -326,65 +327,6 @@ impl Failure {
         )
     }
 
-    /// `/chat/completions` does not take the request, but says that `/responses` would.
-    pub fn wants_responses(&self) -> bool {
-        // Models that the other address never serves are told with 404.
-        matches!(self.status, 400 | 404) && self.message.contains("v1/responses")
-    }
-
-    /// The server does not know how a stream is asked for its usage.
-    pub fn refuses_stream_options(&self) -> bool {
-        let told = |text: &str| text.contains("stream_options") || text.contains("include_usage");
-        matches!(self.status, 400 | 422)
-            && (told(&self.message) || self.param.as_deref().is_some_and(told))
-    }
-
-    /// The provider gives no summary of the reasoning to this organisation.
-    pub fn refuses_summary(&self) -> bool {
-        let told = self.param.as_deref() == Some("reasoning.summary")
-            || self.message.contains("reasoning.summary")
-            || self.message.contains("reasoning summaries");
-        self.status == 400 && told
-    }
-
-    /// A strict server names a member of a message that weir, or a server like it, added to an
-    /// answer.
-    pub fn refuses_additions(&self) -> bool {
-        const ADDITIONS: &[&str] = &[
-            "annotations",
-            "audio",
-            "extra_content",
-            "function_call",
-            "images",
-            "reasoning",
-            "reasoning_content",
-            "reasoning_details",
-            "refusal",
-            "thinking_blocks",
-        ];
-        const REFUSALS: &[&str] = &[
-            "extra inputs",
-            "extra fields",
-            "extra_forbidden",
-            "additional propert",
-            "not permitted",
-            "not allowed",
-            "not supported",
-            "unsupported",
-            "unrecognized",
-            "unknown",
-            "unexpected",
-            "invalid field",
-        ];
-        if !matches!(self.status, 400 | 422) {
-            return false;
-        }
-        let words = self.message.to_lowercase();
-        let param = self.param.as_deref().unwrap_or_default();
-        let named = |addition: &&str| names(&words, addition) || names(param, addition);
-        REFUSALS.iter().any(|refusal| words.contains(refusal)) && ADDITIONS.iter().any(named)
-    }
-
     /// What the caller is told. Our own bad keys are our trouble: 502, with names but no secrets.
     pub fn to_error(&self, upstream: &str, key: &str) -> ApiError {
         // An error of our key is told with our key's name, since the caller has none there.
@@ -406,25 +348,6 @@ impl Failure {
             retry_after: self.retry_after,
         }
     }
-}
-
-/// Whether `words` name the member of an object. Some names are English words as well, and are one
-/// only beside a quote, a bracket, a point or a colon.
-fn names(words: &str, member: &str) -> bool {
-    words.match_indices(member).any(|(at, _)| {
-        let before = words[..at].chars().next_back();
-        let after = words[at + member.len()..].chars().next();
-        let goes_on =
-            |char: Option<char>| char.is_some_and(|char| char.is_alphanumeric() || char == '_');
-        let is_mark = |char: Option<char>| char.is_some_and(|char| "'\"`[](){}.:".contains(char));
-        !goes_on(before)
-            && !goes_on(after)
-            && (member.contains('_')
-                || is_mark(before)
-                || is_mark(after)
-                || words == member
-                || words[..at].ends_with(": "))
-    })
 }
 
 #[cfg(test)]

@@ -44,8 +44,8 @@
 //!                    what the body of an error says
 //! src/sse.rs         upstream bytes -> events
 //! src/stream.rs      the caller's event stream, shared with the heartbeat
-//! src/memory.rs      what upstreams signed, kept for callers who lose it; memory/learned.rs:
-//!                    what they said about their models
+//! src/memory.rs      what upstreams signed, kept for callers who lose it
+//! src/lesson.rs      what their refusals teach about their models: one row for each kind
 //! src/health.rs      --health: asks the weir that runs
 //! src/fetch.rs       images behind addresses, for models that cannot fetch them
 //! src/models.rs      GET /v1/models; models/catalogue.rs: what is known of four of them
@@ -131,6 +131,7 @@ mod health;
 mod inbound;
 mod journal;
 mod json;
+mod lesson;
 mod limits;
 mod line;
 mod mask;

@@ -19,10 +19,6 @@ use serde_json::value::RawValue;
 use crate::chat::{Delta, Message, Part, PartKind, Role};
 use crate::dialect::openai;
 
-pub use learned::{Learned, Lesson};
-
-mod learned;
-
 /// Bytes that all entries together may take. A signature is some hundred bytes to some kilobytes,
 /// so this holds the running conversations of a small host.
 const CAPACITY: usize = 2 * 1024 * 1024;
@@ -84,7 +80,6 @@ impl Signed {
 #[derive(Debug, Default)]
 pub struct Memory {
     signed: Mutex<Halves>,
-    pub learned: Learned,
 }
 
 /// Two halves, of which the older one is forgotten when the younger one is full. What is used

@@ -12,6 +12,7 @@ use crate::chat::{DeltaSink, Request};
 use crate::discovery::{self, Learned};
 use crate::error::ApiError;
 use crate::failure::Failure;
+use crate::lesson::{Lesson, Lessons};
 use crate::sse;
 
 pub mod anthropic;
@@ -48,6 +49,8 @@ pub struct Options {
     pub schema_nodes: usize,
     /// What the upstream's own model list says, where it is asked for one.
     pub learned: Option<Arc<Learned>>,
+    /// What the model's refusals have taught.
+    pub lessons: Lessons,
     /// Anthropic's format only.
     pub anthropic: anthropic::Switches,
     /// Gemini's format only.
@@ -70,10 +73,43 @@ impl Options {
     /// What the Gemini `model` can do.
     pub fn gemini(&self, model: &str) -> capability::Gemini {
         let row = capability::gemini(model);
-        match self.learned(model) {
+        let row = match self.learned(model) {
             Some(known) => known.gemini(row),
             None => row,
+        };
+        match self.lessons.has(Lesson::ThirdGeneration) {
+            // How it thinks and samples stays as its name has it, which the provider still reads.
+            true => capability::Gemini {
+                third: true,
+                penalties: false,
+                ..row
+            },
+            false => row,
         }
+    }
+
+    /// Takes lessons to heart: with them, these are the options for one model.
+    pub fn heed(&mut self, lessons: &Lessons) {
+        for lesson in &lessons.0 {
+            match lesson {
+                Lesson::NoUsage => self.ask_usage = false,
+                Lesson::PlainMessages => self.plain_messages = true,
+                Lesson::NoSummary => self.responses.summary = false,
+                Lesson::NoSeal => self.responses.seal = false,
+                Lesson::NoDisplay => self.anthropic.display = anthropic::Display::Unset,
+                Lesson::NoCache => self.anthropic.auto_cache = false,
+                Lesson::LooseTools => self.anthropic.loose_tools = true,
+                Lesson::FormatInWords => self.anthropic.format_in_words = true,
+                // The exchange heeds these, or an encoder where it comes to them.
+                Lesson::WantsResponses
+                | Lesson::ThirdGeneration
+                | Lesson::NoSignatures
+                | Lesson::LimitAs(_)
+                | Lesson::Effort(..)
+                | Lesson::Without(_) => {}
+            }
+        }
+        self.lessons = lessons.clone();
     }
 
     /// What the upstream's list says of `model`.
@@ -95,6 +131,7 @@ impl Default for Options {
             ask_usage: false,
             schema_nodes: unfold::MOST_NODES,
             learned: None,
+            lessons: Lessons::default(),
             anthropic: anthropic::Switches::default(),
             gemini: gemini::Switches::default(),
             responses: responses::Switches::default(),
@@ -168,6 +205,12 @@ pub trait Decoder: Send {
     /// request that continues it, built from the one that was sent. The same decoder then takes
     /// the events of the second answer, so it has held its `Finish` back.
     fn continuation(&mut self, _sent: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// The model that gave the answer, as the upstream calls it, where that can be another one than
+    /// was asked.
+    fn served_by(&self) -> Option<&str> {
         None
     }
 

@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::clock;
 use crate::config::Config;
 use crate::failure::Class;
+use crate::lesson::Told;
 use crate::pool::{KeyView, Pool};
 use crate::reply::Reply;
 
@@ -35,6 +36,7 @@ pub struct Around {
     pub connections: usize,
     pub config_since: SystemTime,
     pub reload_error: Option<String>,
+    pub lessons: Vec<Told>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -65,6 +67,8 @@ pub struct Status {
     /// Since midnight, UTC.
     pub models: Vec<Named>,
     pub clients: Vec<Named>,
+    /// What refusals have taught, the oldest first.
+    pub lessons: Vec<Learnt>,
     /// Newest first.
     pub recent: Vec<Recent>,
     /// The last hour, oldest first.
@@ -166,6 +170,15 @@ pub struct Cooling {
     pub harmless: bool,
 }
 
+/// What a model's refusals have taught, for as long as it is remembered.
+#[derive(Debug, Serialize)]
+pub struct Learnt {
+    pub upstream: String,
+    pub model: String,
+    pub lesson: String,
+    pub seconds: u64,
+}
+
 #[derive(Debug, Serialize)]
 pub struct Named {
     pub name: String,
@@ -215,8 +228,18 @@ pub fn collect(config: &Config, pools: &[Arc<Pool>], ledger: &Ledger, around: &A
         upstreams,
         models: named(reading.models),
         clients: named(reading.clients),
+        lessons: around.lessons.iter().map(learnt).collect(),
         recent: reading.recent,
         minutes: reading.minutes,
+    }
+}
+
+fn learnt(told: &Told) -> Learnt {
+    Learnt {
+        upstream: told.upstream.clone(),
+        model: told.model.clone(),
+        lesson: told.lesson.clone(),
+        seconds: told.left.as_secs(),
     }
 }
 

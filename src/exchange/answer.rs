@@ -12,6 +12,7 @@ use crate::chat::Usage;
 use crate::desk::{Job, Phase};
 use crate::dialect::{Streamed, Whole};
 use crate::failure::Failure;
+use crate::lesson;
 use crate::line::Answer;
 use crate::memory::Notes;
 use crate::pages;
@@ -228,6 +229,15 @@ impl Sink {
             Speaker::Relay(_) | Speaker::Whole(_) => None,
             Speaker::Chunks(decoder, _) | Speaker::Fold(decoder, _) => decoder.continuation(sent),
         }
+    }
+
+    /// The upstream serves the model by one of Gemini's third generation or later.
+    pub fn is_of_third_generation(&self) -> bool {
+        let served = match &self.speaker {
+            Speaker::Relay(_) | Speaker::Whole(_) => None,
+            Speaker::Chunks(decoder, _) | Speaker::Fold(decoder, _) => decoder.served_by(),
+        };
+        served.is_some_and(lesson::is_of_third_generation)
     }
 
     /// The request has to be kept until the answer is whole.

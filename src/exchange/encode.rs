@@ -1,7 +1,9 @@
 //! The request as each target takes it, made when the target's turn comes.
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::answer::Speaker;
 use crate::capability;
@@ -13,8 +15,13 @@ use crate::dialect::openai::{Head, Stamp};
 use crate::error::ApiError;
 use crate::failure::Failure;
 use crate::fetch::Fetcher;
-use crate::memory::{Lesson, Memory, Recalled};
-use crate::provider::{Encoded, Format, Provider, openai, responses};
+use crate::lesson::{Learned, Lesson, Lessons, ROWS, Refusal, Spoken, field};
+use crate::memory::{Memory, Recalled};
+use crate::provider::{Encoded, Format, Options, Provider, openai, responses};
+
+/// Resends of one request to one target. Each follows from another lesson, so there would be an end
+/// to them without it; a caller should not wait for all of them.
+const MOST_RESENDS: usize = 4;
 
 /// Encodes one request for one target after the other.
 pub struct Encoder<'e, 'b> {
@@ -22,16 +29,17 @@ pub struct Encoder<'e, 'b> {
     /// The middle form, parsed when the first target needs it.
     request: OnceCell<Request<'e>>,
     memory: &'e Memory,
+    learned: &'e Learned,
     /// What the memory has of this history; lent to `request`.
     recalled: &'e OnceCell<Recalled>,
     /// Who translates for the target of the last `encode`; `None`: a relay.
     translator: Option<&'static dyn Provider>,
+    /// What the target at hand has taught before, and now.
+    heeded: Lessons,
+    /// Those of them that follow from refusals of this request, and whether they are kept.
+    tried: Vec<(Lesson, bool)>,
     /// Signatures were refused and are left out from here on.
     without_signatures: bool,
-    /// The target said that it wants the Responses format.
-    by_responses: bool,
-    /// Messages go out plain for the first time, to see whether that helps.
-    tries_plain: bool,
     /// The target of the last `encode` is the vendor's own.
     official: bool,
     /// Usage is asked for, whatever the config says.
@@ -44,17 +52,19 @@ impl<'e, 'b> Encoder<'e, 'b> {
     pub fn new(
         head: &'e Head<'b>,
         memory: &'e Memory,
+        learned: &'e Learned,
         recalled: &'e OnceCell<Recalled>,
     ) -> Encoder<'e, 'b> {
         Encoder {
             head,
             request: OnceCell::new(),
             memory,
+            learned,
             recalled,
             translator: None,
+            heeded: Lessons::default(),
+            tried: Vec::new(),
             without_signatures: false,
-            by_responses: false,
-            tries_plain: false,
             official: false,
             counts: false,
             fetcher: None,
@@ -79,117 +89,177 @@ impl<'e, 'b> Encoder<'e, 'b> {
     }
 
     pub fn encode(&mut self, upstream: &Upstream, model: &str) -> Result<Encoded, ApiError> {
-        self.by_responses = false;
-        self.tries_plain = false;
+        self.tried.clear();
         self.official = upstream.options.official;
+        self.heeded = self.learned.of(&upstream.name, model, Instant::now());
         self.translator = upstream.format.translator();
-        let learned = &self.memory.learned;
         if self.translator.is_none()
-            && (learned.knows(&upstream.name, model, Lesson::WantsResponses)
-                || upstream.options.official && self.needs_responses(model)?)
+            && !self.heeded.has(Lesson::WantsResponses)
+            && upstream.options.official
+            && self.needs_responses(model)?
         {
-            self.by_responses = true;
             self.translator = Some(&responses::Responses);
         }
         self.encode_again(upstream, model)
     }
 
+    /// Encodes with what is heeded now.
     fn encode_again(&mut self, upstream: &Upstream, model: &str) -> Result<Encoded, ApiError> {
-        match self.translator {
-            Some(translator) => {
-                self.recall(&upstream.name)?;
-                self.fetch_images(|url| !translator.fetches(url, model, &upstream.options))?;
-                let learned = &self.memory.learned;
-                if learned.knows(&upstream.name, model, Lesson::NoSummary) {
-                    let mut options = upstream.options.clone();
-                    options.responses.summary = false;
-                    return translator.encode(self.request()?, model, &options);
-                }
-                translator.encode(self.request()?, model, &upstream.options)
-            }
-            None => {
-                let learned = &self.memory.learned;
-                let knows = |lesson| learned.knows(&upstream.name, model, lesson);
-                let plain_messages = knows(Lesson::PlainMessages);
-                let ask_usage =
-                    (self.counts || upstream.options.ask_usage) && !knows(Lesson::NoUsage);
-                if ask_usage == upstream.options.ask_usage && !plain_messages {
-                    return openai::encode(self.head, model, &upstream.options);
-                }
-                let mut options = upstream.options.clone();
-                options.ask_usage = ask_usage;
-                options.plain_messages = plain_messages;
-                openai::encode(self.head, model, &options)
+        if self.translator.is_none() && self.heeded.has(Lesson::WantsResponses) {
+            self.translator = Some(&responses::Responses);
+        }
+        if self.heeded.has(Lesson::NoSignatures) && !self.without_signatures {
+            self.without_signatures = true;
+            self.request()?;
+            if let Some(request) = self.request.get_mut() {
+                request.strip_signatures();
             }
         }
+        let counts = self.translator.is_none() && self.counts;
+        let needs_own = !self.heeded.is_empty() || counts && !upstream.options.ask_usage;
+        let own = needs_own.then(|| {
+            let mut options = upstream.options.clone();
+            options.ask_usage |= counts;
+            options.heed(&self.heeded);
+            options
+        });
+        let options = own.as_ref().unwrap_or(&upstream.options);
+        let Some(translator) = self.translator else {
+            return openai::encode(self.head, model, options);
+        };
+        self.recall(&upstream.name)?;
+        self.fetch_images(|url| !translator.fetches(url, model, options))?;
+        self.translate(translator, model, options)
     }
 
-    /// A second version of the request, where the failure says that one may pass: without
-    /// signatures that were refused, in the format that the model wants, without asking for usage,
-    /// without a summary that we do not get, or without what weir adds to messages. Once each; all
-    /// but the first are remembered.
+    /// Translates the request without what is not taken of it, which stays for other targets.
+    fn translate(
+        &mut self,
+        translator: &dyn Provider,
+        model: &str,
+        options: &Options,
+    ) -> Result<Encoded, ApiError> {
+        let request = self.request()?;
+        if options.lessons.is_empty() || options.strict {
+            return translator.encode(request, model, options);
+        }
+        let effort = request.reasoning_effort.as_deref();
+        let effort = effort.and_then(|asked| options.lessons.effort(asked));
+        let mut members: Vec<&str> = options.lessons.members().collect();
+        members.sort_unstable();
+        members.dedup();
+        let Some(request) = self.request.get_mut() else {
+            return Err(ApiError::new(500, "the request is not read"));
+        };
+        let mut aside = Request::default();
+        let mut dropped = Vec::new();
+        for member in &members {
+            if field::swap(member, request, &mut aside) {
+                dropped.push(*member);
+            }
+        }
+        let mut asked = None;
+        if let (Some(effort), true) = (effort, request.reasoning_effort.is_some()) {
+            asked = request.reasoning_effort.replace(effort.into());
+            dropped.push("reasoning_effort");
+        }
+        let encoded = translator.encode(request, model, options);
+        if asked.is_some() {
+            request.reasoning_effort = asked;
+        }
+        for member in &members {
+            field::swap(member, request, &mut aside);
+        }
+        let mut encoded = encoded?;
+        for name in dropped {
+            if !encoded.dropped.iter().any(|known| known == name) {
+                encoded.dropped.push(name.to_owned());
+            }
+        }
+        Ok(encoded)
+    }
+
+    /// A second version of the request, where the failure says that one may pass. `sent` is the one
+    /// that failed.
     pub fn mend(
         &mut self,
         upstream: &Upstream,
         model: &str,
         failure: &Failure,
+        sent: &Encoded,
     ) -> Option<Result<Encoded, ApiError>> {
-        if failure.signature_refused && !self.without_signatures && self.translates() {
-            self.without_signatures = true;
-            match self.request() {
-                Ok(_) => {}
-                Err(error) => return Some(Err(error)),
+        if self.tried.len() >= MOST_RESENDS {
+            return None;
+        }
+        let effort = self.effort();
+        for row in ROWS {
+            if row.gives_up && upstream.options.strict {
+                continue;
             }
-            if let Some(request) = self.request.get_mut() {
-                request.strip_signatures();
+            let spoken = self.spoken(upstream.format);
+            let effort = effort.as_deref();
+            let refusal = Refusal::new(failure, spoken, self.official, &self.heeded, effort)?;
+            let Some(lesson) = (row.hears)(&refusal) else {
+                continue;
+            };
+            let lasts = row.lasts && !(row.gives_up && refusal.is_of_this_request());
+            if self.heeded.has(lesson) || !self.concerns(lesson, upstream, model) {
+                continue;
             }
-            return Some(self.encode_again(upstream, model));
-        }
-        let learned = &self.memory.learned;
-        let relays = upstream.format == Format::OpenAi && !self.by_responses;
-        if relays && failure.wants_responses() {
-            learned.learn(&upstream.name, model, Lesson::WantsResponses);
-            self.by_responses = true;
-            self.translator = Some(&responses::Responses);
-            return Some(self.encode_again(upstream, model));
-        }
-        if relays
-            && (self.counts || upstream.options.ask_usage)
-            && !self.head.include_usage
-            && failure.refuses_stream_options()
-            && !learned.knows(&upstream.name, model, Lesson::NoUsage)
-        {
-            learned.learn(&upstream.name, model, Lesson::NoUsage);
-            return Some(self.encode_again(upstream, model));
-        }
-        if upstream.options.responses.summary
-            && (self.by_responses || upstream.format == Format::Responses)
-            && failure.refuses_summary()
-            && !learned.knows(&upstream.name, model, Lesson::NoSummary)
-        {
-            learned.learn(&upstream.name, model, Lesson::NoSummary);
-            return Some(self.encode_again(upstream, model));
-        }
-        if relays
-            && !upstream.options.official
-            && !upstream.options.strict
-            && self.translator.is_none()
-            && failure.refuses_additions()
-        {
-            let lesson = Lesson::PlainMessages;
-            if std::mem::take(&mut self.tries_plain) {
-                // Something else by that name was refused. A server that takes what weir adds may
-                // need it.
-                learned.forget(&upstream.name, model, lesson);
-            } else if !learned.knows(&upstream.name, model, lesson)
-                && openai::has_additions(self.head)
-            {
-                learned.learn(&upstream.name, model, lesson);
-                self.tries_plain = true;
-                return Some(self.encode_again(upstream, model));
+            self.heeded.0.push(lesson);
+            match self.encode_again(upstream, model) {
+                // It has nothing of what was refused. An effort may have to be changed twice before
+                // the target sees another one.
+                Ok(encoded) if encoded.body == sent.body && encoded.path == sent.path => {
+                    match lesson {
+                        Lesson::Effort(..) => return self.mend(upstream, model, failure, sent),
+                        _ => drop(self.heeded.0.pop()),
+                    }
+                }
+                mended => {
+                    self.tried.push((lesson, lasts));
+                    return Some(mended);
+                }
             }
         }
         None
+    }
+
+    /// Whether the lesson can say anything of this target.
+    fn concerns(&self, lesson: Lesson, upstream: &Upstream, model: &str) -> bool {
+        match lesson {
+            Lesson::NoUsage => !self.head.include_usage,
+            Lesson::NoSignatures => !self.without_signatures,
+            Lesson::ThirdGeneration => !upstream.options.gemini(model).third,
+            Lesson::PlainMessages => openai::has_additions(self.head),
+            _ => true,
+        }
+    }
+
+    fn spoken(&self, format: Format) -> Spoken {
+        match format {
+            Format::OpenAi if self.translates() => Spoken::Responses,
+            Format::OpenAi => Spoken::Chat,
+            Format::Responses => Spoken::Responses,
+            Format::Anthropic => Spoken::Messages,
+            Format::Gemini => Spoken::Gemini,
+        }
+    }
+
+    /// The effort that is asked for, as it goes out.
+    fn effort(&self) -> Option<String> {
+        let asked: Cow<str> = match self.request.get() {
+            Some(request) => request.reasoning_effort.as_deref()?.into(),
+            None => self.head.fields.parse("reasoning_effort")?.ok()?,
+        };
+        Some(self.heeded.effort(&asked).unwrap_or(&asked).to_owned())
+    }
+
+    /// What the target's refusals of this request taught and is to be kept: it has answered now, so
+    /// it is so.
+    pub fn tried(&mut self) -> Vec<Lesson> {
+        let kept = self.tried.drain(..).filter(|(_, lasts)| *lasts);
+        kept.map(|(lesson, _)| lesson).collect()
     }
 
     /// Gives the history back what the caller's program lost of it.

@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use super::answer::{Answered, Events, Halt, Sink, drain, end_stream, read};
 use super::caller::{Caller, Unfinished};
-use super::timing;
 use super::tries::failed;
+use super::{learn, timing};
 use crate::cancel::Entered;
 use crate::desk::{Job, Phase};
 use crate::failure::Failure;
+use crate::lesson::Lesson;
 use crate::line::Answer;
 use crate::pool::{Asked, Lease};
 use crate::provider::Encoded;
@@ -26,6 +27,8 @@ use crate::upstream::Attempt;
 pub struct Live {
     /// Its place among the upstreams.
     pub upstream: usize,
+    /// The model, where the answer may still say that another one serves it.
+    pub watched: Option<Box<str>>,
     pub answer: Answer,
     pub sink: Sink,
     pub events: Events,
@@ -223,9 +226,14 @@ impl Live {
         record: &mut Record,
     ) -> Result<(), Failure> {
         record.spend(&state.limits);
-        let upstream = &state.config.upstreams[self.upstream].name;
+        let upstream = &state.config.upstreams[self.upstream];
+        if let Some(model) = &self.watched
+            && self.sink.is_of_third_generation()
+        {
+            learn(state, upstream, model, Lesson::ThirdGeneration);
+        }
         let notes = self.sink.take_notes();
-        notes.keep(&state.memory, upstream, lease.key());
+        notes.keep(&state.memory, &upstream.name, lease.key());
         end_stream(stream, &mut self.sink, record)?;
         let live = (self.upstream, &*self.id, self.first_byte);
         let attempt = attempt_of(live, &self.encoded, state, lease);

@@ -2,7 +2,7 @@
 
 /// `words` without what stands in quotes, which may be the caller's. `to_last`: up to the last
 /// quote of a kind, since a value may hold quotes itself.
-pub(super) fn without_quoted(words: &str, to_last: bool) -> String {
+pub fn without_quoted(words: &str, to_last: bool) -> String {
     let mut out = String::with_capacity(words.len());
     let mut rest = words;
     while let Some(at) = rest.find(['\'', '"', '`', '“', '‘']) {

@@ -224,39 +224,6 @@ fn a_bad_key_is_told_without_its_secret() {
 }
 
 #[test]
-fn vector_33_a_pointer_to_the_other_address_is_recognised() {
-    let failure = |status: u16, message: &str| {
-        let body = format!(
-            r#"{{"error":{{"message":"{message}","type":"invalid_request_error","param":null,"code":null}}}}"#
-        );
-        Failure::from_status(status, body.as_bytes(), None)
-    };
-    let tools = "Function tools with reasoning_effort are not supported for gpt-5.6 in \
-                 /v1/chat/completions. Please use /v1/responses instead.";
-    assert!(failure(400, tools).wants_responses());
-    let only = "This model is only supported in v1/responses and not in v1/chat/completions.";
-    assert!(failure(404, only).wants_responses());
-    assert!(!failure(400, "reasoning_effort is not supported").wants_responses());
-    assert!(!failure(500, tools).wants_responses());
-}
-
-#[test]
-fn a_summary_that_is_not_given_is_recognised() {
-    let failure = |status: u16, param: &str, message: &str| {
-        let body = format!(
-            r#"{{"error":{{"message":"{message}","type":"invalid_request_error","param":"{param}","code":"unsupported_value"}}}}"#
-        );
-        Failure::from_status(status, body.as_bytes(), None)
-    };
-    let words = "Your organization must be verified to generate reasoning summaries.";
-    assert!(failure(400, "reasoning.summary", words).refuses_summary());
-    assert!(failure(400, "x", words).refuses_summary());
-    assert!(failure(400, "x", "Unknown parameter: 'reasoning.summary'.").refuses_summary());
-    assert!(!failure(500, "reasoning.summary", words).refuses_summary());
-    assert!(!failure(400, "reasoning.effort", "m").refuses_summary());
-}
-
-#[test]
 fn reasoning_that_is_not_taken_back_is_recognised() {
     let refused = |words: &str| {
         let body = json!({"error": {"message": words, "type": "invalid_request_error"}});
@@ -791,49 +758,5 @@ fn the_model_that_is_missing_is_read_out_of_the_words() {
             named,
             "{words}"
         );
-    }
-}
-
-#[test]
-fn a_member_of_a_message_is_told_from_a_word() {
-    let refuses = |message: &str| {
-        let body = serde_json::json!({"error": {"message": message}});
-        Failure::from_status(400, body.to_string().as_bytes(), None).refuses_additions()
-    };
-    for message in [
-        "Extra inputs are not permitted, field: 'messages[1].refusal', value: None",
-        "Unrecognized request argument supplied: refusal",
-        "property 'reasoning_content' is unsupported",
-        "json: unknown field \"annotations\"",
-        "unknown field `reasoning`, expected one of `role`, `content`",
-        "messages.1.reasoning: Extra inputs are not permitted",
-        "[{'type': 'extra_forbidden', 'loc': ('body', 'messages', 1, 'assistant', 'extra_content')}]",
-        "Additional properties are not allowed ('refusal' was unexpected)",
-        "reasoning_content is not supported",
-    ] {
-        assert!(refuses(message), "{message}");
-    }
-    for message in [
-        "reasoning effort high is not supported",
-        "audio is not supported by this model",
-        "Unknown parameter: 'reasoning_effort'",
-        "images are not allowed here",
-        "Unsupported value: 'stop'",
-        "messages[1].refusal is a nice member",
-    ] {
-        assert!(!refuses(message), "{message}");
-    }
-    // In the list that FastAPI makes of it, wherever it stands.
-    let detail = serde_json::json!([
-        {"type": "literal_error", "loc": ["body", "messages", 0, "user", "role"], "msg": "Input should be 'user'"},
-        {"type": "extra_forbidden", "loc": ["body", "messages", 0, "assistant", "reasoning_content"], "msg": "Extra inputs are not permitted"}
-    ]);
-    for body in [
-        serde_json::json!({"detail": detail}),
-        serde_json::json!({"object": "error", "message": {"detail": detail}, "type": "invalid_request_error"}),
-        serde_json::json!({"object": "error", "message": detail}),
-    ] {
-        let failure = Failure::from_status(422, body.to_string().as_bytes(), None);
-        assert!(failure.refuses_additions(), "{body}: {}", failure.message);
     }
 }

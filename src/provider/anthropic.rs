@@ -24,6 +24,7 @@ pub(super) mod merge;
 mod messages;
 mod parts;
 mod schema;
+mod strictness;
 mod thinking;
 mod tools;
 mod wire;
@@ -59,6 +60,10 @@ pub struct Switches {
     pub display: Display,
     /// `max_tokens` where the caller sets no limit; the model's own limit caps it.
     pub default_max_tokens: u64,
+    /// Tools go out without `strict`.
+    pub loose_tools: bool,
+    /// The form of the answer is asked for in words, not enforced.
+    pub format_in_words: bool,
 }
 
 /// `thinking.display` of adaptive thinking.
@@ -78,6 +83,8 @@ impl Default for Switches {
             reject_forced_tools: false,
             display: Display::Summarized,
             default_max_tokens: 32_000,
+            loose_tools: false,
+            format_in_words: false,
         }
     }
 }

@@ -33,6 +33,7 @@ use crate::capability;
 use crate::dialect::openai::Head;
 use crate::error::ApiError;
 use crate::json::{Fields, push_string};
+use crate::lesson::{Lesson, field};
 
 /// The request for this upstream: the caller's bytes, but for what has to differ.
 pub fn encode(head: &Head<'_>, model: &str, options: &Options) -> Result<Encoded, ApiError> {
@@ -71,6 +72,7 @@ pub fn encode(head: &Head<'_>, model: &str, options: &Options) -> Result<Encoded
             draft.set("messages", plain);
         }
     }
+    heed(&mut draft, options, &mut warnings);
     Ok(Encoded {
         path: "/chat/completions".into(),
         body: draft.into_bytes(),
@@ -78,6 +80,48 @@ pub fn encode(head: &Head<'_>, model: &str, options: &Options) -> Result<Encoded
         undo: Default::default(),
         lane: None,
     })
+}
+
+/// What the model's refusals have taught.
+fn heed(draft: &mut Draft<'_>, options: &Options, warnings: &mut Warnings) {
+    let lessons = &options.lessons;
+    match lessons.limit() {
+        Some("max_tokens") => one_limit(draft, "max_completion_tokens", "max_tokens"),
+        Some(_) => one_limit(draft, "max_tokens", "max_completion_tokens"),
+        None => {}
+    }
+    // What the caller asks for is the caller's to take back.
+    if options.strict {
+        return;
+    }
+    let mut dropped = Vec::new();
+    for member in lessons.members() {
+        let Some(raw) = draft.get(member).filter(|raw| field::fits(member, raw)) else {
+            continue;
+        };
+        let number = raw.parse::<f64>();
+        if !number.is_ok_and(|number| field::is_default(member, number)) {
+            dropped.push(member);
+        }
+        draft.remove(member);
+    }
+    let effort = draft.get("reasoning_effort");
+    let effort = effort.and_then(|raw| serde_json::from_str::<Cow<str>>(raw).ok());
+    if let Some(known) = effort.and_then(|asked| lessons.effort(&asked)) {
+        draft.set("reasoning_effort", format!("\"{known}\""));
+        dropped.push("reasoning_effort");
+    }
+    if lessons.has(Lesson::LooseTools)
+        && let Some(loose) = draft.get("tools").and_then(|raw| strip::STRICT.strip(raw))
+    {
+        draft.set("tools", loose);
+        dropped.push("tools.strict");
+    }
+    for name in dropped {
+        if !warnings.dropped.iter().any(|known| known == name) {
+            warnings.dropped.push(name.to_owned());
+        }
+    }
 }
 
 /// Whether messages of the request hold what weir adds to its answers.

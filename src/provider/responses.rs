@@ -28,11 +28,16 @@ pub struct Switches {
     /// Ask for a summary of the reasoning wherever an effort is asked for. Some models give it
     /// only to organisations that have proved who they are.
     pub summary: bool,
+    /// Ask for reasoning that is sealed, wherever nothing is stored: only so it can come back.
+    pub seal: bool,
 }
 
 impl Default for Switches {
     fn default() -> Self {
-        Switches { summary: true }
+        Switches {
+            summary: true,
+            seal: true,
+        }
     }
 }
 

@@ -409,6 +409,7 @@ fn status(gateway: &Gateway, state: &State, accept: Option<&str>) -> Reply {
         connections: gateway.watch.connections(),
         config_since: state.since,
         reload_error: gateway.reload_error.lock().clone(),
+        lessons: state.learned.told(Instant::now()),
     };
     let status = status::collect(&state.config, &state.pools, &gateway.ledger, &around);
     status.reply(accept)

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::config::{Config, Upstream};
 use crate::fetch::Fetcher;
+use crate::lesson::Learned;
 use crate::limits::Limits;
 use crate::line::{self, Line};
 use crate::mask::Masks;
@@ -27,6 +28,8 @@ pub struct State {
     pub fetcher: Option<Fetcher>,
     /// Lives as long as the process, whatever is reloaded.
     pub memory: Arc<Memory>,
+    /// Lives as long as this state: whoever reloads wants to see what is so now.
+    pub learned: Learned,
     /// What client keys have used; lives as long as the process, too.
     pub limits: Arc<Limits>,
     pub request_log: Option<Arc<RequestLog>>,
@@ -76,6 +79,7 @@ impl State {
             pools,
             lines,
             memory: before.map_or_else(Arc::default, |before| Arc::clone(&before.memory)),
+            learned: Learned::default(),
             limits: before.map_or_else(Arc::default, |before| Arc::clone(&before.limits)),
         })
     }

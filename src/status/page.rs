@@ -65,6 +65,7 @@ pub fn page(status: &Status) -> String {
     keys(&mut out, status);
     named(&mut out, "Models today", "Model", &status.models);
     named(&mut out, "Callers today", "Client key", &status.clients);
+    lessons(&mut out, status);
     recent(&mut out, &status.recent);
     let _ = write!(
         out,
@@ -291,6 +292,21 @@ fn failed(table: &mut Table<'_>, count: u64) {
         "<span class=\"{tone}\">{}</span>",
         words::count(count)
     ));
+}
+
+fn lessons(out: &mut String, status: &Status) {
+    if status.lessons.is_empty() {
+        return;
+    }
+    let columns = &["Upstream", "Model", "Lesson", "Remembered for"];
+    let mut table = Table::open(out, "Learned from refusals", columns);
+    for learnt in &status.lessons {
+        table.cell(&learnt.upstream);
+        table.cell(&learnt.model);
+        table.cell(&learnt.lesson);
+        table.cell(&words::span(learnt.seconds));
+    }
+    table.close();
 }
 
 fn named(out: &mut String, title: &str, name: &str, list: &[Named]) {

@@ -53,6 +53,7 @@ fn around() -> Around {
         connections: 3,
         config_since: SystemTime::now(),
         reload_error: None,
+        lessons: Vec::new(),
     }
 }
 
@@ -276,4 +277,30 @@ fn the_form_follows_what_is_accepted() {
     assert_eq!(kind(Some(browser)), "text/html; charset=utf-8");
     assert_eq!(kind(Some("*/*")), "text/plain; charset=utf-8");
     assert_eq!(kind(None), "text/plain; charset=utf-8");
+}
+
+#[test]
+fn what_refusals_taught_is_shown_in_all_forms() {
+    let config = config();
+    let mut around = around();
+    let show = |around: &Around| collect(&config, &pools(&config), &Ledger::default(), around);
+    let none = show(&around);
+    assert!(!page::page(&none).contains("Learned") && !text::text(&none).contains("LEARNED"));
+    around.lessons.push(Told {
+        upstream: "box".into(),
+        model: EVIL.into(),
+        lesson: "goes without stop".into(),
+        left: Duration::from_secs(7_200),
+    });
+    let status = show(&around);
+    let page = page::page(&status);
+    assert!(page.contains("Learned from refusals") && page.contains("goes without stop"));
+    assert!(!page.contains("<script>"));
+    let text = text::text(&status);
+    assert!(text.contains("LEARNED FROM") && text.contains("goes without stop"));
+    assert!(!text.contains('\x1b'));
+    let json = serde_json::to_value(&status).unwrap();
+    assert_eq!(json["lessons"][0]["upstream"], "box");
+    assert_eq!(json["lessons"][0]["lesson"], "goes without stop");
+    assert_eq!(json["lessons"][0]["seconds"], 7_200);
 }

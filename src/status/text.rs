@@ -87,6 +87,21 @@ pub fn text(status: &Status) -> String {
         named(&mut out, title, list);
     }
 
+    if !status.lessons.is_empty() {
+        let head = ["LEARNED FROM", "MODEL", "FOR", "LESSON"];
+        let mut rows = vec![head.map(str::to_owned).to_vec()];
+        for learnt in &status.lessons {
+            rows.push(vec![
+                learnt.upstream.clone(),
+                printable(&learnt.model).chars().take(40).collect(),
+                words::span(learnt.seconds),
+                learnt.lesson.clone(),
+            ]);
+        }
+        out.push('\n');
+        table(&mut out, &rows);
+    }
+
     if !status.recent.is_empty() {
         let head = [
             "TIME", "STATUS", "MODEL", "UPSTREAM", "KEY", "TRIES", "FIRST", "TOTAL", "IN", "OUT",

@@ -37,6 +37,7 @@ mod inbound;
 mod init_scripts;
 mod judgement;
 mod leases;
+mod lessons;
 mod limits;
 mod logs;
 mod million;

@@ -10,6 +10,7 @@ use super::fields;
 use super::format::Format;
 use super::merge::merge;
 use super::messages::{self, History};
+use super::strictness::Strictness;
 use super::thinking::Plan;
 use super::tools::Tools;
 use crate::capability::Claude;
@@ -32,7 +33,15 @@ pub fn encode(
     let mut dropped = Dropped::new(options.strict);
     fields::judge(request, &mut dropped)?;
     let budget = Budget::new(options.schema_nodes);
-    let mut tools = Tools::new(request, claude, switches, &budget, &mut dropped)?;
+    let mut strictness = Strictness::default();
+    let mut tools = Tools::new(
+        request,
+        claude,
+        switches,
+        &budget,
+        &mut strictness,
+        &mut dropped,
+    )?;
     let mut plan = Plan::new(request, claude, switches, tools.is_forced(), &mut dropped)?;
     let mut history = messages::arrange(
         &request.messages,
@@ -48,7 +57,8 @@ pub fn encode(
             history.forget_thinking();
         }
     }
-    let format = Format::new(request, claude, &budget, &mut dropped)?;
+    let enforced = claude.structured_outputs && !switches.format_in_words;
+    let format = Format::new(request, enforced, &budget, &mut strictness, &mut dropped)?;
     if let Some(text) = &format.instruction {
         history.system.push(Block::text(text.as_str()));
     }
@@ -255,6 +265,70 @@ mod tests {
             let error = encode(request, "m", &options, &claude).unwrap_err();
             assert_eq!(error.param.as_deref(), Some(field));
             assert_eq!(error.code.as_deref(), Some("unsupported_parameter"));
+        }
+    }
+
+    /// The text of the request with so many strict tools of these properties.
+    fn strict_tools(count: usize, properties: usize, of: &str, required: bool) -> String {
+        let names: Vec<String> = (0..properties).map(|at| format!("\"p{at}\"")).collect();
+        let members: Vec<String> = names.iter().map(|name| format!("{name}:{of}")).collect();
+        let required = if required {
+            names.join(",")
+        } else {
+            String::new()
+        };
+        let parameters = format!(
+            r#"{{"type":"object","properties":{{{}}},"required":[{required}],"additionalProperties":false}}"#,
+            members.join(",")
+        );
+        let tools: Vec<String> = (0..count)
+            .map(|at| format!(r#"{{"type":"function","function":{{"name":"f{at}","strict":true,"parameters":{parameters}}}}}"#))
+            .collect();
+        format!(
+            r#"{{"model":"m","messages":[{{"role":"user","content":"a"}}],"tools":[{}]}}"#,
+            tools.join(",")
+        )
+    }
+
+    #[test]
+    fn no_more_is_enforced_than_the_provider_can() {
+        use crate::dialect::openai::Head;
+        let claude = capability::claude("claude-opus-5-5");
+        let text = r#"{"type":"string"}"#;
+        let nullable = r#"{"type":["string","null"]}"#;
+        for (tools, properties, of, required, strict) in [
+            (20, 1, text, true, 20),
+            (21, 1, text, true, 20),
+            (1, 24, text, false, 1),
+            (1, 25, text, false, 0),
+            (3, 12, text, false, 2),
+            (1, 16, nullable, true, 1),
+            (1, 17, nullable, true, 0),
+        ] {
+            let what = format!("{tools} tools of {properties} {of}");
+            let body = strict_tools(tools, properties, of, required);
+            let head = Head::read(body.as_bytes()).unwrap();
+            let request = head.parse().unwrap();
+            let encoded = encode(&request, "m", &Options::default(), &claude).unwrap();
+            let sent = String::from_utf8(encoded.body).unwrap();
+            assert_eq!(
+                sent.matches("\"strict\":true").count(),
+                strict,
+                "{what}: {sent}"
+            );
+            assert_eq!(sent.matches("\"input_schema\"").count(), tools, "{what}");
+            let dropped: &[&str] = if strict == tools {
+                &[]
+            } else {
+                &["tools.strict"]
+            };
+            assert_eq!(encoded.dropped, dropped, "{what}");
+            let options = Options {
+                strict: true,
+                ..Options::default()
+            };
+            let outcome = encode(&request, "m", &options, &claude);
+            assert_eq!(outcome.is_ok(), strict == tools, "{what}");
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::block::push_compact;
 use super::dropped::Dropped;
 use super::schema;
-use crate::capability::Claude;
+use super::strictness::Strictness;
 use crate::chat::{Request, ResponseFormat};
 use crate::error::ApiError;
 use crate::provider::unfold::Budget;
@@ -25,10 +25,12 @@ pub struct Format {
 }
 
 impl Format {
+    /// `enforced`: the model can be held to a schema.
     pub fn new(
         request: &Request<'_>,
-        claude: &Claude,
+        enforced: bool,
         budget: &Budget,
+        strictness: &mut Strictness,
         dropped: &mut Dropped,
     ) -> Result<Format, ApiError> {
         let in_words = |text: String| Format {
@@ -44,10 +46,10 @@ impl Format {
             ResponseFormat::JsonSchema {
                 schema: Some(raw), ..
             } => {
-                let closed = claude
-                    .structured_outputs
+                let closed = enforced
                     .then(|| schema::anthropic_strict(raw, budget))
-                    .flatten();
+                    .flatten()
+                    .filter(|closed| strictness.takes(closed));
                 if closed.is_some() {
                     Format {
                         schema: closed,

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use super::Switches;
 use super::block::Body;
 use super::dropped::Dropped;
+use super::strictness::Strictness;
 use crate::capability::Claude;
 use crate::chat::{Request, Tool, ToolChoice};
 use crate::error::ApiError;
@@ -44,6 +45,7 @@ impl<'r> Tools<'r> {
         claude: &Claude,
         switches: &Switches,
         budget: &Budget,
+        strictness: &mut Strictness,
         dropped: &mut Dropped,
     ) -> Result<Self, ApiError> {
         let mut tools = Tools {
@@ -85,13 +87,24 @@ impl<'r> Tools<'r> {
             _ => None,
         };
         for (index, tool) in request.tools.iter().enumerate() {
-            let def = Def::new(tool, index, claude, budget)?;
+            let mut def = Def::new(tool, index, claude, budget)?;
             match tool {
                 Tool::Function { .. } => {}
                 Tool::Custom { name, .. } => drop(tools.custom.insert(name.to_string())),
                 Tool::Native { .. } => tools.server_tools = true,
             }
             if allowed.as_ref().is_none_or(|allowed| def.is_among(allowed)) {
+                if let Def::Caller { schema, strict, .. } = &def
+                    && *strict
+                    && (switches.loose_tools || !strictness.takes_tool(schema))
+                {
+                    dropped.warn("tools.strict")?;
+                    let loose = Claude {
+                        structured_outputs: false,
+                        ..*claude
+                    };
+                    def = Def::new(tool, index, &loose, budget)?;
+                }
                 tools.defs.push(def);
             }
         }

@@ -360,6 +360,10 @@ impl Decoder for Decode {
         Some(body)
     }
 
+    fn served_by(&self) -> Option<&str> {
+        (!self.head.model.is_empty()).then_some(&self.head.model)
+    }
+
     fn may_continue(&self) -> bool {
         true
     }

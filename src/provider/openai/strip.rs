@@ -36,6 +36,19 @@ pub static TOOL: Extensions = Extensions {
     inner: &[("function", &FUNCTION)],
 };
 
+/// What makes a tool strict.
+pub static STRICT: Extensions = Extensions {
+    keys: &["strict"],
+    kinds: &[],
+    inner: &[("function", &STRICT_FUNCTION)],
+};
+
+static STRICT_FUNCTION: Extensions = Extensions {
+    keys: &["strict"],
+    kinds: &[],
+    inner: &[],
+};
+
 /// Mistral's models think in parts of the content.
 static PART: Extensions = Extensions {
     keys: &["cache_control"],

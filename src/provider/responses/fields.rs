@@ -76,7 +76,8 @@ pub fn write(context: &mut Context<'_>, model: &str, body: &mut Nest<'_>) -> Res
     write_same(request, body);
     let mut include = Vec::new();
     // Only with its seal can reasoning come back in a later request, where nothing is stored.
-    if !context.stored && !capability::never_reasons(model) {
+    let seal = context.options.responses.seal;
+    if seal && !context.stored && !capability::never_reasons(model) {
         include.push("reasoning.encrypted_content");
     }
     if logprobs {
