@@ -15,8 +15,8 @@ use crate::cancel::{Cancel, Cause};
 use crate::clock;
 use crate::inbound::room::Room;
 use crate::json::shape::Shape;
-use crate::sockets::Caller;
 use crate::stream::Stream;
+use crate::sys::sockets::Caller;
 use crate::watch::Watch;
 
 /// A moment that does not come.

@@ -17,6 +17,7 @@ use crate::desk::{Held, Job, Phase};
 use crate::dialect::Dialect;
 use crate::error::ApiError;
 use crate::reply::{Reply, push_header};
+use crate::sys::reader;
 use crate::watch::Watch;
 
 mod body;
@@ -24,7 +25,6 @@ mod chunks;
 mod coding;
 mod framing;
 mod gzip;
-mod rest;
 pub mod room;
 mod unread;
 
@@ -593,7 +593,7 @@ fn swallow(request: &mut Request, length: usize) -> bool {
         false => length.min(DRAINABLE),
     };
     let mut later = length - expected;
-    if later > 0 && !rest::shorten(request, length, expected) {
+    if later > 0 && !reader::shorten(request, length, expected) {
         return false;
     }
     let mut waste = [0; 8 * 1024];
@@ -608,7 +608,7 @@ fn swallow(request: &mut Request, length: usize) -> bool {
         }
         if later > 0 && expected <= DRAINABLE / 2 {
             let more = later.min(DRAINABLE / 2);
-            if !rest::shorten(request, expected, expected + more) {
+            if !reader::shorten(request, expected, expected + more) {
                 return false;
             }
             expected += more;

@@ -28,7 +28,6 @@ mod dial;
 mod proxy;
 mod public;
 mod resolve;
-mod sys;
 mod tls;
 mod transport;
 

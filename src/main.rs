@@ -17,11 +17,9 @@
 //! src/watch.rs       the timer thread: heartbeats, timers, hang-ups; watch/connections.rs: idle
 //!                    ones; watch/lanes.rs: those that do not wait for their answers
 //! src/desk.rs        Job: what each worker is at, where the timer thread can see it
-//! src/sockets.rs     callers' connections below the HTTP server; sockets/search.rs: finding them;
-//!                    preface.rs: HTTP/2 kept out; unix.rs: limits on a unix socket
 //! src/inbound.rs     one HTTP request in, and the way to answer; inbound/framing.rs: where it ends;
 //!                    body.rs: reading it; chunks.rs: where the server does not; coding.rs, gzip.rs:
-//!                    unpacking it; unread.rs, rest.rs: letting go of what nobody reads
+//!                    unpacking it; unread.rs: letting go of what nobody reads
 //! src/limits.rs      what each client key may use, and has used
 //! src/reply.rs       one HTTP reply out, in one write
 //! src/exchange.rs    the story of one chat exchange, top to bottom
@@ -36,9 +34,12 @@
 //! src/pool.rs        Client, Pool, Lease; pool/health.rs: which keys rest; pool/tally.rs: counts
 //! src/upstream.rs    a leased client and a body -> the head of an answer, or a Failure
 //! src/line.rs        the connection to an upstream: names, proxies, TLS, HTTP/1.1
-//! src/pages.rs       memory that nobody needs now goes back to the kernel
-//! src/sys.rs         what needs unsafe code; sys/blocks.rs: the allocator's small blocks
-//! src/sched.rs       how threads share the processor
+//! src/sys.rs         all that needs unsafe code
+//! src/sys/           sockets.rs: callers' connections below the HTTP server, sockets/search.rs:
+//!                    finding them, preface.rs: HTTP/2 kept out, unix.rs: limits on a unix socket;
+//!                    connect.rs: connecting without waiting; reader.rs: what the HTTP server's reader
+//!                    expects; blocks.rs: the allocator's small blocks; pages.rs: memory goes back to
+//!                    the kernel; sched.rs: how threads share the processor
 //! src/cancel.rs      how one thread ends another one's wait
 //! src/failure.rs     how an attempt failed, and the one table of what follows; failure/said.rs:
 //!                    what the body of an error says
@@ -59,7 +60,7 @@
 //! src/error.rs       ApiError, what a caller is told
 //! src/json.rs        Fields: an object as a shallow list of raw values
 //! src/query.rs       the query of a URL
-//! src/base64.rs      bytes as base64
+//! src/base64.rs      bytes as base64; src/bytes.rs: buffers to read into
 //! src/clock.rs       milliseconds since the begin
 //! src/chat.rs        the words in the middle: Request, Message, Part, Tool, Delta, Usage
 //! src/capability.rs  what each model can do, by its name
@@ -138,7 +139,6 @@ mod mask;
 mod memory;
 mod metrics;
 mod models;
-mod pages;
 mod passthrough;
 mod pool;
 mod print;
@@ -148,9 +148,7 @@ mod record;
 mod reply;
 mod request_log;
 mod route;
-mod sched;
 mod server;
-mod sockets;
 #[cfg(test)]
 mod speed;
 mod sse;
@@ -205,10 +203,10 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    pages::few_arenas();
+    sys::pages::few_arenas();
     sys::no_core_files();
     sys::no_end_by_file_size();
-    sched::take_turns();
+    sys::sched::take_turns();
     let args = match arguments() {
         Ok(args) => args,
         Err(code) => return code,

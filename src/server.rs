@@ -47,10 +47,10 @@ use crate::discovery::Discovery;
 use crate::journal;
 use crate::line::Line;
 use crate::metrics::{self, Metrics};
-use crate::pages::{self, Thrift};
-use crate::sockets;
 use crate::status::Ledger;
 use crate::sys;
+use crate::sys::pages::{self, Thrift};
+use crate::sys::sockets;
 use crate::watch::{self, Duties, Watch};
 
 mod admission;

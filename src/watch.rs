@@ -22,8 +22,8 @@ use crate::cancel::Cause;
 use crate::clock;
 use crate::desk::{Desk, Held, Job};
 use crate::inbound::Unread;
-use crate::pages::{self, Thrift};
-use crate::sockets::{self, Bell, Caller, canonical};
+use crate::sys::pages::{self, Thrift};
+use crate::sys::sockets::{self, Bell, Caller, canonical};
 
 mod connections;
 mod lanes;

@@ -15,7 +15,6 @@ use crate::failure::Failure;
 use crate::lesson;
 use crate::line::Answer;
 use crate::memory::Notes;
-use crate::pages;
 use crate::pool::Lease;
 use crate::provider::openai::{Counter, RelayStream, WholeRelay};
 use crate::provider::{Decoder, Flow};
@@ -23,6 +22,7 @@ use crate::record::Record;
 use crate::reply::HEAD_ROOM;
 use crate::sse;
 use crate::stream::Stream;
+use crate::sys::pages;
 use crate::upstream::Attempt;
 
 /// How an exchange was answered.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::body::NoBody;
 use crate::json::shape::{MOST_MEMBERS, Shape};
-use crate::pages;
+use crate::sys::pages;
 
 /// What the bodies that are in the works may still take, in bytes.
 static PROMISED: AtomicUsize = AtomicUsize::new(0);

@@ -7,8 +7,9 @@ use std::thread;
 use log::warn;
 use tiny_http::Request;
 
-use super::{framing, rest};
-use crate::sockets::Caller;
+use super::framing;
+use crate::sys::reader;
+use crate::sys::sockets::Caller;
 
 /// A body up to this length can be drained into memory that the kernel only promises, once its
 /// connection has ended and nothing more comes.
@@ -81,7 +82,7 @@ impl Unread {
         let declared = self.request.body_length().unwrap_or(0);
         if self.whole
             && can_be_drained(PROMISED)
-            && rest::shorten(&mut self.request, declared, PROMISED)
+            && reader::shorten(&mut self.request, declared, PROMISED)
         {
             drop(self.request.into_writer());
         } else {

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::attempt::{Trouble, words};
-use super::sys::{self, For};
 use crate::cancel::{self, Wait};
+use crate::sys::connect::{For, start_connect, wait};
 
 /// The head start of each address; RFC 8305 recommends this.
 const HEAD_START: Duration = Duration::from_millis(250);
@@ -76,7 +76,7 @@ impl Read for Timed<'_> {
             if left.is_zero() {
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            let ready = sys::wait([&self.socket.stream].into_iter(), For::Reading, left)?;
+            let ready = wait([&self.socket.stream].into_iter(), For::Reading, left)?;
             if ready == [true] {
                 return self.socket.read(buf);
             }
@@ -145,7 +145,7 @@ fn run(race: &Race, name: &str, addrs: &[SocketAddr], by: Instant) -> Result<Arc
             let Some(addr) = waiting.pop_front() else {
                 break;
             };
-            match sys::start_connect(addr) {
+            match start_connect(addr) {
                 Ok(stream) => {
                     let socket = Socket::new(stream);
                     race.running.lock().push(Arc::clone(&socket));
@@ -171,7 +171,7 @@ fn run(race: &Race, name: &str, addrs: &[SocketAddr], by: Instant) -> Result<Arc
             false => by.min(next_start),
         };
         let streams = running.iter().map(|(_, socket)| &socket.stream);
-        let ready = sys::wait(streams, For::Writing, until.saturating_duration_since(now))
+        let ready = wait(streams, For::Writing, until.saturating_duration_since(now))
             .map_err(|error| broken(name, None, &words(&error)))?;
         for index in (0..ready.len()).rev().filter(|index| ready[*index]) {
             let (addr, socket) = running.remove(index);
@@ -216,6 +216,7 @@ fn alternate(addrs: &[SocketAddr]) -> VecDeque<SocketAddr> {
 mod tests {
     use super::*;
     use crate::cancel::{Cancel, Cause};
+    use crate::sys::sockets::set_backlog;
     use std::net::TcpListener;
     use std::thread;
 
@@ -226,7 +227,7 @@ mod tests {
     /// A listener that takes no more connections: its queue is full, so the handshake hangs.
     fn full() -> (TcpListener, Vec<TcpStream>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        shrink(&listener);
+        set_backlog(&listener, 0).unwrap();
         let addr = listener.local_addr().unwrap();
         let mut fill = Vec::new();
         while let Ok(stream) = TcpStream::connect_timeout(&addr, Duration::from_millis(200)) {
@@ -234,13 +235,6 @@ mod tests {
             assert!(fill.len() < 64, "the queue does not fill up");
         }
         (listener, fill)
-    }
-
-    #[allow(unsafe_code)]
-    fn shrink(listener: &TcpListener) {
-        use std::os::fd::AsRawFd;
-        // SAFETY: no pointers are passed; calling it again only changes the length of the queue.
-        assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
     }
 
     #[test]

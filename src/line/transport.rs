@@ -19,8 +19,8 @@ use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
 
 use super::attempt::{self, Phase, Trouble, words};
 use super::connect::Socket;
-use super::sys;
 use crate::cancel::{self, Cancel, Wait};
+use crate::sys::connect::is_quiet;
 
 /// Also caps the head of an answer. Vendors send 1 to 4 KiB; 16 KiB is one whole TLS record.
 pub const INPUT: usize = 16 * 1024;
@@ -290,7 +290,7 @@ impl Transport for Wire {
             return !more && self.send_failed.is_none() && !self.socket.is_ended();
         }
         let wanted = !attempt::current().is_some_and(|attempt| attempt.fresh);
-        let open = wanted && !self.socket.is_ended() && sys::is_quiet(&self.socket.stream);
+        let open = wanted && !self.socket.is_ended() && is_quiet(&self.socket.stream);
         if open {
             attempt::note(|attempt| attempt.reused = true);
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::pages;
+use crate::sys::pages;
 
 /// Workers at the queue while nothing is to be done. One takes the request, and one is left so
 /// that nobody has to be woken for the next: a wake-up costs more than the rest of the hand-over.

@@ -23,7 +23,7 @@ use tiny_http::{Listener, Request, Server};
 use super::Gateway;
 use super::handed::{self, Handed};
 use super::keeper::{Acceptor, Keeper};
-use crate::sockets;
+use crate::sys::sockets;
 
 /// How long to wait before the listener is tried again, when it failed right after it was.
 const PAUSE: Duration = Duration::from_millis(100);

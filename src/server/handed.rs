@@ -3,13 +3,10 @@
 
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 
 use crate::sys;
-
-/// The first descriptor that is handed over.
-const FIRST: i32 = 3;
 
 pub enum Handed {
     Tcp(TcpListener),
@@ -32,19 +29,11 @@ pub fn take() -> io::Result<Option<Handed>> {
             )));
         }
     }
-    // Before it is owned: closing a descriptor that was never open ends the process.
-    // SAFETY: the call only looks the number up.
-    #[allow(unsafe_code)]
-    let is_open = unsafe { libc::fcntl(FIRST, libc::F_SETFD, libc::FD_CLOEXEC) } == 0;
-    if !is_open {
+    let Some(fd) = sys::take_handed_over() else {
         return Err(io::Error::other(
             "LISTEN_FDS names a socket that is not open",
         ));
-    }
-    // SAFETY: it is open, by LISTEN_PID it was opened for this process, and nothing else here
-    // owns it: this runs once, before weir opens anything that it keeps.
-    #[allow(unsafe_code)]
-    let fd = unsafe { OwnedFd::from_raw_fd(FIRST) };
+    };
     if !sys::listens(&fd) {
         return Err(io::Error::other(
             "LISTEN_FDS names something that is no listening socket of streams",

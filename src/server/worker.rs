@@ -13,7 +13,7 @@ use crate::desk::{AtWork, Desk, Job, Phase};
 use crate::exchange::Following;
 use crate::inbound::{self, Call, Length, Unread};
 use crate::record::Record;
-use crate::sockets;
+use crate::sys::sockets;
 
 /// One worker: takes requests for as long as the process lives.
 pub fn work(gateway: &Arc<Gateway>) {

@@ -17,7 +17,7 @@ use super::lanes::Begun;
 use crate::cancel::Cause;
 use crate::clock;
 use crate::desk::Job;
-use crate::sockets::{Caller, Callers, Facts, canonical};
+use crate::sys::sockets::{Caller, Callers, Facts, canonical};
 
 /// How long a request's head may take from its first byte, at most.
 const HEAD_MS: u64 = 10_000;

@@ -3,7 +3,6 @@
 //! Unlike TCP's, their connections inherit nothing from the listening socket, and nothing tells one
 //! from another: a request brings no address of its sender. So each request sees to it that all
 //! connections have their limits, before anything of it is waited for.
-#![allow(unsafe_code)]
 
 use std::io;
 use std::mem;

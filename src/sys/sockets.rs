@@ -3,9 +3,7 @@
 //!
 //! The HTTP server hands out a caller's address and nothing else. Every descriptor of the process
 //! is ours to look at, though: a duplicate of each is compared by local port and peer address, and
-//! kept when it fits, so that no reuse of a number can fool the search. All the unsafe code that
-//! talks to the kernel about sockets is in this file; it knows nothing of HTTP.
-#![allow(unsafe_code)]
+//! kept when it fits, so that no reuse of a number can fool the search. It knows nothing of HTTP.
 
 use std::io;
 use std::mem;
@@ -40,10 +38,14 @@ pub fn prepare_listener(listener: &TcpListener, write_timeout: Duration) -> io::
         &timeval(write_timeout),
     )?;
     set(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, &1)?;
+    set_backlog(listener, BACKLOG)
+}
+
+/// How many connections the kernel finishes before they are accepted.
+pub fn set_backlog(listener: &TcpListener, length: c_int) -> io::Result<()> {
     // SAFETY: `listen` on a descriptor that `listener` keeps open; a second call only changes
     // the backlog.
-    check(unsafe { libc::listen(fd, BACKLOG) })?;
-    Ok(())
+    check(unsafe { libc::listen(listener.as_raw_fd(), length) }).map(drop)
 }
 
 /// Binds a listening socket that takes the port over from a process that just ended.

@@ -4,7 +4,6 @@
 //! must be memory. A request that is never dropped costs a thread that waits for the reader to come
 //! back. There is no way to tell the reader that nothing more comes, so the number it keeps is found
 //! by its value and changed.
-#![allow(unsafe_code)]
 
 use std::mem::{self, MaybeUninit};
 

@@ -1,5 +1,4 @@
 //! How the kernel deals the processor out among our threads.
-#![allow(unsafe_code)]
 
 /// Before the first thread, which hands it on to all: a thread that is woken lets the one that runs
 /// go on to its next wait, instead of taking the processor from it at once.

@@ -2,7 +2,6 @@
 //!
 //! A connection is found by its addresses, and looked at through a duplicate, which nobody else can
 //! close. Out of descriptors, duplicates come from a reserve.
-#![allow(unsafe_code)]
 
 use std::collections::HashSet;
 use std::fs;

@@ -5,7 +5,6 @@
 //! (RFC 9113, section 3.4). So the kernel is asked to look at the packets before they are received:
 //! of the preface only the first three bytes get through. The head then never becomes complete, and
 //! the connection is closed when its time is over.
-#![allow(unsafe_code)]
 
 use std::io;
 use std::net::TcpListener;

@@ -1,6 +1,5 @@
 //! Memory that nobody needs now goes back to the kernel: the used-up stack of threads that wait,
 //! and what the allocator of glibc keeps. All of it is advice; nothing changes but the figures.
-#![allow(unsafe_code)]
 
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, Ordering};

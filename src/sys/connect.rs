@@ -1,6 +1,5 @@
 //! The three system calls that std has no word for: starting to connect without waiting, waiting
 //! for several sockets with a limit, and looking at a socket without waiting or taking.
-#![allow(unsafe_code)]
 
 use std::io;
 use std::mem;
