@@ -63,7 +63,8 @@
 //! src/base64.rs      bytes as base64; src/bytes.rs: buffers to read into
 //! src/clock.rs       milliseconds since the begin
 //! src/chat.rs        the words in the middle: Request, Message, Part, Tool, Delta, Usage
-//! src/capability.rs  what each model can do, by its name
+//! src/capability.rs  what each model can do, by its name; capability/{claude,gemini,openai}.rs: the
+//!                    rows, one file per vendor
 //! src/dialect.rs     what callers may speak;  dialect/{openai,completions,embeddings,ask,text}.rs
 //! src/provider.rs    what upstreams speak;    provider/{openai,anthropic,gemini,responses}.rs
 //! src/demo.rs        the built-in upstream that answers without a key

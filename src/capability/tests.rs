@@ -1,8 +1,9 @@
+use super::openai::NeedsResponses;
 use super::*;
 
 #[test]
 fn the_longest_prefix_wins() {
-    assert!(claude("claude-opus-5-5-20260901").thinking == A);
+    assert!(claude("claude-opus-5-5-20260901").thinking.adaptive);
     assert!(claude("claude-opus-5").thinking.disabled);
     assert_eq!(claude("claude-opus-4-1-20250805").max_output, 32_000);
     assert_eq!(claude("claude-sonnet-4-20250514").max_output, 64_000);

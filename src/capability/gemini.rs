@@ -1,0 +1,159 @@
+//! Google's models.
+
+use super::{Row, bare, longest, row};
+
+/// How a Gemini model is told to think.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GeminiThinking {
+    None,
+    /// `thinkingBudget`, from `min` to `max`; `off` says whether 0 is allowed.
+    Budget {
+        min: u64,
+        max: u64,
+        off: bool,
+    },
+    /// `thinkingLevel`, one of these, weakest first.
+    Level(&'static [&'static str]),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gemini {
+    pub thinking: GeminiThinking,
+    /// temperature, topP and topK are honoured.
+    pub sampling: bool,
+    /// frequencyPenalty and presencePenalty are accepted.
+    pub penalties: bool,
+    /// Generation 3 and later: calls carry `id`, signatures are required, `mediaResolution` per
+    /// part, images inside function responses, structured output beside tools.
+    pub third: bool,
+    /// Generation 2.5 and later: fetches images by URL, knows tool mode `VALIDATED`.
+    pub since_2_5: bool,
+    /// Knows only the old, upper-case `Schema` type.
+    pub old_schema: bool,
+    /// Answers can hold images.
+    pub image_output: bool,
+    /// Answers can be speech.
+    pub audio_output: bool,
+}
+
+const LEVELS_MINIMAL: &[&str] = &["minimal", "low", "medium", "high"];
+const LEVELS: &[&str] = &["low", "medium", "high"];
+
+const GEMINI_2: Gemini = Gemini {
+    thinking: GeminiThinking::None,
+    sampling: true,
+    penalties: true,
+    third: false,
+    since_2_5: false,
+    old_schema: false,
+    image_output: false,
+    audio_output: false,
+};
+
+const GEMINI_2_5: Gemini = Gemini {
+    since_2_5: true,
+    ..GEMINI_2
+};
+
+const GEMINI_3: Gemini = Gemini {
+    thinking: GeminiThinking::Level(LEVELS),
+    sampling: false,
+    penalties: false,
+    third: true,
+    ..GEMINI_2_5
+};
+
+const FLASH_3: Gemini = Gemini {
+    thinking: GeminiThinking::Level(LEVELS_MINIMAL),
+    sampling: true,
+    ..GEMINI_3
+};
+
+/// The newest Flash models, which ignore sampling.
+const FLASH_3_6: Gemini = Gemini {
+    sampling: false,
+    ..FLASH_3
+};
+
+const PRO_3: Gemini = Gemini {
+    thinking: GeminiThinking::Level(&["low", "high"]),
+    ..PRO_3_1
+};
+
+const PRO_3_1: Gemini = Gemini {
+    sampling: true,
+    ..GEMINI_3
+};
+
+const PRO_2_5: Gemini = Gemini {
+    thinking: GeminiThinking::Budget {
+        min: 128,
+        max: 32_768,
+        off: false,
+    },
+    ..GEMINI_2_5
+};
+
+const FLASH_2_5: Gemini = Gemini {
+    thinking: GeminiThinking::Budget {
+        min: 0,
+        max: 24_576,
+        off: true,
+    },
+    ..GEMINI_2_5
+};
+
+const FLASH_LITE_2_5: Gemini = Gemini {
+    thinking: GeminiThinking::Budget {
+        min: 512,
+        max: 24_576,
+        off: true,
+    },
+    ..GEMINI_2_5
+};
+
+const GEMINI_1: Gemini = Gemini {
+    old_schema: true,
+    ..GEMINI_2
+};
+
+const GEMMA: Gemini = Gemini {
+    penalties: false,
+    ..GEMINI_1
+};
+
+pub const ROWS: &[Row<Gemini>] = &[
+    row("gemini-", GEMINI_3),
+    row("gemini-pro-latest", PRO_3_1),
+    row("gemini-flash-latest", GEMINI_3),
+    row("gemini-3.6-flash", FLASH_3_6),
+    row("gemini-3.5-flash-lite", FLASH_3_6),
+    row("gemini-3.5-flash", FLASH_3),
+    row("gemini-3.1-flash-lite", FLASH_3),
+    row("gemini-3.1-pro-preview", PRO_3_1),
+    row("gemini-3-flash", FLASH_3),
+    row("gemini-3-pro-preview", PRO_3),
+    row("gemini-3-pro-image", PRO_3),
+    row("gemini-2.5", GEMINI_2_5),
+    row("gemini-2.5-pro", PRO_2_5),
+    row("gemini-2.5-flash", FLASH_2_5),
+    row("gemini-2.5-flash-lite", FLASH_LITE_2_5),
+    row("gemini-2.5-flash-image", GEMINI_2_5),
+    row("gemini-2", GEMINI_2),
+    row("gemini-1", GEMINI_1),
+    row("gemma-", GEMMA),
+    row("learnlm-", GEMINI_2),
+];
+
+/// What the Gemini `model` can do, with or without its `models/` prefix.
+pub fn gemini(model: &str) -> Gemini {
+    let model = bare(model);
+    let model = model.strip_prefix("models/").unwrap_or(model);
+    let known = longest(ROWS, model).unwrap_or(GEMINI_2);
+    // The vendor names every model by what it puts out.
+    Gemini {
+        image_output: model.contains("-image"),
+        audio_output: model.contains("-tts") || model.contains("native-audio"),
+        ..known
+    }
+}
