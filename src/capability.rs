@@ -23,13 +23,44 @@ fn bare(model: &str) -> &str {
 }
 
 /// What the models can do whose names begin with `prefix`.
-pub struct Row<T> {
+struct Row<T> {
     prefix: &'static str,
     can: T,
+    /// Where it is written.
+    source: &'static str,
+    /// The day on which it was last held against that: `2026-11-30`.
+    checked: &'static str,
 }
 
-const fn row<T: Copy>(prefix: &'static str, can: T) -> Row<T> {
-    Row { prefix, can }
+const fn row<T: Copy>(
+    prefix: &'static str,
+    can: T,
+    source: &'static str,
+    checked: &'static str,
+) -> Row<T> {
+    Row {
+        prefix,
+        can,
+        source,
+        checked,
+    }
+}
+
+/// Every row as a line: vendor, the day it was checked, what names begin with, and the source.
+pub fn table() -> String {
+    let mut out = String::new();
+    lines("anthropic", claude::ROWS, &mut out);
+    lines("google", gemini::ROWS, &mut out);
+    lines("openai", openai::ROWS, &mut out);
+    out
+}
+
+fn lines<T>(vendor: &str, rows: &[Row<T>], out: &mut String) {
+    for row in rows {
+        let (prefix, source) = (row.prefix, row.source);
+        let line = format!("{vendor:<9} {} {prefix:<24} {source}\n", row.checked);
+        out.push_str(&line);
+    }
 }
 
 /// The row with the longest prefix that `model` begins with.

@@ -1,7 +1,7 @@
 //! What `--print` prints: the config's example and reference, and the files that run weir under
 //! something else. The binary carries them, so that it is all that one needs.
 
-use crate::config;
+use crate::{capability, config};
 
 /// Makes what is printed.
 type Text = fn() -> String;
@@ -10,6 +10,7 @@ type Text = fn() -> String;
 const PRINTS: &[(&str, Text)] = &[
     ("config", config::example),
     ("reference", config::reference),
+    ("models", capability::table),
     ("systemd", || include_str!("print/systemd.txt").into()),
     ("openrc", || include_str!("print/openrc.txt").into()),
     ("procd", || include_str!("print/procd.txt").into()),

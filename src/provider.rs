@@ -293,9 +293,19 @@ impl Format {
     /// Model names that this format's vendor serves, as patterns.
     pub fn default_models(self) -> &'static [&'static str] {
         match self {
-            Format::OpenAi | Format::Responses => &["gpt-*", "chatgpt-*", "o1*", "o3*", "o4*"],
+            Format::OpenAi | Format::Responses => &[
+                "gpt-*",
+                "chatgpt-*",
+                "chat-latest*",
+                "daybreak-*",
+                "codex-*",
+                "computer-use-*",
+                "o1*",
+                "o3*",
+                "o4*",
+            ],
             Format::Anthropic => &["claude-*"],
-            Format::Gemini => &["gemini-*", "gemma-*", "learnlm-*"],
+            Format::Gemini => &["gemini-*", "gemma-*", "learnlm-*", "nano-banana-*"],
         }
     }
 

@@ -81,6 +81,8 @@ fn by_format(config: &Config, model: &str) -> Option<Target> {
     let (name, model) = model
         .split_once('/')
         .filter(|(_, model)| !model.is_empty())?;
+    // Many clients call the vendor's models so.
+    let name = if name == "google" { "gemini" } else { name };
     let format = Format::from_name(name)?;
     let mut speaking = config
         .upstreams
@@ -181,6 +183,7 @@ mod tests {
             ("gemini/gemini-2.5-pro", &["gemini:gemini-2.5-pro"][..]),
             ("box/qwen/qwen3", &["box:qwen/qwen3"]),
             ("anthropic/claude-x", &["claude:claude-x"]),
+            ("google/gemini-x", &["gemini:gemini-x"]),
             // An upstream's name wins over the format of the same name, though two speak it.
             ("openai/anything", &["openai:anything"]),
             // Before an alias of the same name.

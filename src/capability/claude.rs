@@ -22,8 +22,10 @@ pub struct Claude {
     pub efforts: &'static [&'static str],
     /// Thinks when `thinking` is left out.
     pub thinks_unasked: bool,
-    /// `disabled` is refused together with `xhigh` and `max`.
-    pub disabled_up_to_high: bool,
+    /// `disabled` and `between_tools` are refused together with `xhigh` and `max`.
+    pub off_up_to_high: bool,
+    /// What it says between tool calls comes as thinking, which is empty unless it is asked for.
+    pub silent_between_tools: bool,
     /// temperature, top_p and top_k, under version 2023-06-01.
     pub sampling: bool,
     /// temperature and top_p may be sent together.
@@ -78,7 +80,8 @@ const NEWEST: Claude = Claude {
     thinking: A,
     efforts: UP_TO_XHIGH,
     thinks_unasked: true,
-    disabled_up_to_high: false,
+    off_up_to_high: false,
+    silent_between_tools: false,
     sampling: false,
     both_samplings: false,
     prefill: false,
@@ -95,7 +98,8 @@ const CLASSIC: Claude = Claude {
     thinking: ED,
     efforts: &[],
     thinks_unasked: false,
-    disabled_up_to_high: false,
+    off_up_to_high: false,
+    silent_between_tools: false,
     sampling: true,
     both_samplings: false,
     prefill: true,
@@ -115,13 +119,15 @@ const FAST: Claude = Claude {
 
 const SONNET_5_5: Claude = Claude {
     thinking: AB,
+    off_up_to_high: true,
+    silent_between_tools: true,
     ..NEWEST
 };
 
 /// Haiku 5.5 and Opus 5.
 const SWITCHABLE: Claude = Claude {
     thinking: AD,
-    disabled_up_to_high: true,
+    off_up_to_high: true,
     forced_tools: true,
     ..NEWEST
 };
@@ -179,30 +185,35 @@ const CLAUDE_3: Claude = Claude {
     ..CLASSIC
 };
 
-pub const ROWS: &[Row<Claude>] = &[
-    row("claude-fable-5", NEWEST),
-    row("claude-fable-5-2", FAST),
-    row("claude-mythos-5", NEWEST),
-    row("claude-mythos-5-2", FAST),
-    row("claude-mythos-preview", UNKNOWN),
-    row("claude-opus-5-5", FAST),
-    row("claude-sonnet-5-5", SONNET_5_5),
-    row("claude-haiku-5-5", SWITCHABLE),
-    row("claude-opus-5", SWITCHABLE),
-    row("claude-sonnet-5", SONNET_5),
-    row("claude-opus-4-8", OPUS_4_8),
-    row("claude-opus-4-7", OPUS_4_7),
-    row("claude-opus-4-6", CLAUDE_4_6),
-    row("claude-sonnet-4-6", CLAUDE_4_6),
-    row("claude-opus-4-5", CLAUDE_4_5),
-    row("claude-sonnet-4-5", CLAUDE_4_5),
-    row("claude-haiku-4-5", CLAUDE_4_5),
-    row("claude-opus-4-1", OPUS_4_1),
-    row("claude-opus-4", CLASSIC),
-    row("claude-sonnet-4", LONG_CLASSIC),
-    row("claude-3-7-sonnet", LONG_CLASSIC),
-    row("claude-3-5-", CLAUDE_3_5),
-    row("claude-3", CLAUDE_3),
+/// The vendor's pages, held against the catalogues of the AI SDK (anthropic 4.0.105) and of
+/// pydantic-ai 2.68.
+const MODELS: &str = "platform.claude.com: Models overview, Extended thinking, Effort";
+const SONNET_NEWS: &str = "platform.claude.com: What's new in Claude Sonnet 5.5";
+
+pub(super) const ROWS: &[Row<Claude>] = &[
+    row("claude-fable-5", NEWEST, MODELS, "2026-11-30"),
+    row("claude-fable-5-2", FAST, MODELS, "2026-11-30"),
+    row("claude-mythos-5", NEWEST, MODELS, "2026-11-30"),
+    row("claude-mythos-5-2", FAST, MODELS, "2026-11-30"),
+    row("claude-mythos-preview", UNKNOWN, MODELS, "2026-11-24"),
+    row("claude-opus-5-5", FAST, MODELS, "2026-11-30"),
+    row("claude-sonnet-5-5", SONNET_5_5, SONNET_NEWS, "2026-11-30"),
+    row("claude-haiku-5-5", SWITCHABLE, MODELS, "2026-11-30"),
+    row("claude-opus-5", SWITCHABLE, MODELS, "2026-11-30"),
+    row("claude-sonnet-5", SONNET_5, MODELS, "2026-11-30"),
+    row("claude-opus-4-8", OPUS_4_8, MODELS, "2026-11-30"),
+    row("claude-opus-4-7", OPUS_4_7, MODELS, "2026-11-30"),
+    row("claude-opus-4-6", CLAUDE_4_6, MODELS, "2026-11-30"),
+    row("claude-sonnet-4-6", CLAUDE_4_6, MODELS, "2026-11-30"),
+    row("claude-opus-4-5", CLAUDE_4_5, MODELS, "2026-11-30"),
+    row("claude-sonnet-4-5", CLAUDE_4_5, MODELS, "2026-11-30"),
+    row("claude-haiku-4-5", CLAUDE_4_5, MODELS, "2026-11-30"),
+    row("claude-opus-4-1", OPUS_4_1, MODELS, "2026-11-30"),
+    row("claude-opus-4", CLASSIC, MODELS, "2026-11-24"),
+    row("claude-sonnet-4", LONG_CLASSIC, MODELS, "2026-11-24"),
+    row("claude-3-7-sonnet", LONG_CLASSIC, MODELS, "2026-11-24"),
+    row("claude-3-5-", CLAUDE_3_5, MODELS, "2026-11-24"),
+    row("claude-3", CLAUDE_3, MODELS, "2026-11-24"),
 ];
 
 /// A Claude whose name is newer than the table: assume the newest, without system messages inside

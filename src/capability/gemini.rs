@@ -19,6 +19,8 @@ pub enum GeminiThinking {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gemini {
     pub thinking: GeminiThinking,
+    /// The level `minimal` means that it does not think at all.
+    pub minimal_is_off: bool,
     /// temperature, topP and topK are honoured.
     pub sampling: bool,
     /// frequencyPenalty and presencePenalty are accepted.
@@ -37,10 +39,12 @@ pub struct Gemini {
 }
 
 const LEVELS_MINIMAL: &[&str] = &["minimal", "low", "medium", "high"];
+const LEVELS_XHIGH: &[&str] = &["low", "medium", "high", "xhigh"];
 const LEVELS: &[&str] = &["low", "medium", "high"];
 
 const GEMINI_2: Gemini = Gemini {
     thinking: GeminiThinking::None,
+    minimal_is_off: false,
     sampling: true,
     penalties: true,
     third: false,
@@ -52,6 +56,7 @@ const GEMINI_2: Gemini = Gemini {
 
 const GEMINI_2_5: Gemini = Gemini {
     since_2_5: true,
+    penalties: false,
     ..GEMINI_2
 };
 
@@ -66,6 +71,12 @@ const GEMINI_3: Gemini = Gemini {
 const FLASH_3: Gemini = Gemini {
     thinking: GeminiThinking::Level(LEVELS_MINIMAL),
     sampling: true,
+    ..GEMINI_3
+};
+
+/// Hydrogen and Neon; Argon and Carbon end at `high`.
+const GEMINI_4_XHIGH: Gemini = Gemini {
+    thinking: GeminiThinking::Level(LEVELS_XHIGH),
     ..GEMINI_3
 };
 
@@ -122,27 +133,56 @@ const GEMMA: Gemini = Gemini {
     ..GEMINI_1
 };
 
-pub const ROWS: &[Row<Gemini>] = &[
-    row("gemini-", GEMINI_3),
-    row("gemini-pro-latest", PRO_3_1),
-    row("gemini-flash-latest", GEMINI_3),
-    row("gemini-3.6-flash", FLASH_3_6),
-    row("gemini-3.5-flash-lite", FLASH_3_6),
-    row("gemini-3.5-flash", FLASH_3),
-    row("gemini-3.1-flash-lite", FLASH_3),
-    row("gemini-3.1-pro-preview", PRO_3_1),
-    row("gemini-3-flash", FLASH_3),
-    row("gemini-3-pro-preview", PRO_3),
-    row("gemini-3-pro-image", PRO_3),
-    row("gemini-2.5", GEMINI_2_5),
-    row("gemini-2.5-pro", PRO_2_5),
-    row("gemini-2.5-flash", FLASH_2_5),
-    row("gemini-2.5-flash-lite", FLASH_LITE_2_5),
-    row("gemini-2.5-flash-image", GEMINI_2_5),
-    row("gemini-2", GEMINI_2),
-    row("gemini-1", GEMINI_1),
-    row("gemma-", GEMMA),
-    row("learnlm-", GEMINI_2),
+const GEMMA_4: Gemini = Gemini {
+    thinking: GeminiThinking::Level(&["minimal", "high"]),
+    minimal_is_off: true,
+    ..GEMMA
+};
+
+const THINKING: &str = "ai.google.dev: Gemini thinking, Gemini 3 developer guide";
+const HYDROGEN: &str = "docs.cloud.google.com: developer guide of Gemini 4 Hydrogen; ThinkingLevel of google-genai 3.6.1";
+const MODELS: &str = "ai.google.dev: Gemini models; model list of google-genai 3.6.1";
+const PENALTIES: &str =
+    "ai.google.dev: Gemini thinking; penalties: catalogue of the AI SDK (google 4.0.121)";
+const GEMMA_PAGE: &str = "ai.google.dev: Run Gemma with the Gemini API";
+
+pub(super) const ROWS: &[Row<Gemini>] = &[
+    row("gemini-", GEMINI_3, THINKING, "2026-11-30"),
+    row("gemini-nano-banana", GEMINI_3, MODELS, "2026-11-30"),
+    row("nano-banana-pro", PRO_3, MODELS, "2026-11-30"),
+    row("gemini-4", GEMINI_3, THINKING, "2026-11-30"),
+    row("gemini-4-hydrogen", GEMINI_4_XHIGH, HYDROGEN, "2026-11-30"),
+    row("gemini-4-neon", GEMINI_4_XHIGH, HYDROGEN, "2026-11-30"),
+    row("gemini-pro-latest", PRO_3_1, THINKING, "2026-11-24"),
+    row("gemini-flash-latest", GEMINI_3, THINKING, "2026-11-24"),
+    row("gemini-3.6-flash", FLASH_3_6, THINKING, "2026-11-30"),
+    row("gemini-3.5-flash-lite", FLASH_3_6, THINKING, "2026-11-30"),
+    row("gemini-3.5-flash", FLASH_3, THINKING, "2026-11-30"),
+    row("gemini-3.1-flash-lite", FLASH_3, THINKING, "2026-11-30"),
+    row("gemini-3.1-pro-preview", PRO_3_1, THINKING, "2026-11-30"),
+    row("gemini-3-flash", FLASH_3, THINKING, "2026-11-30"),
+    row("gemini-3-pro-preview", PRO_3, THINKING, "2026-11-30"),
+    row("gemini-3-pro-image", PRO_3, THINKING, "2026-11-24"),
+    row("gemini-2.5", GEMINI_2_5, PENALTIES, "2026-11-30"),
+    row("gemini-2.5-pro", PRO_2_5, PENALTIES, "2026-11-30"),
+    row("gemini-2.5-flash", FLASH_2_5, PENALTIES, "2026-11-30"),
+    row(
+        "gemini-2.5-flash-lite",
+        FLASH_LITE_2_5,
+        PENALTIES,
+        "2026-11-30",
+    ),
+    row(
+        "gemini-2.5-flash-image",
+        GEMINI_2_5,
+        PENALTIES,
+        "2026-11-30",
+    ),
+    row("gemini-2", GEMINI_2, MODELS, "2026-11-24"),
+    row("gemini-1", GEMINI_1, MODELS, "2026-11-24"),
+    row("gemma-", GEMMA, GEMMA_PAGE, "2026-11-24"),
+    row("gemma-4", GEMMA_4, GEMMA_PAGE, "2026-11-30"),
+    row("learnlm-", GEMINI_2, MODELS, "2026-11-24"),
 ];
 
 /// What the Gemini `model` can do, with or without its `models/` prefix.
@@ -150,9 +190,9 @@ pub fn gemini(model: &str) -> Gemini {
     let model = bare(model);
     let model = model.strip_prefix("models/").unwrap_or(model);
     let known = longest(ROWS, model).unwrap_or(GEMINI_2);
-    // The vendor names every model by what it puts out.
+    // The vendor names nearly every model by what it puts out.
     Gemini {
-        image_output: model.contains("-image"),
+        image_output: model.contains("-image") || model.contains("nano-banana"),
         audio_output: model.contains("-tts") || model.contains("native-audio"),
         ..known
     }

@@ -11,6 +11,12 @@ pub struct OpenAi {
     pub never_reasons: bool,
     /// `reasoning_effort:"none"` makes a plain model of it, which takes sampling fields.
     pub samples_without_effort: bool,
+    /// It reasons where no effort is asked for.
+    pub reasons_unasked: bool,
+    /// `/chat/completions` takes `stop`; `/responses` never does.
+    pub stop: bool,
+    /// The effort `max` is taken, though by `/responses` only.
+    pub max_effort: bool,
     /// What `/chat/completions` refuses of it.
     pub responses: NeedsResponses,
 }
@@ -30,6 +36,9 @@ const PLAIN: OpenAi = OpenAi {
     reasoning: false,
     never_reasons: false,
     samples_without_effort: false,
+    reasons_unasked: false,
+    stop: true,
+    max_effort: false,
     responses: NeedsResponses::Never,
 };
 
@@ -38,44 +47,79 @@ const NEVER_REASONS: OpenAi = OpenAi {
     ..PLAIN
 };
 
+/// Whether 5.5 and later take `stop` is told both ways, so it is sent.
 const REASONING: OpenAi = OpenAi {
     reasoning: true,
+    reasons_unasked: true,
     ..PLAIN
 };
 
-/// From 5.1 on.
-const SWITCHABLE: OpenAi = OpenAi {
-    samples_without_effort: true,
+const WITHOUT_STOP: OpenAi = OpenAi {
+    stop: false,
     ..REASONING
 };
 
-const TOOLS_WITH_EFFORT: OpenAi = OpenAi {
+/// 5.1 to 5.4, which do not reason until they are told to.
+const ON_DEMAND: OpenAi = OpenAi {
+    samples_without_effort: true,
+    reasons_unasked: false,
+    ..WITHOUT_STOP
+};
+
+const GPT_5_4: OpenAi = OpenAi {
     responses: NeedsResponses::ToolsWithEffort,
-    ..SWITCHABLE
+    ..ON_DEMAND
 };
 
-const TOOLS_UNLESS_NONE: OpenAi = OpenAi {
+const GPT_5_5: OpenAi = OpenAi {
+    samples_without_effort: true,
     responses: NeedsResponses::ToolsUnlessNone,
-    ..SWITCHABLE
+    ..REASONING
 };
 
-pub const ROWS: &[Row<OpenAi>] = &[
-    row("gpt-6", TOOLS_UNLESS_NONE),
-    row("gpt-5.", TOOLS_UNLESS_NONE),
-    row("gpt-5.5", TOOLS_WITH_EFFORT),
-    row("gpt-5.4", TOOLS_WITH_EFFORT),
-    row("gpt-5.3", SWITCHABLE),
-    row("gpt-5.2", SWITCHABLE),
-    row("gpt-5.1", SWITCHABLE),
-    row("gpt-5.0", REASONING),
-    row("gpt-5", REASONING),
-    row("gpt-5-chat", NEVER_REASONS),
-    row("gpt-4", NEVER_REASONS),
-    row("gpt-3.5", NEVER_REASONS),
-    row("chatgpt-", NEVER_REASONS),
-    row("o1", REASONING),
-    row("o3", REASONING),
-    row("o4-mini", REASONING),
+const NEWEST: OpenAi = OpenAi {
+    max_effort: true,
+    ..GPT_5_5
+};
+
+const BY_RESPONSES: OpenAi = OpenAi {
+    responses: NeedsResponses::Always,
+    ..REASONING
+};
+
+const MODELS: &str = "platform.openai.com: Models, Reasoning models";
+const STOP: &str =
+    "platform.openai.com: Models; `stop`: docstring of openai 3.57.0, litellm 1.110.2";
+const EFFORTS: &str =
+    "platform.openai.com: Reasoning models; efforts: pydantic-ai 2.68, litellm 1.110.2";
+const CHATS: &str = "platform.openai.com: Models; profiles of pydantic-ai 2.68, litellm 1.110.2";
+
+pub(super) const ROWS: &[Row<OpenAi>] = &[
+    row("gpt-6", NEWEST, EFFORTS, "2026-11-30"),
+    row("gpt-5.", NEWEST, EFFORTS, "2026-11-30"),
+    row("gpt-5.5", GPT_5_5, EFFORTS, "2026-11-30"),
+    row("gpt-5.4", GPT_5_4, EFFORTS, "2026-11-30"),
+    row("gpt-5.3", ON_DEMAND, EFFORTS, "2026-11-30"),
+    row("gpt-5.3-chat", WITHOUT_STOP, CHATS, "2026-11-30"),
+    row("gpt-5.2", ON_DEMAND, EFFORTS, "2026-11-30"),
+    row("gpt-5.2-chat", WITHOUT_STOP, CHATS, "2026-11-30"),
+    row("gpt-5.1", ON_DEMAND, EFFORTS, "2026-11-30"),
+    row("gpt-5.1-chat", WITHOUT_STOP, CHATS, "2026-11-30"),
+    row("gpt-5.0", WITHOUT_STOP, STOP, "2026-11-30"),
+    row("gpt-5", WITHOUT_STOP, STOP, "2026-11-30"),
+    row("gpt-5-chat", NEVER_REASONS, MODELS, "2026-11-24"),
+    row("gpt-4", NEVER_REASONS, MODELS, "2026-11-30"),
+    row("gpt-3.5", NEVER_REASONS, MODELS, "2026-11-30"),
+    row("chatgpt-", NEVER_REASONS, MODELS, "2026-11-24"),
+    row("chat-latest", REASONING, CHATS, "2026-11-30"),
+    row("daybreak-", REASONING, CHATS, "2026-11-30"),
+    row("gpt-daybreak-", BY_RESPONSES, CHATS, "2026-11-30"),
+    row("gpt-rosalind-", REASONING, CHATS, "2026-11-30"),
+    row("codex-", REASONING, MODELS, "2026-11-24"),
+    row("computer-use-", PLAIN, MODELS, "2026-11-24"),
+    row("o1", REASONING, MODELS, "2026-11-30"),
+    row("o3", WITHOUT_STOP, STOP, "2026-11-30"),
+    row("o4-mini", WITHOUT_STOP, STOP, "2026-11-30"),
 ];
 
 /// Names of these kinds are not served by `/chat/completions`, whatever their family.
@@ -85,12 +129,25 @@ const RESPONSES_ONLY: &[&str] = &["codex", "pro", "deep-research"];
 pub fn openai(model: &str) -> OpenAi {
     let model = model.strip_prefix("openai/").unwrap_or(model);
     let row = longest(ROWS, model).unwrap_or(PLAIN);
-    OpenAi {
-        responses: match is_responses_only(model) {
-            true => NeedsResponses::Always,
-            false => row.responses,
+    match is_responses_only(model) {
+        // These reason at whatever effort their names stand for.
+        true => OpenAi {
+            reasons_unasked: row.reasoning,
+            responses: NeedsResponses::Always,
+            ..row
         },
-        ..row
+        false => row,
+    }
+}
+
+impl OpenAi {
+    /// Whether a request of this effort takes sampling fields.
+    pub fn samples(&self, effort: Option<&str>) -> bool {
+        let is_off = match effort {
+            Some(effort) => effort == "none",
+            None => !self.reasons_unasked,
+        };
+        !self.reasoning || self.samples_without_effort && is_off
     }
 }
 
@@ -124,7 +181,11 @@ pub fn may_need_responses(model: &str) -> bool {
 /// Whether a request to `/chat/completions` of the vendor would be refused in favour of
 /// `/responses`.
 pub fn needs_responses(model: &str, has_function_tools: bool, effort: Option<&str>) -> bool {
-    match openai(model).responses {
+    let row = openai(model);
+    if row.max_effort && effort == Some("max") {
+        return true;
+    }
+    match row.responses {
         NeedsResponses::Never => false,
         NeedsResponses::ToolsWithEffort => {
             has_function_tools && effort.is_some_and(|effort| effort != "none")

@@ -95,7 +95,7 @@ fn openai_rows_are_those_of_the_table() {
         ("gpt-5.2-2025-12-11", true, true, Never),
         ("gpt-5.4", true, true, ToolsWithEffort),
         ("gpt-5.4-nano", true, true, ToolsWithEffort),
-        ("gpt-5.5", true, true, ToolsWithEffort),
+        ("gpt-5.5", true, true, ToolsUnlessNone),
         ("gpt-5.6-sol", true, true, ToolsUnlessNone),
         ("gpt-5.9", true, true, ToolsUnlessNone),
         ("gpt-6", true, true, ToolsUnlessNone),
@@ -107,7 +107,9 @@ fn openai_rows_are_those_of_the_table() {
         ("gpt-5-pro", true, false, Always),
         ("gpt-5-codex", true, false, Always),
         ("gpt-5.1-codex-max", true, true, Always),
-        ("codex-mini-latest", false, false, Always),
+        ("codex-mini-latest", true, false, Always),
+        ("gpt-daybreak-red-latest", true, false, Always),
+        ("daybreak-red-latest", true, false, Never),
         ("gpt-5.2-pro", true, true, Always),
         ("gpt-promptly", false, false, Never),
         ("gemini-2.5-pro", false, false, Never),
@@ -137,6 +139,11 @@ fn tools_and_effort_decide_where_the_name_does_not() {
         ("gpt-6", true, None, true),
         ("gpt-6-mini", true, Some("xhigh"), true),
         ("gpt-5.2", true, Some("high"), false),
+        ("gpt-5.5", true, None, true),
+        ("gpt-5.5", false, Some("max"), false),
+        ("gpt-6-sol", false, Some("max"), true),
+        ("gpt-5.6", false, Some("max"), true),
+        ("gpt-6-sol", false, Some("xhigh"), false),
         ("gpt-4o", true, None, false),
         ("gpt-5.2-pro", false, Some("none"), true),
         ("o3-pro", false, None, true),
@@ -147,6 +154,87 @@ fn tools_and_effort_decide_where_the_name_does_not() {
             "{model} {tools} {effort:?}"
         );
     }
+}
+
+#[test]
+fn who_samples_and_who_stops() {
+    // Sampling without an effort and with `none`, and `stop`.
+    for (model, unasked, none, stop) in [
+        ("gpt-4o", true, true, true),
+        ("gpt-5", false, false, false),
+        ("gpt-5-nano", false, false, false),
+        ("gpt-5-chat-latest", true, true, true),
+        ("gpt-5.1", true, true, false),
+        ("gpt-5.1-chat-latest", false, false, false),
+        ("gpt-5.2", true, true, false),
+        ("gpt-5.2-pro", false, true, false),
+        ("gpt-5.4-mini", true, true, false),
+        ("gpt-5.5", false, true, true),
+        ("gpt-5.6-sol", false, true, true),
+        ("gpt-6-sol", false, true, true),
+        ("o1", false, false, true),
+        ("o3", false, false, false),
+        ("o4-mini-2025-04-16", false, false, false),
+        ("chat-latest", false, false, true),
+        ("daybreak-blue-latest", false, false, true),
+        ("gpt-rosalind-1", false, false, true),
+    ] {
+        let row = openai(model);
+        let can = (row.samples(None), row.samples(Some("none")), row.stop);
+        assert_eq!(can, (unasked, none, stop), "{model}");
+        assert!(!row.reasoning || !row.samples(Some("low")), "{model}");
+    }
+}
+
+#[test]
+fn the_newest_gemini_rows_are_those_of_the_vendor() {
+    let levels = |model: &str| match gemini(model).thinking {
+        GeminiThinking::Level(levels) => levels.join(" "),
+        _ => String::new(),
+    };
+    for (model, expected) in [
+        ("gemini-4-hydrogen", "low medium high xhigh"),
+        ("models/gemini-4-neon", "low medium high xhigh"),
+        ("gemini-4-argon", "low medium high"),
+        ("gemini-4-carbon", "low medium high"),
+        ("gemini-3.8-flash", "low medium high"),
+        ("gemma-4-31b-it", "minimal high"),
+        ("google/gemma-4-26b-a4b-it", "minimal high"),
+        ("gemma-3-27b-it", ""),
+    ] {
+        assert_eq!(levels(model), expected, "{model}");
+    }
+    assert!(gemini("gemini-nano-banana-2.1").image_output);
+    assert!(gemini("nano-banana-pro-preview").image_output);
+    for model in [
+        "gemini-2.5-pro",
+        "gemini-2.5-flash",
+        "gemini-2.5-flash-lite",
+    ] {
+        assert!(!gemini(model).penalties, "{model}");
+    }
+    assert!(gemini("gemini-2.0-flash").penalties);
+}
+
+#[test]
+fn every_row_has_a_source_and_a_day() {
+    let printed = table();
+    let mut prefixes = std::collections::HashSet::new();
+    for line in printed.lines() {
+        let mut words = line.split_whitespace();
+        let (vendor, day, prefix) = (words.next(), words.next(), words.next());
+        assert!(["anthropic", "google", "openai"].contains(&vendor.unwrap()));
+        let day: Vec<u32> = day
+            .unwrap()
+            .split('-')
+            .map(|n| n.parse().unwrap())
+            .collect();
+        assert!(day.len() == 3 && day[0] >= 2026, "{line}");
+        assert!((1..=12).contains(&day[1]) && (1..=31).contains(&day[2]));
+        assert!(prefixes.insert(prefix.unwrap()), "two rows: {line}");
+        assert!(words.count() > 1, "no source: {line}");
+    }
+    assert!(prefixes.len() > 60);
 }
 
 #[test]

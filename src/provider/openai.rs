@@ -232,8 +232,17 @@ fn reasoning_limits(
     warnings: &mut Warnings,
 ) -> Result<(), ApiError> {
     one_limit(draft, "max_tokens", "max_completion_tokens");
+    let can = capability::openai(model);
+    // An empty list stops at nothing.
+    let stop = draft.get("stop").filter(|_| !can.stop);
+    match stop.map(|raw| strip::is_empty_list(raw) || raw == "\"\"") {
+        Some(true) => draft.remove("stop"),
+        Some(false) => warnings.drop(draft, "stop", model)?,
+        None => {}
+    }
     let effort = draft.get("reasoning_effort");
-    if effort == Some("\"none\"") && capability::openai(model).samples_without_effort {
+    let effort = effort.map(|raw| serde_json::from_str::<Cow<str>>(raw).unwrap_or_default());
+    if can.samples(effort.as_deref()) {
         return Ok(());
     }
     const DEFAULTS: &[(&str, f64)] = &[

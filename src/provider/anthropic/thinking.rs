@@ -161,6 +161,14 @@ impl<'r> Plan<'r> {
                 plan.source = "thinking";
                 plan.take_given(raw, effort, claude, dropped)?;
             }
+            // What the model does unasked, but that it tells what it says between its calls.
+            None if effort.is_none()
+                && claude.silent_between_tools
+                && !request.tools.is_empty()
+                && matches!(switches.display, Display::Summarized) =>
+            {
+                plan.thinking = Some(Thinking::Adaptive);
+            }
             None => plan.take_effort(effort, claude, dropped)?,
         }
         plan.fit(limit, default, claude);
@@ -245,14 +253,17 @@ impl<'r> Plan<'r> {
             }
             "disabled" if can.disabled => {
                 self.thinking = Some(Thinking::Given(raw, Kind::Disabled));
-                // The combination is refused.
-                let too_much = claude.disabled_up_to_high && matches!(word, Some("xhigh" | "max"));
-                self.effort = if too_much { Some("high") } else { word };
+                self.effort = up_to_high(word, claude);
             }
-            "disabled" => self.think_least(claude, dropped)?,
+            "disabled" => {
+                self.think_least(claude, dropped)?;
+                if let Some(Thinking::BetweenTools) = self.thinking {
+                    self.effort = up_to_high(word, claude);
+                }
+            }
             "between_tools" if can.between_tools => {
                 self.thinking = Some(Thinking::Given(raw, Kind::BetweenTools));
-                self.effort = word;
+                self.effort = up_to_high(word, claude);
             }
             _ => {
                 dropped.warn("thinking")?;
@@ -306,6 +317,14 @@ impl<'r> Plan<'r> {
         self.thinking = None;
         self.runs = claude.thinks_unasked;
         dropped.warn(self.source)
+    }
+}
+
+/// The effort beside thinking that is off, with which the highest ones are refused.
+fn up_to_high(word: Option<&'static str>, claude: &Claude) -> Option<&'static str> {
+    match word {
+        Some("xhigh" | "max") if claude.off_up_to_high => Some("high"),
+        word => word,
     }
 }
 

@@ -273,6 +273,7 @@ fn thinking(context: &mut Context<'_>, config: &mut Nest<'_>) -> Result<(), ApiE
         }
         GeminiThinking::Level(levels) => {
             let wanted = match effort {
+                Effort::None if context.model.minimal_is_off => "minimal",
                 Effort::None => {
                     context.drop_field(field)?;
                     "minimal"
@@ -280,7 +281,8 @@ fn thinking(context: &mut Context<'_>, config: &mut Nest<'_>) -> Result<(), ApiE
                 Effort::Minimal => "minimal",
                 Effort::Low => "low",
                 Effort::Medium => "medium",
-                Effort::High | Effort::Most => "high",
+                Effort::High => "high",
+                Effort::Most => "xhigh",
                 Effort::Budget(0..2048) => "low",
                 Effort::Budget(2048..12_000) => "medium",
                 Effort::Budget(_) => "high",
@@ -288,9 +290,11 @@ fn thinking(context: &mut Context<'_>, config: &mut Nest<'_>) -> Result<(), ApiE
             let level = match wanted {
                 known if levels.contains(&known) => known,
                 "minimal" => "low",
+                "low" => "minimal",
                 _ => "high",
             };
-            let off = matches!(effort, Effort::None);
+            let is_off = context.model.minimal_is_off && level == "minimal";
+            let off = is_off || matches!(effort, Effort::None);
             let mut thinking = Nest::object(config.key("thinkingConfig"));
             thinking.string("thinkingLevel", level);
             if off || include {

@@ -88,8 +88,9 @@ fn reasoning_models_get_the_limit_by_its_new_name_and_no_sampling() {
         body,
         "o3-mini",
         &Options::default(),
-        r#"{"model":"o3-mini","messages":[1],"max_completion_tokens":5,"top_p":1.0,"presence_penalty":0,"stop":"x"}"#,
+        r#"{"model":"o3-mini","messages":[1],"max_completion_tokens":5,"top_p":1.0,"presence_penalty":0}"#,
         &[
+            "stop",
             "temperature",
             "frequency_penalty",
             "top_logprobs",
@@ -122,6 +123,69 @@ fn reasoning_models_get_the_limit_by_its_new_name_and_no_sampling() {
 }
 
 #[test]
+fn models_that_refuse_to_stop_at_words_are_not_told_to() {
+    let body = r#"{"model":"m","messages":[1],"stop":["x"]}"#;
+    let without = |model: &str| format!(r#"{{"model":"{model}","messages":[1]}}"#);
+    for model in [
+        "gpt-5",
+        "gpt-5-mini",
+        "gpt-5.1",
+        "gpt-5.2",
+        "gpt-5.4",
+        "o3",
+        "o4-mini",
+    ] {
+        check(body, model, &Options::default(), &without(model), &["stop"]);
+        for nothing in ["[]", "[ ]", "\"\"", "null"] {
+            let body = body.replace(r#"["x"]"#, nothing);
+            let encoded = sent(&body, model, &Options::default());
+            assert!(encoded.dropped.is_empty(), "{model} {nothing}");
+        }
+    }
+    for model in ["gpt-4o", "gpt-5-chat-latest", "gpt-5.5", "gpt-6-sol", "o1"] {
+        let expected = body.replace("\"m\"", &format!("\"{model}\""));
+        check(body, model, &Options::default(), &expected, &[]);
+    }
+    let expected = body.replace("\"m\"", "\"gpt-5\"");
+    check(body, "gpt-5", &server(), &expected, &[]);
+}
+
+#[test]
+fn models_that_do_not_reason_unasked_sample_unasked() {
+    let body = r#"{"model":"m","messages":[1],"temperature":0.3,"top_p":0.5,"logprobs":true}"#;
+    for model in [
+        "gpt-5.1",
+        "gpt-5.2",
+        "gpt-5.4",
+        "gpt-5.4-mini",
+        "gpt-5.4-nano",
+    ] {
+        let expected = body.replace("\"m\"", &format!("\"{model}\""));
+        check(body, model, &Options::default(), &expected, &[]);
+        let low = body.replace("\"top_p\"", "\"reasoning_effort\":\"low\",\"top_p\"");
+        let encoded = sent(&low, model, &Options::default());
+        assert_eq!(encoded.dropped, ["temperature", "top_p", "logprobs"]);
+    }
+    for model in [
+        "gpt-5.5",
+        "gpt-6-sol",
+        "gpt-5",
+        "gpt-5.2-chat-latest",
+        "chat-latest",
+    ] {
+        let encoded = sent(body, model, &Options::default());
+        assert_eq!(
+            encoded.dropped,
+            ["temperature", "top_p", "logprobs"],
+            "{model}"
+        );
+    }
+    let limit = r#"{"model":"m","messages":[1],"max_tokens":5}"#;
+    let expected = r#"{"model":"chat-latest","messages":[1],"max_completion_tokens":5}"#;
+    check(limit, "chat-latest", &Options::default(), expected, &[]);
+}
+
+#[test]
 fn strict_refuses_what_would_be_dropped() {
     let strict = Options {
         strict: true,
@@ -133,6 +197,7 @@ fn strict_refuses_what_would_be_dropped() {
             "temperature",
         ),
         (r#"{"model":"m","messages":[1],"top_k":1}"#, "top_k"),
+        (r#"{"model":"m","messages":[1],"stop":"x"}"#, "stop"),
     ] {
         let head = Head::read(body.as_bytes()).unwrap();
         let error = encode(&head, "o3", &strict).unwrap_err();

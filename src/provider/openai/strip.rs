@@ -153,6 +153,11 @@ pub fn map_list(json: &str, map: impl Fn(&str) -> Option<String>) -> Option<Stri
     changed.then_some(out)
 }
 
+pub fn is_empty_list(json: &str) -> bool {
+    json.strip_prefix('[')
+        .is_some_and(|rest| rest.trim_start().starts_with(']'))
+}
+
 pub fn is_empty_object(json: &str) -> bool {
     json.strip_prefix('{')
         .is_some_and(|rest| rest.trim_start().starts_with('}'))

@@ -129,9 +129,7 @@ fn write_text(request: &Request<'_>, body: &mut Nest<'_>) {
 /// What chooses among tokens, where the model lets it; whether log probabilities are asked for.
 fn write_sampling(context: &mut Context<'_>, body: &mut Nest<'_>) -> Result<bool, ApiError> {
     let request = context.request;
-    let effort = request.reasoning_effort.as_deref();
-    let switched_off = context.model.samples_without_effort && effort == Some("none");
-    let samples = !context.model.reasoning || switched_off;
+    let samples = context.model.samples(request.reasoning_effort.as_deref());
     for (key, number) in [
         ("temperature", request.temperature),
         ("top_p", request.top_p),
