@@ -288,4 +288,8 @@ impl Work for Asking<'_> {
             ..Asked::default()
         }
     }
+
+    fn said(&self) -> [&[u8]; 2] {
+        [self.encoded.path.as_bytes(), &self.encoded.body]
+    }
 }

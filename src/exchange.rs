@@ -356,7 +356,11 @@ impl Work for Exchange<'_, '_> {
     }
 
     fn asked(&self) -> Asked {
-        Asked::of(&[self.encoded.path.as_bytes(), &self.encoded.body])
+        Asked::of(&self.said())
+    }
+
+    fn said(&self) -> [&[u8]; 2] {
+        [self.encoded.path.as_bytes(), &self.encoded.body]
     }
 }
 

@@ -7,12 +7,14 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use self::echo::Echo;
 use self::judge::judge;
 pub use self::quoted::without_quoted;
 use self::said::Said;
 pub use self::said::seconds;
 use crate::error::{ApiError, kind_of_status};
 
+mod echo;
 mod judge;
 mod phrases;
 mod quoted;
@@ -149,12 +151,10 @@ pub struct Failure {
     pub signature_refused: bool,
     /// The request is longer than the model takes: one with more room may take it.
     pub too_long: bool,
-    /// The model that the upstream says is missing, where it names one.
-    #[expect(
-        clippy::box_collection,
-        reason = "rare, and each Result carries its size"
-    )]
-    pub model_named: Option<Box<String>>,
+    /// The upstream's words, where they cost other callers a key or a model.
+    said: Option<Box<Said>>,
+    /// They may be about something else that the request names.
+    doubtful: bool,
 }
 
 impl Failure {
@@ -169,7 +169,8 @@ impl Failure {
             retry_after: None,
             signature_refused: false,
             too_long: false,
-            model_named: None,
+            said: None,
+            doubtful: false,
         }
     }
 
@@ -278,7 +279,8 @@ impl Failure {
             retry_after: None,
             signature_refused: false,
             too_long: false,
-            model_named: None,
+            said: None,
+            doubtful: false,
         }
     }
 
@@ -309,6 +311,46 @@ impl Failure {
         let mut failure = judge(status, &said);
         failure.retry_after = said.retry_delay;
         failure.without_false_hope()
+    }
+
+    /// The failure once it is looked at beside the request for `model` that was sent, of these
+    /// parts (`None`: it is not held any more): what the request says itself is not believed of a
+    /// key or of a model.
+    pub fn weighed(mut self, model: &str, request: Option<&[&[u8]]>) -> Self {
+        let Some(mut said) = self.said.take() else {
+            return self;
+        };
+        let echo = || request.map_or(Echo::Unknown, Echo::of);
+        if self.class == Class::KeyBad {
+            if said.is_key_code() || said.is_money_code() {
+                return self;
+            }
+            said.echo = echo();
+            let again = judge(said.status, &said);
+            if again.class == Class::KeyBad {
+                return self;
+            }
+            self = again.without_false_hope();
+        } else {
+            said.echo = echo();
+        }
+        if self.class == Class::ModelMissing {
+            let by_words = !said.is_model_code();
+            let again = judge(said.status, &said).class;
+            self.doubtful =
+                (by_words && again != Class::ModelMissing) || said.names_another_than(model);
+            // Without the request.
+            said.echo = Echo::default();
+            self.said = Some(said);
+        }
+        self
+    }
+
+    /// The upstream says that `model` is missing, and not another one that the request names beside
+    /// it, for a tool say.
+    pub fn is_about(&self, model: &str) -> bool {
+        let named = self.said.as_ref().and_then(|said| said.model_named());
+        !self.doubtful && !bare(model).is_empty() && named.is_none_or(|named| is_same(named, model))
     }
 
     /// No wait helps a request that can never pass.
@@ -348,6 +390,31 @@ impl Failure {
             retry_after: self.retry_after,
         }
     }
+}
+
+/// A model's name without who offers it and without our own word on how it is asked: of
+/// `openai/gpt-5 (responses)` it is `gpt-5`.
+fn bare(name: &str) -> String {
+    let name = name.split('(').next().unwrap_or(name).trim_end();
+    name.rsplit('/').next().unwrap_or(name).to_ascii_lowercase()
+}
+
+/// Whether both are one model. A date or a number of a version may be added or left off.
+fn is_same(one: &str, other: &str) -> bool {
+    let (one, other) = (bare(one), bare(other));
+    let (short, long) = match one.len() <= other.len() {
+        true => (&one, &other),
+        false => (&other, &one),
+    };
+    let Some(added) = long.strip_prefix(&**short) else {
+        return false;
+    };
+    added.is_empty()
+        || added.starts_with(['-', '@'])
+            && added.bytes().filter(u8::is_ascii_digit).count() >= 3
+            && added[1..]
+                .bytes()
+                .all(|byte| byte.is_ascii_digit() || byte == b'-')
 }
 
 #[cfg(test)]

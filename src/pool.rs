@@ -152,6 +152,11 @@ impl Lease {
         desk.health[self.key].failed(&self.model, failure, asked, ceiling, now);
     }
 
+    /// What the pool calls the model that it was given for.
+    pub fn model(&self) -> &str {
+        &self.model
+    }
+
     /// When the first of the keys that are out of quota for this model has some again.
     pub fn soonest_quota(&self) -> Option<Duration> {
         self.pool.soonest_quota(&self.model, Instant::now())

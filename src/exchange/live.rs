@@ -94,7 +94,8 @@ impl Following<'_> {
                 Ok(Answered::Streamed)
             }
             Err(failure) => {
-                let failure = state.masks.failure(failure);
+                // The request has been let go of, so only codes are believed.
+                let failure = state.masks.failure(failure.weighed(lease.model(), None));
                 let upstream = &state.config.upstreams[upstream];
                 let mut refused = failed(&id, &upstream.name, lease, &failure, Asked::default());
                 refused.caller_gone |= job.is_gone();

@@ -47,6 +47,9 @@ pub trait Work {
 
     /// What the pool has to know of the request when the attempt has failed.
     fn asked(&self) -> Asked;
+
+    /// What was sent: where to, and the body as far as it is held. An upstream may repeat it.
+    fn said(&self) -> [&[u8]; 2];
 }
 
 /// Work of any kind, so that the way over targets is compiled once and not for each kind.
@@ -57,6 +60,7 @@ trait AnyWork {
     fn name(&self, target: &Target) -> String;
     fn attempt(&mut self, target: &Target, lease: &Lease) -> Result<(), Failure>;
     fn asked(&self) -> Asked;
+    fn said(&self) -> [&[u8]; 2];
 }
 
 /// Work, and its answer once there is one.
@@ -89,6 +93,10 @@ impl<W: Work> AnyWork for Answered<'_, W> {
 
     fn asked(&self) -> Asked {
         self.work.asked()
+    }
+
+    fn said(&self) -> [&[u8]; 2] {
+        self.work.said()
     }
 }
 
@@ -233,7 +241,10 @@ impl<'t> Tries<'t> {
             self.job.settle();
             let failure = match attempted {
                 Ok(()) => return Ok(lease),
-                Err(failure) => self.state.masks.failure(failure),
+                Err(failure) => {
+                    let weighed = failure.weighed(&wanted.model, Some(&work.said()));
+                    self.state.masks.failure(weighed)
+                }
             };
             let key = lease.key();
             // The lease is given back in here, before the next one is taken.

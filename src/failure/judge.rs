@@ -44,10 +44,14 @@ pub fn judge(status: u16, said: &Said) -> Failure {
         retry_after: None,
         signature_refused: matches!(status, 400 | 404) && said.is_about_signature(),
         too_long,
-        model_named: match class {
-            Class::ModelMissing => said.model_named().map(|name| Box::new(name.to_owned())),
+        said: match class {
+            Class::KeyBad | Class::ModelMissing => Some(Box::new(Said {
+                status,
+                ..said.clone()
+            })),
             _ => None,
         },
+        doubtful: false,
     }
 }
 

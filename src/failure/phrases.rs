@@ -65,6 +65,30 @@ pub(super) const KEY_PHRASES: &[&str] = &[
     "身份验证失败",
 ];
 
+/// Whom an upstream asks on a request's behalf.
+pub(super) const OF_ANOTHER: &[&str] = &[
+    "mcp ",
+    "mcp-",
+    "connector",
+    "tool server",
+    "tool list",
+    "server_url",
+    "service account",
+    "provider returned error",
+    "downloading",
+    "to download",
+    "to fetch",
+    "fetching",
+    "fetch the",
+    "to retrieve the",
+    "webhook",
+    "image url",
+    "image_url",
+    "file_url",
+    "gs://",
+    "s3://",
+];
+
 /// Codes of a vendor that wants money or has a limit of spending.
 pub(super) const MONEY_CODES: &[&str] = &[
     "insufficient_quota",

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::echo::Echo;
 use super::quoted::without_quoted;
 
 /// What an error body says, whoever wrote it.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, PartialEq)]
 pub struct Said {
     pub message: String,
     pub kind: Option<String>,
@@ -27,6 +28,9 @@ pub struct Said {
     pub(super) lower: String,
     /// The same without what it quotes. Set by `read`.
     pub(super) unquoted: String,
+    /// What it was said of, once it is looked at beside the request.
+    pub(super) status: u16,
+    pub(super) echo: Echo,
 }
 
 /// How much of a body that is no error object is shown.

@@ -754,9 +754,49 @@ fn the_model_that_is_missing_is_read_out_of_the_words() {
         let failure = Failure::from_status(status, body.as_bytes(), None);
         assert_eq!(failure.class, Class::ModelMissing, "{words}");
         assert_eq!(
-            failure.model_named.as_deref().map(String::as_str),
+            failure.said.as_ref().and_then(|said| said.model_named()),
             named,
             "{words}"
         );
     }
+}
+
+#[test]
+fn a_model_is_the_one_asked_for_if_only_a_date_differs() {
+    let named = |name: &str| {
+        let body = json!({"error": {"message": format!("The model `{name}` does not exist")}});
+        Failure::from_status(404, body.to_string().as_bytes(), None)
+    };
+    for (name, asked) in [
+        ("gpt-5", "gpt-5 (responses)"),
+        ("gpt-5-2025-08-07", "openai/gpt-5"),
+        ("gpt-4", "gpt-4-0613"),
+        ("m@20250805", "m"),
+    ] {
+        assert!(named(name).is_about(asked), "{name} {asked}");
+    }
+    for (name, asked) in [
+        ("gpt-5-image", "gpt-5"),
+        ("gpt-4", "gpt-4.1"),
+        ("gpt-5", "gpt-5-2"),
+        ("m", "(files)"),
+        ("m", ""),
+    ] {
+        assert!(!named(name).is_about(asked), "{name} {asked}");
+    }
+}
+
+#[test]
+fn without_the_request_only_codes_are_believed() {
+    let failure = |error: serde_json::Value| {
+        let body = json!({"error": error}).to_string();
+        Failure::from_status(403, body.as_bytes(), None).weighed("m", None)
+    };
+    let words = failure(json!({"message": "your account is suspended"}));
+    assert_eq!((words.class, words.status), (Class::Unclear, 403));
+    let code = failure(json!({"message": "no", "code": "account_suspended"}));
+    assert_eq!((code.class, code.status), (Class::KeyBad, 502));
+    let model = failure(json!({"message": "you have no access to this model"}));
+    assert_eq!(model.class, Class::ModelMissing);
+    assert!(!model.is_about("m"));
 }

@@ -3,10 +3,11 @@
 //! The lists are in `phrases`. They only refine the table in `failure.rs`: a refusal that no list
 //! knows never costs another caller anything at once.
 
+use super::is_same;
 use super::phrases::{
     CLOSED, FLAGGED, KEY_CODES, KEY_PHRASES, KEY_REASONS, MODEL_CLOSED, MODEL_CODES, MODEL_GONE,
-    MODEL_PHRASES, MONEY_CODES, MONEY_PHRASES, NEVER_PASSES, OVERFLOW_CODES, OVERFLOW_PHRASES,
-    OWN_WISHES, SCOPES, THINGS, TOO_DEAR,
+    MODEL_PHRASES, MONEY_CODES, MONEY_PHRASES, NEVER_PASSES, OF_ANOTHER, OVERFLOW_CODES,
+    OVERFLOW_PHRASES, OWN_WISHES, SCOPES, THINGS, TOO_DEAR,
 };
 use super::said::Said;
 
@@ -21,7 +22,9 @@ impl Said {
     /// Like `says`, of the upstream's own words alone. What costs other callers a key or a model is
     /// never read out of a value of the request that an upstream repeats.
     fn tells(&self, phrases: &[&str]) -> bool {
-        phrases.iter().any(|phrase| self.unquoted.contains(phrase))
+        phrases
+            .iter()
+            .any(|phrase| self.unquoted.contains(phrase) && !self.echo.has(phrase))
     }
 
     /// One of `states` is said of one of `subjects`, in the same sentence.
@@ -32,9 +35,24 @@ impl Said {
     }
 
     fn tells_of(&self, subjects: &[&str], states: &[&str]) -> bool {
-        is_said_of(&self.unquoted, subjects, |behind| {
-            states.iter().any(|state| behind.contains(state))
-        })
+        let is_state = |behind: &str| states.iter().any(|state| behind.contains(state));
+        is_said_of(&self.unquoted, subjects, is_state) && !self.repeats(subjects, states)
+    }
+
+    /// The request itself has both the subject and the state that the upstream speaks of.
+    fn repeats(&self, subjects: &[&str], states: &[&str]) -> bool {
+        let shares = |words: &[&str]| {
+            words
+                .iter()
+                .any(|word| self.unquoted.contains(word) && self.echo.has(word))
+        };
+        shares(subjects) && shares(states)
+    }
+
+    /// Somebody whom the upstream asked on the request's behalf refused it: a server of tools, a
+    /// host of files, a provider behind it. Their keys are not ours.
+    fn is_of_another(&self) -> bool {
+        self.is_code("external_connector_error") || self.says(OF_ANOTHER)
     }
 
     fn is_any_code(&self, codes: &[&str]) -> bool {
@@ -54,11 +72,11 @@ impl Said {
 
     /// The account behind the key is named as closed, or as one of a place that is not served.
     pub fn names_account(&self, status: u16) -> bool {
-        if self.is_about_member(status) {
+        if self.is_about_member(status) || self.is_of_another() {
             return false;
         }
         let accounts = ["account", "organization", "organisation", "project", "team"];
-        is_said_of(&self.unquoted, &accounts, is_closed)
+        (is_said_of(&self.unquoted, &accounts, is_closed) && !self.repeats(&accounts, CLOSED))
             || self.tells_of(
                 &["country", "territory", "user location"],
                 &["not supported"],
@@ -67,7 +85,7 @@ impl Said {
 
     /// The key is named in words.
     pub fn names_key(&self, status: u16) -> bool {
-        if self.is_about_member(status) {
+        if self.is_about_member(status) || self.is_of_another() {
             return false;
         }
         if self.tells(KEY_PHRASES) {
@@ -75,7 +93,7 @@ impl Said {
         }
         if status == 400 {
             // A field of the request may be called so as well.
-            return self.unquoted.starts_with("api key");
+            return self.unquoted.starts_with("api key") && !self.echo.has("api key");
         }
         let key = ["api key", "api-key", "api_key", "apikey"];
         let is_bad = [
@@ -94,7 +112,8 @@ impl Said {
                     || self.tells(&["invalid token", "invalid proxy server token"])
                     || (self.is_code("authentication_error") && self.tells(&["key"]))
                     // How OpenRouter tells a key that nobody has.
-                    || self.lower.starts_with("user not found")))
+                    || (self.lower.starts_with("user not found")
+                        && !self.echo.has("user not found"))))
     }
 
     pub fn is_money_code(&self) -> bool {
@@ -102,7 +121,7 @@ impl Said {
     }
 
     pub fn is_out_of_money(&self, status: u16) -> bool {
-        !self.is_about_member(status) && self.tells(MONEY_PHRASES)
+        !self.is_about_member(status) && !self.is_of_another() && self.tells(MONEY_PHRASES)
     }
 
     /// A filter found something in the request.
@@ -139,7 +158,7 @@ impl Said {
 
     /// The model is not there, or not for this key.
     pub fn is_model_missing(&self, status: u16) -> bool {
-        if self.is_any_code(MODEL_CODES) {
+        if self.is_model_code() {
             return true;
         }
         match status {
@@ -159,6 +178,23 @@ impl Said {
             }
             _ => false,
         }
+    }
+
+    pub fn is_model_code(&self) -> bool {
+        self.is_any_code(MODEL_CODES)
+    }
+
+    /// Something else that the request names is named, and `model` is not.
+    pub fn names_another_than(&self, model: &str) -> bool {
+        let words = || {
+            let bare = |word: &'_ str| {
+                let mark = |char: char| "'\"`.,:;()[]{}<>“”‘’".contains(char);
+                word.trim_matches(mark).to_owned()
+            };
+            self.lower.split_whitespace().map(bare)
+        };
+        !words().any(|word| is_same(&word, model))
+            && words().any(|word| word.len() > 1 && self.echo.has_value(&word))
     }
 
     fn is_model_gone(&self) -> bool {

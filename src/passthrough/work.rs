@@ -254,6 +254,10 @@ impl Work for Relay<'_, '_> {
             ..Asked::default()
         }
     }
+
+    fn said(&self) -> [&[u8]; 2] {
+        [self.parcel.path.as_bytes(), &self.parcel.body.held]
+    }
 }
 
 /// A request's body, of which only the beginning is in memory.

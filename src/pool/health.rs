@@ -154,7 +154,7 @@ impl Health {
         let cool_down = match failure.class.cool_down() {
             CoolDown::Strike | CoolDown::Avoid(_) if asked.aside => CoolDown::None,
             // A model that the request named beside its own, for a tool say; or a route without one.
-            CoolDown::Model(_) if !is_about(failure, model) => CoolDown::None,
+            CoolDown::Model(_) if !failure.is_about(model) => CoolDown::None,
             cool_down => cool_down,
         };
         if cool_down != CoolDown::None {
@@ -258,24 +258,6 @@ fn rest(failure: &Failure, asked: Asked, now: Instant, time: Duration, step: u32
 
 fn doubled(first: Duration, step: u32, ceiling: Duration) -> Duration {
     first.saturating_mul(1 << step.min(20)).min(ceiling)
-}
-
-/// Whether the model that the upstream says is missing is the one that was asked, under the name
-/// that the pool has for it: `gpt-5 (responses)`. One that is not named is.
-fn is_about(failure: &Failure, model: &str) -> bool {
-    let bare = |name: &str| {
-        let name = name.split('(').next().unwrap_or(name).trim_end();
-        name.rsplit('/').next().unwrap_or(name).to_ascii_lowercase()
-    };
-    let asked = bare(model);
-    if asked.is_empty() {
-        return false;
-    }
-    let Some(named) = failure.model_named.as_deref().map(|name| bare(name)) else {
-        return true;
-    };
-    // A date may be added or left off.
-    named.starts_with(&asked) || asked.starts_with(&named)
 }
 
 /// The server's own hint, as long as it is not absurd.

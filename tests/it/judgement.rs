@@ -139,6 +139,152 @@ fn after_one_callers_refusal_the_next_caller_is_served_at_once() {
     }
 }
 
+/// What an upstream repeats without quotes, says of somebody else's key, or says of another model.
+/// Behind each the request that it answers.
+fn about_something_else() -> Vec<(u16, Value, Value)> {
+    let said = |words: &str| json!({"role": "user", "content": format!("odd {words}")});
+    let mut rows = Vec::new();
+    for (status, before, words) in [
+        (403, "Tried to use ", "gpt-x invalid api key"),
+        (400, "The template failed: ", "invalid api key"),
+        (403, "Blocked: ", "my account was suspended"),
+        (401, "Refused: ", "the token is expired"),
+        (402, "Refused: ", "insufficient balance"),
+        (403, "The words are refused: ", "'a' invalid api key 'b'"),
+        (400, "The template failed: ", "unknown model"),
+    ] {
+        let error = json!({"message": format!("{before}odd {words}")});
+        rows.push((status, error, json!({"messages": [said(words)]})));
+    }
+    for (status, error) in [
+        (
+            401,
+            json!({"message": "The MCP server 'x' answered 401: invalid token"}),
+        ),
+        (
+            401,
+            json!({"message": "invalid credentials", "type": "external_connector_error"}),
+        ),
+        (
+            400,
+            json!({"message": "Error while downloading the image: the account is disabled"}),
+        ),
+        (
+            401,
+            json!({"message": "Provider returned error: invalid api key"}),
+        ),
+        (
+            403,
+            json!({"message": "The service account cannot read gs://x: project is disabled"}),
+        ),
+    ] {
+        rows.push((status, error, json!({"messages": [said("m")]})));
+    }
+    for (status, error, more) in [
+        (
+            400,
+            json!({"message": "x/nope is not a valid model ID"}),
+            json!({"models": ["x/nope"]}),
+        ),
+        (
+            404,
+            json!({"message": "The model 'm-image' does not exist", "code": "model_not_found"}),
+            json!({"tools": [{"type": "image_generation", "model": "m-image"}]}),
+        ),
+        (
+            404,
+            json!({"message": "The model adapter zz was not found"}),
+            json!({"adapter": "zz"}),
+        ),
+    ] {
+        let mut asked = more;
+        asked["messages"] = json!([said("m")]);
+        rows.push((status, error, asked));
+    }
+    rows
+}
+
+#[test]
+fn what_is_said_of_something_else_takes_nothing_from_other_callers() {
+    for (status, error, mut odd) in about_something_else() {
+        let refusal = Reply::json(status, &json!({"error": error}));
+        let scripted = Upstream::start(move |request| {
+            match String::from_utf8_lossy(&request.body).contains("odd") {
+                true => refusal.clone(),
+                false => Format::OpenAi.answer(request, &["fine"]),
+            }
+        });
+        let weir = Weir::start(&config(Format::OpenAi, &scripted.url(), &["k1", "k2"]));
+        odd["model"] = "up/m".into();
+        let answer = weir.ask(&odd);
+        assert!((400..600).contains(&answer.status), "{error}");
+        let before = scripted.count();
+        let next = weir.ask(&chat("up/m", false));
+        assert_eq!(next.status, 200, "{error}: {}", next.text());
+        assert_eq!(scripted.count(), before + 1, "{error}");
+        let status = weir.idle(LIMIT);
+        for key in status["upstreams"][0]["keys"].as_array().unwrap() {
+            assert_eq!(key["cooling"], json!([]), "{error}");
+        }
+    }
+}
+
+/// The same words of a request that does not hold them are believed.
+#[test]
+fn words_of_the_upstreams_own_close_the_key_and_the_model() {
+    for (words, told) in [
+        ("Refused: my account was suspended", 502),
+        ("The template failed: unknown model", 403),
+    ] {
+        let scripted = Upstream::always(Format::OpenAi.error(403, "some_error", words));
+        let weir = Weir::start(&config(Format::OpenAi, &scripted.url(), &["k1"]));
+        for _ in 0..2 {
+            let answer = weir.ask(&chat("up/m", false));
+            assert_eq!(answer.status, told, "{}", answer.text());
+        }
+        assert_eq!(scripted.count(), 1, "{words}");
+        weir.idle(LIMIT);
+    }
+}
+
+#[test]
+fn a_refusal_teaches_nothing_until_the_mended_request_is_answered() {
+    let words = [
+        "Invalid value: 'v1/responses'",
+        "Extra inputs are not permitted: refusal",
+        "Unknown: stream_options",
+    ];
+    for words in words {
+        let scripted = Upstream::start(move |request| {
+            let body = String::from_utf8_lossy(&request.body);
+            match (body.contains("odd"), request.path.contains("responses")) {
+                (true, _) => Format::OpenAi.error(400, "invalid_request_error", words),
+                (_, true) => Reply::json(404, &json!({})),
+                _ => Format::OpenAi.answer(request, &["fine"]),
+            }
+        });
+        let mut settings = config(Format::OpenAi, &scripted.url(), &["k1"]);
+        settings["upstreams"][0]["ask_usage"] = json!(true);
+        let weir = Weir::start(&settings);
+        let history = |last: &str| {
+            let mut body = chat("up/m", true);
+            body["messages"] = json!([{"role": "user", "content": "a"},
+                {"role": "assistant", "content": "b", "refusal": null},
+                {"role": "user", "content": last}]);
+            body
+        };
+        assert_eq!(weir.ask(&history("harmless")).status, 200, "{words}");
+        let before = scripted.requests().pop().unwrap();
+        assert_eq!(weir.ask(&history("odd")).status, 400, "{words}");
+        let answer = weir.ask(&history("harmless"));
+        assert_eq!(answer.status, 200, "{words}: {}", answer.text());
+        let after = scripted.requests().pop().unwrap();
+        assert_eq!(after.path, before.path, "{words}");
+        assert_eq!(after.json(), before.json(), "{words}");
+        weir.idle(LIMIT);
+    }
+}
+
 /// The status and words of the upstream, what was tried, and whether asking again is advised.
 fn told(answer: &Answer) -> (u16, String, Option<&str>) {
     let message = error_of(answer)["message"].as_str().unwrap().to_owned();
