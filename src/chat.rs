@@ -59,20 +59,23 @@ pub struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// Leaves out every signed piece of reasoning, which the upstream has refused.
-    pub fn strip_signatures(&mut self) {
+    /// Leaves out every signed piece of reasoning, which the upstream has refused. Whether there was
+    /// one.
+    pub fn strip_signatures(&mut self) -> bool {
+        let mut any = false;
         for message in &mut self.messages {
-            message.google_signature = None;
-            message.thinking_blocks = None;
+            any |= message.google_signature.take().is_some();
+            any |= message.thinking_blocks.take().is_some();
             message.thinking_layout = None;
-            message.reasoning_items = None;
+            any |= message.reasoning_items.take().is_some();
             for call in &mut message.tool_calls {
-                call.google_signature = None;
+                any |= call.google_signature.take().is_some();
             }
             for part in message.content.iter_mut().chain(&mut message.images) {
-                part.google_signature = None;
+                any |= part.google_signature.take().is_some();
             }
         }
+        any
     }
 }
 

@@ -162,6 +162,8 @@ pub struct Undo {
     pub custom: HashSet<String>,
     /// JSON was asked for in words: strip a Markdown fence around the answer.
     pub strip_fence: bool,
+    /// The answer is to be of one form, so what the model says on the way to it is not part of it.
+    pub final_only: bool,
     /// The caller set `service_tier`, so it is told which one served.
     pub wants_tier: bool,
     /// The upstream may run tools itself and pause: keep the answer's blocks for a continuation.

@@ -40,6 +40,8 @@ pub struct Encoder<'e, 'b> {
     tried: Vec<(Lesson, bool)>,
     /// Signatures were refused and are left out from here on.
     without_signatures: bool,
+    /// There were some.
+    lost_signatures: bool,
     /// The target of the last `encode` is the vendor's own.
     official: bool,
     /// Usage is asked for, whatever the config says.
@@ -65,6 +67,7 @@ impl<'e, 'b> Encoder<'e, 'b> {
             heeded: Lessons::default(),
             tried: Vec::new(),
             without_signatures: false,
+            lost_signatures: false,
             official: false,
             counts: false,
             fetcher: None,
@@ -112,7 +115,7 @@ impl<'e, 'b> Encoder<'e, 'b> {
             self.without_signatures = true;
             self.request()?;
             if let Some(request) = self.request.get_mut() {
-                request.strip_signatures();
+                self.lost_signatures = request.strip_signatures();
             }
         }
         let counts = self.translator.is_none() && self.counts;
@@ -129,7 +132,11 @@ impl<'e, 'b> Encoder<'e, 'b> {
         };
         self.recall(&upstream.name)?;
         self.fetch_images(|url| !translator.fetches(url, model, options))?;
-        self.translate(translator, model, options)
+        let mut encoded = self.translate(translator, model, options)?;
+        if self.lost_signatures {
+            encoded.dropped.push("messages.reasoning".to_owned());
+        }
+        Ok(encoded)
     }
 
     /// Translates the request without what is not taken of it, which stays for other targets.

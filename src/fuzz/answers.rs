@@ -30,6 +30,7 @@ fn undo(dice: &mut Dice) -> Arc<Undo> {
         names: [("a_b_2".into(), "a.b".into())].into(),
         custom: ["f".into()].into(),
         strip_fence: dice.chance(30),
+        final_only: dice.chance(30),
         wants_tier: dice.chance(30),
         keep_blocks: dice.chance(30),
         max_tokens: dice.chance(30).then_some(100),

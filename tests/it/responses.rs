@@ -195,8 +195,10 @@ fn refused_reasoning_items_are_left_out_and_the_request_is_sent_once_more() {
         body["messages"] = json!([said, message, result]);
         let answer = weir.ask(&body);
         assert_eq!(answer.status, 200, "{words}: {}", answer.text());
-        // With the reasoning, and once without it.
+        // With the reasoning, and once without it, which is told.
         assert_eq!(scripted.count(), 3, "{words}");
+        let dropped = answer.header("x-weir-dropped");
+        assert_eq!(dropped, Some("messages.reasoning"), "{words}");
         weir.idle(LIMIT);
     }
 }
@@ -255,5 +257,43 @@ fn names_and_pairs_that_the_vendor_refuses_are_mended_and_named() {
             .to_string()
             .contains("[result of tool call c3]")
     );
+    weir.idle(LIMIT);
+}
+
+#[test]
+fn what_a_model_says_on_the_way_is_no_part_of_a_structured_answer() {
+    let message = |id: &str, phase: &str, text: &str| {
+        json!({"type": "message", "id": id, "phase": phase, "role": "assistant",
+            "content": [{"type": "output_text", "text": text, "annotations": []}]})
+    };
+    let output = [
+        message("m1", "commentary", "{\"city\":\"?\"}"),
+        message("m2", "final_answer", "{\"city\":\"Oslo\"}"),
+    ];
+    let mut events = Vec::new();
+    for (place, item) in output.iter().enumerate() {
+        let event =
+            json!({"type": "response.output_item.done", "output_index": place, "item": item});
+        events.push(format!("data: {event}\n\n"));
+    }
+    let response = json!({"id": "r", "object": "response", "model": "m", "status": "completed",
+        "output": output});
+    let last = json!({"type": "response.completed", "response": response});
+    events.push(format!("data: {last}\n\n"));
+    let upstream = Upstream::always(Reply::stream().events(&events).end());
+    let weir = Weir::start(&config(Format::Responses, &upstream.url(), &["k"]));
+    let mut body = chat("up/m", false);
+    let plain = Completion::whole(&post(weir.addr, &body).json());
+    assert_eq!(plain.content, "{\"city\":\"?\"}\n\n{\"city\":\"Oslo\"}");
+    body["response_format"] = json!({"type": "json_object"});
+    let formed = Completion::whole(&post(weir.addr, &body).json());
+    assert_eq!(formed.content, "{\"city\":\"Oslo\"}");
+    assert_eq!(formed.reasoning, "{\"city\":\"?\"}");
+    let streamed = weir.stream(&{
+        body["stream"] = json!(true);
+        body
+    });
+    assert_eq!(streamed.completion.content, formed.content);
+    assert_eq!(streamed.completion.reasoning, formed.reasoning);
     weir.idle(LIMIT);
 }

@@ -31,6 +31,9 @@ const MOST_ITEMS: usize = 4096;
 /// Reasoning items beyond this are not handed back; the model then has to think again.
 const MOST_REASONING: usize = 8 << 20;
 
+/// Commentary beyond this is not kept for an answer that turns out to have nothing else.
+const MOST_COMMENTARY: usize = 1 << 20;
+
 /// Arguments beyond this, of all calls together, are not held against what the end says.
 const MOST_ARGUMENTS: usize = 8 << 20;
 
@@ -45,6 +48,11 @@ pub struct Decode {
     calls: u32,
     /// Characters of content so far.
     chars: u64,
+    /// The message that the content so far ends with.
+    spoken_at: Option<usize>,
+    /// What was said on the way by the last message that did; `None`: it is too long.
+    commentary: Option<String>,
+    commented_at: Option<usize>,
     /// The part of the last piece of reasoning: item and place.
     thought_at: Option<(usize, u64)>,
     /// Reasoning items as they came, with commas between them, and their ids.
@@ -69,6 +77,9 @@ struct Heard {
     call_id: String,
     call: Option<u32>,
     is_custom: bool,
+    is_message: bool,
+    /// A message on the way to an answer that is to be of one form: it is told as reasoning.
+    is_commentary: bool,
     /// A call's arguments so far; `None` if they are too long to be kept.
     arguments: Option<String>,
     /// The upstream has said that these are all of them.
@@ -108,6 +119,9 @@ impl Decode {
             items: Vec::new(),
             calls: 0,
             chars: 0,
+            spoken_at: None,
+            commentary: Some(String::new()),
+            commented_at: None,
             thought_at: None,
             reasoning: String::new(),
             kept: Vec::new(),
@@ -167,7 +181,9 @@ impl Decode {
             "response.output_text.delta" => {
                 let at = self.item(event.output_index)?;
                 self.say(at, event.content_index, &event.delta, out);
-                self.weigh(event.logprobs, out);
+                if !self.items[at].is_commentary {
+                    self.weigh(event.logprobs, out);
+                }
             }
             "response.function_call_arguments.delta" | "response.custom_tool_call_input.delta" => {
                 let at = self.item(event.output_index)?;
@@ -308,10 +324,20 @@ impl Decode {
             return Ok(());
         };
         self.items[at].id = self.kept_id(&item.id)?;
+        self.place(at, &item);
         if let Some(kind) = call_kind(&item) {
             self.call(at, kind, &item, out);
         }
         Ok(())
+    }
+
+    /// Notes what of the answer a message is.
+    fn place(&mut self, at: usize, item: &Item<'_>) {
+        let heard = &mut self.items[at];
+        heard.is_message |= &*item.kind == "message";
+        // What has been said as content cannot be taken back.
+        heard.is_commentary |=
+            self.undo.final_only && &*item.phase == "commentary" && heard.text.is_empty();
     }
 
     /// An id, as far as it may be kept.

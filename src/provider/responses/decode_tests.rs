@@ -354,3 +354,127 @@ fn refusals_and_thoughts_that_come_late_are_said_once() {
     );
     assert!(said.extra[0].contains("rs_1"));
 }
+
+/// A message that says `text`, cites a page, and is of this phase.
+fn message(place: usize, phase: &str, text: &str) -> String {
+    format!(
+        r#"{{"type":"message","id":"msg_{place}","phase":"{phase}","content":[{{"type":"output_text","text":{text:?},"annotations":[{{"type":"url_citation","url":"u","title":"t","start_index":0,"end_index":1}}]}}]}}"#
+    )
+}
+
+/// What is said of messages, by phase and text: in pieces, item by item, and in one body.
+fn in_all_forms(messages: &[(&str, &str)], final_only: bool) -> Vec<Said> {
+    let undo = Arc::new(Undo {
+        final_only,
+        ..Undo::default()
+    });
+    let mut pieces = vec![CREATED.to_owned()];
+    let mut items = pieces.clone();
+    let mut output = Vec::new();
+    for (place, (phase, text)) in messages.iter().enumerate() {
+        let item = message(place, phase, text);
+        let event = |kind: &str, rest: &str| {
+            format!(r#"{{"type":"response.{kind}","output_index":{place},{rest}}}"#)
+        };
+        let empty = format!(
+            r#""item":{{"type":"message","id":"msg_{place}","phase":"{phase}","content":[]}}"#
+        );
+        pieces.push(event("output_item.added", &empty));
+        for piece in text.split_inclusive(' ') {
+            let delta = format!(r#""content_index":0,"delta":{piece:?}"#);
+            pieces.push(event("output_text.delta", &delta));
+        }
+        let done = event("output_item.done", &format!(r#""item":{item}"#));
+        pieces.push(done.clone());
+        items.push(done);
+        output.push(item);
+    }
+    let response = format!(
+        r#"{{"id":"resp_1","model":"gpt","status":"completed","output":[{}]}}"#,
+        output.join(",")
+    );
+    let last = format!(r#"{{"type":"response.completed","response":{response}}}"#);
+    let mut forms = Vec::new();
+    for mut events in [pieces, items] {
+        events.push(last.clone());
+        let mut said = Said::default();
+        let mut decoder = Decode::new(Arc::clone(&undo));
+        let text: String = events.iter().map(|e| format!("data: {e}\n\n")).collect();
+        let ended = each_event(text.as_bytes(), usize::MAX, |event| {
+            decoder.on_event(event, &mut said)
+        });
+        assert_eq!(ended, Ok(Flow::Done));
+        forms.push(said);
+    }
+    let mut said = Said::default();
+    let ended = Decode::new(undo).on_body(response.as_bytes(), &mut said);
+    assert_eq!(ended, Ok(()));
+    forms.push(said);
+    forms
+}
+
+fn joined(said: &Said, kind: &str) -> String {
+    let words = said.words.iter();
+    words.filter_map(|word| word.strip_prefix(kind)).collect()
+}
+
+#[test]
+fn texts_of_several_messages_stand_apart() {
+    let messages = [
+        ("commentary", "I look it up."),
+        ("final_answer", "It is Oslo."),
+        ("", "Bye"),
+    ];
+    for said in in_all_forms(&messages, false) {
+        let text = joined(&said, "text ");
+        assert_eq!(
+            text, "I look it up.\n\nIt is Oslo.\n\nBye",
+            "{:?}",
+            said.words
+        );
+        assert_eq!(joined(&said, "reasoning "), "");
+        // The places of citations count the blank lines.
+        for citation in ["citation 0 1", "citation 15 16", "citation 28 29"] {
+            assert!(
+                said.words.iter().any(|word| word == citation),
+                "{:?}",
+                said.words
+            );
+        }
+    }
+    // Parts of one message are one text.
+    let (said, _) = stream(&[
+        CREATED,
+        r#"{"type":"response.output_item.done","output_index":0,"item":{"type":"message","id":"msg_1","content":[{"type":"output_text","text":"a"},{"type":"output_text","text":"b"}]}}"#,
+        COMPLETED,
+    ]);
+    assert_eq!(joined(&said, "text "), "ab");
+}
+
+#[test]
+fn where_a_form_is_asked_for_only_the_final_answer_is_content() {
+    let city = r#"{"city": "Oslo"}"#;
+    let messages = [
+        ("commentary", r#"{"city": "?"}"#),
+        ("commentary", "Found it."),
+        ("final_answer", city),
+    ];
+    for said in in_all_forms(&messages, true) {
+        assert_eq!(joined(&said, "text "), city, "{:?}", said.words);
+        let thoughts = joined(&said, "reasoning ");
+        assert_eq!(thoughts, "{\"city\": \"?\"}\n\nFound it.");
+        let citations = said
+            .words
+            .iter()
+            .filter(|word| word.starts_with("citation"));
+        assert_eq!(citations.collect::<Vec<_>>(), ["citation 0 1"]);
+    }
+    // Without a final answer the last thing said is the answer.
+    for said in in_all_forms(&messages[..2], true) {
+        assert_eq!(joined(&said, "text "), "Found it.", "{:?}", said.words);
+    }
+    for said in in_all_forms(&[("", city)], true) {
+        assert_eq!(joined(&said, "text "), city);
+        assert_eq!(joined(&said, "reasoning "), "");
+    }
+}

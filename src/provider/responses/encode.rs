@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use super::context::Context;
 use super::{fields, items, tools};
 use crate::capability;
-use crate::chat::{Message, PartKind, Request};
+use crate::chat::{Message, PartKind, Request, ResponseFormat};
 use crate::error::ApiError;
 use crate::json::Fields;
 use crate::provider::anthropic::merge::merge;
@@ -44,6 +44,7 @@ pub fn encode(request: &Request<'_>, model: &str, options: &Options) -> Result<E
         body,
         undo: Arc::new(Undo {
             wants_tier: request.service_tier.is_some(),
+            final_only: !matches!(request.response_format, ResponseFormat::Text),
             names: context.names.changed(),
             ..Undo::default()
         }),

@@ -82,6 +82,9 @@ pub struct Item<'a> {
     pub kind: Text<'a>,
     #[serde(borrow, default)]
     pub call_id: Text<'a>,
+    /// Of a message: `commentary` or `final_answer`.
+    #[serde(borrow, default)]
+    pub phase: Text<'a>,
     #[serde(borrow, default)]
     pub name: Text<'a>,
     #[serde(borrow, default, deserialize_with = "arguments")]

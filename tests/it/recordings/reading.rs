@@ -392,19 +392,23 @@ fn responses(events: &[Value], streamed: bool) -> Reading {
     };
     let mut completion = Completion::default();
     for item in output {
-        let before = completion.content.len();
+        let mut words = String::new();
         for part in items(&item["content"]).chain(items(&item["summary"])) {
             match text(&part["type"]) {
-                "output_text" => completion.content.push_str(text(&part["text"])),
+                "output_text" => words.push_str(text(&part["text"])),
                 "refusal" => completion.refusal.push_str(text(&part["refusal"])),
                 _ => completion.reasoning.push_str(text(&part["text"])),
             }
         }
         let said = pieces(item);
-        if !completion.content[before..].starts_with(&said) {
-            completion.content.truncate(before);
-            completion.content.push_str(&said);
+        if !words.starts_with(&said) {
+            words = said;
         }
+        // The texts of two messages are put apart by a blank line.
+        if !words.is_empty() && !completion.content.is_empty() {
+            completion.content.push_str("\n\n");
+        }
+        completion.content.push_str(&words);
         if item["type"] == "function_call" {
             completion.calls.push(Call {
                 id: text(&item["call_id"]).to_string(),

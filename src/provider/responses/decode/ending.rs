@@ -24,6 +24,7 @@ impl Decode {
         if self.items[at].id.is_empty() {
             self.items[at].id = self.kept_id(&item.id)?;
         }
+        self.place(at, &item);
         if let Some(kind) = call_kind(&item) {
             self.call(at, kind, &item, out);
             self.argue_whole(at, arguments(kind, &item), out)?;
@@ -52,7 +53,7 @@ impl Decode {
             let place = Count(Some(place as u64));
             if &*part.kind == "output_text" && !all_said {
                 self.say_whole(at, place, &part.text, out);
-                if was_silent {
+                if was_silent && !self.items[at].is_commentary {
                     self.weigh(part.logprobs, out);
                 }
             }
@@ -152,6 +153,20 @@ impl Decode {
                 "the upstream began a tool call and never told all of its arguments",
             ));
         }
+        // There was nothing but commentary, so that is the answer.
+        if self.chars == 0
+            && self.calls == 0
+            && self.refused.is_empty()
+            && let Some(text) = self.commentary.take().filter(|text| !text.is_empty())
+        {
+            self.put(
+                Delta::Text {
+                    candidate: 0,
+                    text: &text,
+                },
+                out,
+            );
+        }
         if !self.reasoning.is_empty() {
             let reasoning = std::mem::take(&mut self.reasoning);
             let json = format!(r#"{{"openai":{{"reasoning_items":[{reasoning}]}}}}"#);
@@ -249,7 +264,10 @@ impl Decode {
             self.refuse(last, rest, out);
         }
         if !self.cited {
-            for (_, item) in &items {
+            let is_content =
+                |item: &Item<'_>| !(self.undo.final_only && &*item.phase == "commentary");
+            let told: Vec<_> = items.iter().filter(|(_, item)| is_content(item)).collect();
+            for (_, item) in told {
                 for (place, part) in wire::list(item.content).into_iter().enumerate() {
                     let part = wire::read::<Part<'_>>(Some(part));
                     for raw in wire::list(part.and_then(|part| part.annotations)) {

@@ -16,6 +16,9 @@ impl Decode {
         if text.is_empty() {
             return;
         }
+        if !self.items[at].is_commentary {
+            self.part_from_other_messages(at, out);
+        }
         let place = place.0.unwrap_or(0);
         let begin = self.chars;
         let item = &mut self.items[at];
@@ -33,9 +36,50 @@ impl Decode {
         if let Some(part) = item.parts.last_mut() {
             part.told.add(text);
         }
-        self.chars += text.chars().count() as u64;
         self.spoken.add(text);
+        if item.is_commentary {
+            return self.comment(at, text, out);
+        }
+        self.chars += text.chars().count() as u64;
         self.put(Delta::Text { candidate: 0, text }, out);
+    }
+
+    /// A blank line between the texts of two messages. Servers that number items wrongly do not get
+    /// it into the middle of one.
+    fn part_from_other_messages(&mut self, at: usize, out: &mut dyn DeltaSink) {
+        let before = self.spoken_at.replace(at).filter(|before| *before != at);
+        let is_message = |at: usize| self.items[at].is_message;
+        if before.is_some_and(|before| is_message(before) && is_message(at)) {
+            self.chars += 2;
+            let text = "\n\n";
+            self.put(Delta::Text { candidate: 0, text }, out);
+        }
+    }
+
+    /// What the model says on the way to an answer that is to be of one form.
+    fn comment(&mut self, at: usize, text: &str, out: &mut dyn DeltaSink) {
+        if self.commented_at.replace(at) != Some(at) {
+            self.commentary = Some(String::new());
+        }
+        self.commentary = self
+            .commentary
+            .take()
+            .filter(|kept| kept.len() + text.len() <= MOST_COMMENTARY);
+        if let Some(kept) = &mut self.commentary {
+            kept.push_str(text);
+        }
+        self.muse((at, 0), text, out);
+    }
+
+    /// A piece of reasoning, apart from the one before where that was of another place.
+    fn muse(&mut self, part: (usize, u64), text: &str, out: &mut dyn DeltaSink) {
+        let before = self.thought_at.replace(part);
+        if before.is_some_and(|before| before != part) {
+            let text = &format!("\n\n{text}");
+            self.put(Delta::Reasoning { candidate: 0, text }, out);
+        } else {
+            self.put(Delta::Reasoning { candidate: 0, text }, out);
+        }
     }
 
     /// A part of the text at its end.
@@ -89,6 +133,10 @@ impl Decode {
         raw: &RawValue,
         out: &mut dyn DeltaSink,
     ) {
+        // The places of citations count in the content.
+        if self.items[at].is_commentary {
+            return;
+        }
         self.begin(out);
         self.cited = true;
         let item = &mut self.items[at];
@@ -124,13 +172,7 @@ impl Decode {
             }
             None => {}
         }
-        let before = self.thought_at.replace(part);
-        if before.is_some_and(|before| before != part) {
-            let text = &format!("\n\n{text}");
-            self.put(Delta::Reasoning { candidate: 0, text }, out);
-        } else {
-            self.put(Delta::Reasoning { candidate: 0, text }, out);
-        }
+        self.muse(part, text, out);
     }
 
     /// A part of the reasoning at its end.
