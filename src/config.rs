@@ -159,6 +159,8 @@ pub struct Upstream {
     pub keys: Vec<Key>,
     /// Slots per key.
     pub slots: usize,
+    /// `slots` was asked for rather than the default: then what the server tells does not count.
+    pub slots_set: bool,
     /// Patterns of the models it serves.
     pub models: Vec<String>,
     /// Nothing but its name leads to it: it does not count where the only one of a kind is meant.
@@ -180,6 +182,18 @@ pub struct Upstream {
 }
 
 impl Upstream {
+    /// The header that carries the key, and what stands before it.
+    pub fn auth_header(&self) -> (&'static str, &'static str) {
+        let own = self.options.kind().auth;
+        own.unwrap_or(self.format.auth_header())
+    }
+
+    /// Where `path` of the format is.
+    pub fn url(&self, path: &str) -> String {
+        let own = self.options.kind().path(self.format, &self.base_url, path);
+        [&*self.base_url, own.as_deref().unwrap_or(path)].concat()
+    }
+
     /// An upstream at the vendor's own address, with the defaults of the table and without a key.
     pub fn new(name: impl Into<String>, format: Format) -> Self {
         use table::Place::{Top, Upstream as Here};
@@ -192,6 +206,7 @@ impl Upstream {
                 secret: None,
             }],
             slots: table::count_of(Here, "slots"),
+            slots_set: false,
             models: owned(format.default_models()),
             by_name_only: false,
             headers: Vec::new(),

@@ -17,6 +17,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::cancel::{self, Cancel, Cause};
 use crate::config::{Key, Upstream};
+use crate::kind::{self, Facts};
 use crate::line::Line;
 use crate::provider::Format;
 
@@ -153,8 +154,11 @@ fn refresh(upstream: &Upstream, line: &Line, learned: &Learned) {
     let name = &upstream.name;
     let mut last = String::from("it has no key");
     for key in upstream.keys.iter().take(KEYS) {
-        match within(PATIENCE, || fetch(upstream, key, line)) {
-            Ok(models) => {
+        match within(PATIENCE, || look(upstream, key, line)) {
+            Ok((models, facts)) => {
+                let kind = facts.kind.map_or("", |kind| kind.name);
+                debug!("upstream {name} is {kind} {:?}", facts.version);
+                upstream.options.found.set(facts);
                 info!("upstream {name} lists {} models", models.len());
                 return learned.set(models);
             }
@@ -167,6 +171,38 @@ fn refresh(upstream: &Upstream, line: &Line, learned: &Learned) {
     }
     warn!("upstream {name} gave no model list ({last}); the last one stays");
     learned.failed();
+}
+
+/// Asks an upstream what it is and has: its list, and what it says of itself.
+fn look(upstream: &Upstream, key: &Key, line: &Line) -> Result<(Vec<Model>, Facts), String> {
+    let (models, signs) = fetch(upstream, key, line)?;
+    let owner = models.first().and_then(|model| model.owned_by.as_deref());
+    let found = kind::by_signs(owner, &|name| signs.get(name).cloned());
+    let mut facts = Facts {
+        kind: found.filter(|_| upstream.format == Format::OpenAi),
+        version: signs.get(kind::VERSION_HEADER).cloned(),
+        ..Facts::default()
+    };
+    let kind = upstream.options.kind.or(facts.kind);
+    if let Some(path) = kind.and_then(|kind| kind.about) {
+        let url = [kind::root(&upstream.base_url), path].concat();
+        // What it does not say of itself is left as it is.
+        if let Ok((body, _)) = get(upstream, key, line, &url)
+            && let Ok(about) = serde_json::from_slice(&body)
+        {
+            facts.read(&about);
+        }
+    }
+    Ok((models, facts))
+}
+
+/// One look, for `--probe`.
+pub fn look_once(upstream: &Upstream, line: &Line) -> Result<(Vec<Model>, Facts), String> {
+    let key = upstream.keys.first().ok_or("it has no key")?;
+    if !upstream.options.kind().lists {
+        return Err("servers of its kind have no list of models".into());
+    }
+    within(PATIENCE, || look(upstream, key, line))
 }
 
 /// Runs `ask` and ends whatever it waits for when the time is over.
@@ -188,12 +224,17 @@ fn within<T>(limit: Duration, ask: impl FnOnce() -> Result<T, String>) -> Result
     asked
 }
 
-fn fetch(upstream: &Upstream, key: &Key, line: &Line) -> Result<Vec<Model>, String> {
+/// Headers that tell what a server is.
+type Signs = HashMap<&'static str, String>;
+
+fn fetch(upstream: &Upstream, key: &Key, line: &Line) -> Result<(Vec<Model>, Signs), String> {
     let mut models = Vec::new();
+    let mut signs = Signs::new();
     let mut cursor: Option<String> = None;
     for _ in 0..PAGES {
         let url = list::url(upstream.format, &upstream.base_url, cursor.as_deref());
-        let body = get(upstream, key, line, &url)?;
+        let (body, told) = get(upstream, key, line, &url)?;
+        signs.extend(told);
         let (page, next) = list::read(upstream.format, &body)?;
         models.extend(page);
         models.truncate(MODELS);
@@ -203,11 +244,11 @@ fn fetch(upstream: &Upstream, key: &Key, line: &Line) -> Result<Vec<Model>, Stri
         }
         cursor = next;
     }
-    Ok(models)
+    Ok((models, signs))
 }
 
-fn get(upstream: &Upstream, key: &Key, line: &Line, url: &str) -> Result<Vec<u8>, String> {
-    let (name, prefix) = upstream.format.auth_header();
+fn get(upstream: &Upstream, key: &Key, line: &Line, url: &str) -> Result<(Vec<u8>, Signs), String> {
+    let (name, prefix) = upstream.auth_header();
     let credential = key
         .secret
         .as_ref()
@@ -236,5 +277,7 @@ fn get(upstream: &Upstream, key: &Key, line: &Line, url: &str) -> Result<Vec<u8>
     if body.len() as u64 > PAGE_BYTES {
         return Err("a page is too long".into());
     }
-    Ok(body)
+    let told = |name: &'static str| Some((name, answer.header(name)?.to_owned()));
+    let signs = kind::SIGN_HEADERS.into_iter().filter_map(told).collect();
+    Ok((body, signs))
 }

@@ -29,6 +29,7 @@ use crate::server::State;
 use crate::stream::Stream;
 use crate::upstream::{self, Attempt, ended_for_good};
 
+mod ability;
 mod answer;
 mod ask;
 mod caller;
@@ -146,6 +147,7 @@ fn begin<'w>(
         record.model = head.model.to_string();
         record.streamed = head.stream;
         let targets = targets(config, &head.model, key)?;
+        let targets = ability::by_ability(config, &head, targets);
         Ok((head, targets))
     });
     let (head, targets) = match read {
@@ -267,10 +269,7 @@ fn outline(
             path: &encoded.path,
             headers: vec![
                 ("content-type", "application/json"),
-                (
-                    "accept",
-                    upstream::accept(head.stream || encoder.translates()),
-                ),
+                ("accept", upstream::accept(head.stream || encoder.streams())),
                 ("x-request-id", id),
             ],
             body: Some(&encoded.body),
@@ -401,7 +400,7 @@ impl Exchange<'_, '_> {
         let entered = cancel::enter(&self.job.cancel);
         self.record.attempt(&upstream.name, lease.key_name());
         self.describe_attempt(&upstream.name, &encoded.dropped);
-        let streams = self.head.stream || self.encoder.translates();
+        let streams = self.head.stream || self.encoder.streams();
         let first_byte = match streams || upstream.first_byte_set {
             true => upstream.first_byte,
             // A whole answer begins when the model has finished, which the deadline bounds.

@@ -23,7 +23,8 @@
 //! src/limits.rs      what each client key may use, and has used
 //! src/reply.rs       one HTTP reply out, in one write
 //! src/exchange.rs    the story of one chat exchange, top to bottom
-//! src/exchange/      encode.rs: the request for a target; tries.rs: targets, keys and retries;
+//! src/exchange/      encode.rs: the request for a target; ability.rs: who can take it;
+//!                    tries.rs: targets, keys and retries;
 //!                    room.rs: who may take a longer request; heard.rs: what an answer comes to;
 //!                    answer.rs: what comes back; live.rs: a stream from its first event on;
 //!                    caller.rs: whom it goes to; ask.rs: POST /ask;
@@ -50,6 +51,8 @@
 //! src/health.rs      --health: asks the weir that runs
 //! src/fetch.rs       images behind addresses, for models that cannot fetch them
 //! src/models.rs      GET /v1/models; models/catalogue.rs: what is known of four of them
+//! src/probe.rs       --check-config --probe: says what each upstream is
+//! src/kind.rs        what a server is: llama.cpp, vLLM, Azure ..., one row each
 //! src/discovery.rs   the upstreams' own lists of models, asked for beside the serving
 //! src/record.rs      what a request came to, and its log line; record/estimate.rs: its tokens
 //! src/journal.rs     the log: text or JSON, request lines written together
@@ -133,6 +136,7 @@ mod health;
 mod inbound;
 mod journal;
 mod json;
+mod kind;
 mod lesson;
 mod limits;
 mod line;
@@ -143,6 +147,7 @@ mod models;
 mod passthrough;
 mod pool;
 mod print;
+mod probe;
 mod provider;
 mod query;
 mod record;
@@ -184,6 +189,10 @@ struct Args {
     /// read everything, print each finding or the resolved routes, and leave
     #[argh(switch)]
     check_config: bool,
+
+    /// with --check-config: ask each upstream for its models, and say what answered
+    #[argh(switch)]
+    probe: bool,
 
     /// ask the weir that runs with this config whether it is well, and leave: 0 if it is, else 1
     #[argh(switch)]
@@ -228,9 +237,23 @@ fn main() -> ExitCode {
     if args.check_config {
         // Nothing is started for a check; port 0 stands for the demo's own.
         return match load(&sources, &|| Ok(SocketAddr::from(([127, 0, 0, 1], 0)))) {
+            Ok(loaded) if args.probe => {
+                let (text, all) = probe::probe(&loaded.config);
+                say(&config::check(&loaded));
+                say(&text);
+                if all {
+                    ExitCode::SUCCESS
+                } else {
+                    ExitCode::FAILURE
+                }
+            }
             Ok(loaded) => say(&config::check(&loaded)),
             Err(findings) => refuse(&findings),
         };
+    }
+    if args.probe {
+        complain("--probe goes with --check-config; see weir --help");
+        return ExitCode::from(WRONG);
     }
 
     if args.health {

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use crate::cancel::{Cancel, Wait};
 use crate::config;
 use crate::failure::{Class, Failure};
+use crate::kind::Found;
 
 mod health;
 mod tally;
@@ -45,6 +46,8 @@ pub struct Pool {
     keys: Vec<PoolKey>,
     desk: Mutex<Desk>,
     max_waiting: AtomicUsize,
+    /// What the server told of its slots; `None`: the config says how many there are.
+    found: Option<Found>,
     cool_down_max: Mutex<Duration>,
     pub tally: Arc<Tally>,
     /// Shares slots with this one, and has requests in its line that the timer must not forget.
@@ -163,6 +166,13 @@ impl Lease {
     }
 }
 
+impl PoolKey {
+    /// Clients that are not free: leased, or on their way.
+    fn in_use(&self) -> usize {
+        self.clients.len().saturating_sub(self.take.len())
+    }
+}
+
 /// How a key stands, for `/status`.
 #[derive(Debug)]
 pub struct KeyView {
@@ -225,6 +235,7 @@ impl Pool {
             keys,
             desk: Mutex::new(desk),
             max_waiting: AtomicUsize::new(max_waiting),
+            found: (!upstream.slots_set).then(|| upstream.options.found.clone()),
             cool_down_max: Mutex::new(cool_down_max),
             tally: Arc::default(),
             before: Mutex::default(),
@@ -323,6 +334,7 @@ impl Pool {
                 if wanted.barred.contains(&key)
                     || health.resting(&wanted.model, now).is_some()
                     || health.is_avoided(now) != in_trouble
+                    || self.keys[key].in_use() >= self.most(key)
                 {
                     continue;
                 }
@@ -333,6 +345,13 @@ impl Pool {
             }
         }
         None
+    }
+
+    /// Slots of a key that may be out at once: no more than the server has.
+    fn most(&self, key: usize) -> usize {
+        let told = self.found.as_ref().and_then(Found::slots);
+        let slots = self.keys[key].slots;
+        told.map_or(slots, |told| told.min(slots))
     }
 
     /// Whether waiting can help: some key would serve the request if it had a free slot.
@@ -383,6 +402,11 @@ impl Pool {
     /// To the first in the line whom it serves, else to the free ones.
     fn offer(&self, desk: &mut Desk, (key, mut client): Granted, now: Instant) {
         let mut at = 0;
+        // This one is not among the free ones yet. More may be out than the server has slots, when
+        // it has told of them only now.
+        if self.keys[key].in_use() > self.most(key) {
+            at = desk.line.len();
+        }
         while at < desk.line.len() {
             let wanted = &desk.line[at].wanted;
             let serves = !wanted.barred.contains(&key)
@@ -450,10 +474,11 @@ impl Pool {
         self.keys
             .iter()
             .zip(&desk.health)
-            .map(|(key, health)| KeyView {
+            .enumerate()
+            .map(|(at, (key, health))| KeyView {
                 name: key.name.clone(),
-                slots: key.slots,
-                free: key.take.len(),
+                slots: self.most(at),
+                free: self.most(at).saturating_sub(key.in_use()),
                 requests: key
                     .clients
                     .iter()

@@ -12,6 +12,7 @@ use crate::chat::{DeltaSink, Request};
 use crate::discovery::{self, Learned};
 use crate::error::ApiError;
 use crate::failure::Failure;
+use crate::kind::{self, Found, Kind};
 use crate::lesson::{Lesson, Lessons};
 use crate::sse;
 
@@ -47,6 +48,12 @@ pub struct Options {
     pub ask_usage: bool,
     /// Nodes that the schemas of one request may unfold to.
     pub schema_nodes: usize,
+    /// What the server is, by the config or its address.
+    pub kind: Option<&'static Kind>,
+    /// What it told of itself.
+    pub found: Found,
+    /// Whole answers are asked for as streams; `None`: as the kind of server needs it.
+    pub streams_whole: Option<bool>,
     /// What the upstream's own model list says, where it is asked for one.
     pub learned: Option<Arc<Learned>>,
     /// What the model's refusals have taught.
@@ -60,6 +67,18 @@ pub struct Options {
 }
 
 impl Options {
+    /// What the server is, as far as it is known.
+    pub fn kind(&self) -> &'static Kind {
+        let kind = self.kind.or_else(|| self.found.kind());
+        kind.unwrap_or(&kind::UNKNOWN)
+    }
+
+    /// Whether whole answers are asked for as streams, which end when their caller leaves.
+    pub fn streams_whole(&self) -> bool {
+        let needs = || !self.kind().stops_whole;
+        !self.official && self.streams_whole.unwrap_or_else(needs)
+    }
+
     /// What the Claude `model` can do. Encoders ask here, so that what a provider's own model
     /// list says can win over the table.
     pub fn claude(&self, model: &str) -> capability::Claude {
@@ -130,6 +149,9 @@ impl Default for Options {
             max_tokens_field: None,
             ask_usage: false,
             schema_nodes: unfold::MOST_NODES,
+            kind: None,
+            found: Found::default(),
+            streams_whole: None,
             learned: None,
             lessons: Lessons::default(),
             anthropic: anthropic::Switches::default(),

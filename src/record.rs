@@ -12,7 +12,7 @@ use crate::journal;
 use crate::limits::Limits;
 use crate::request_log::Transcript;
 
-mod estimate;
+pub mod estimate;
 
 /// How a stream ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

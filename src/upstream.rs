@@ -114,7 +114,7 @@ impl Attempt<'_> {
     }
 
     fn post(&self) -> Result<Answer, Broken> {
-        let url = [&*self.upstream.base_url, self.path].concat();
+        let url = self.upstream.url(self.path);
         let mut headers: Vec<(&str, &str)> = Vec::with_capacity(8);
         headers.push(("content-type", "application/json"));
         headers.push(("accept", accept(self.streams)));
@@ -172,7 +172,7 @@ pub fn accept(streams: bool) -> &'static str {
 
 /// The key as it stands in its header.
 pub fn bearer(upstream: &Upstream, key: &Key) -> Option<String> {
-    let (_, prefix) = upstream.format.auth_header();
+    let (_, prefix) = upstream.auth_header();
     let secret = key.secret.as_ref()?;
     Some([prefix, secret.reveal()].concat())
 }
@@ -182,7 +182,7 @@ pub fn standing_headers<'a>(
     upstream: &'a Upstream,
     bearer: Option<&'a str>,
 ) -> impl Iterator<Item = (&'a str, &'a str)> {
-    let (name, _) = upstream.format.auth_header();
+    let (name, _) = upstream.auth_header();
     let version = &*upstream.options.anthropic_version;
     let version = (upstream.format == Format::Anthropic).then_some(("anthropic-version", version));
     let own = upstream.headers.iter();

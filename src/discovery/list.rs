@@ -17,9 +17,38 @@ pub struct Model {
     pub owned_by: Option<String>,
     pub context_length: Option<u64>,
     pub max_completion_tokens: Option<u64>,
+    /// Whether it takes images, tools and a schema for its answers.
+    pub can: Abilities,
     /// Gemini: whether it thinks.
     pub thinks: Option<bool>,
     pub claude: Option<ClaudeFacts>,
+}
+
+/// What lists say that a model can or cannot do; mostly nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Abilities {
+    pub images: Option<bool>,
+    pub tools: Option<bool>,
+    pub schema: Option<bool>,
+}
+
+impl Abilities {
+    /// As OpenRouter tells them (`architecture`, `supported_parameters`), and Mistral
+    /// (`capabilities`).
+    fn of(entry: &Value) -> Abilities {
+        let names = |list: &Value, name: &str| {
+            let list = list.as_array().filter(|list| !list.is_empty())?;
+            Some(list.iter().any(|known| known == name))
+        };
+        let fields = &entry["supported_parameters"];
+        let can = &entry["capabilities"];
+        Abilities {
+            images: names(&entry["architecture"]["input_modalities"], "image")
+                .or_else(|| can["vision"].as_bool()),
+            tools: names(fields, "tools").or_else(|| can["function_calling"].as_bool()),
+            schema: names(fields, "structured_outputs"),
+        }
+    }
 }
 
 /// What Anthropic says of a model; what it does not say is left to the table.
@@ -147,7 +176,10 @@ fn openai(entry: &Value) -> Option<Model> {
             .map(|owner| owner.chars().take(64).collect()),
         // Compatible servers say it under one name or another.
         context_length: tokens(&entry["context_length"])
-            .or_else(|| tokens(&entry["max_model_len"])),
+            .or_else(|| tokens(&entry["max_model_len"]))
+            .or_else(|| tokens(&entry["context_window"]))
+            .or_else(|| tokens(&entry["max_context_length"])),
+        can: Abilities::of(entry),
         ..Model::default()
     })
 }
@@ -345,6 +377,31 @@ mod tests {
         assert_eq!(models[0].gemini(row).thinking, GeminiThinking::None);
         assert!(url(Format::Gemini, "http://a", Some("p/2")).ends_with("&pageToken=p%2F2"));
         assert_eq!(page(Format::Gemini, &json!({})), (vec![], None));
+    }
+
+    #[test]
+    fn lists_say_what_models_can() {
+        let can = |entry: Value| openai(&entry).unwrap().can;
+        let router = can(
+            json!({"id": "a", "supported_parameters": ["tools", "top_p"],
+            "architecture": {"input_modalities": ["text", "image"]}}),
+        );
+        assert_eq!(
+            router,
+            Abilities {
+                images: Some(true),
+                tools: Some(true),
+                schema: Some(false)
+            }
+        );
+        let mistral = can(json!({"id": "b", "max_context_length": 9,
+            "capabilities": {"vision": false, "function_calling": true}}));
+        assert_eq!((mistral.images, mistral.tools), (Some(false), Some(true)));
+        assert_eq!(
+            can(json!({"id": "c", "capabilities": ["completion"],
+            "supported_parameters": []})),
+            Abilities::default()
+        );
     }
 
     #[test]

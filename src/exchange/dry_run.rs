@@ -34,7 +34,7 @@ pub fn reply(state: &State, targets: &[Target], outline: &Outline<'_>) -> Result
     };
     let upstreams = &state.config.upstreams;
     let upstream = &upstreams[first.upstream];
-    let url = format!("{}{}", upstream.base_url, outline.path);
+    let url = upstream.url(outline.path);
     let places = targets.iter().map(|target| {
         let name = &upstreams[target.upstream].name;
         json!({"upstream": name, "model": target.model})
@@ -54,7 +54,7 @@ pub fn reply(state: &State, targets: &[Target], outline: &Outline<'_>) -> Result
 
 fn headers(state: &State, upstream: &Upstream, outline: &Outline<'_>) -> Map<String, Value> {
     let has_secret = upstream.keys.iter().any(|key| key.secret.is_some());
-    let (_, prefix) = upstream.format.auth_header();
+    let (_, prefix) = upstream.auth_header();
     let masked = has_secret.then(|| format!("{prefix}***"));
     let standing = upstream::standing_headers(upstream, masked.as_deref());
     let all = outline.headers.iter().copied().chain(standing);

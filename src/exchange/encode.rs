@@ -44,6 +44,8 @@ pub struct Encoder<'e, 'b> {
     lost_signatures: bool,
     /// The target of the last `encode` is the vendor's own.
     official: bool,
+    /// The target of the last `encode` is asked for streams alone.
+    streams_whole: bool,
     /// Usage is asked for, whatever the config says.
     counts: bool,
     /// Who gets images for models that cannot, and on whose time.
@@ -69,6 +71,7 @@ impl<'e, 'b> Encoder<'e, 'b> {
             without_signatures: false,
             lost_signatures: false,
             official: false,
+            streams_whole: false,
             counts: false,
             fetcher: None,
         }
@@ -86,6 +89,11 @@ impl<'e, 'b> Encoder<'e, 'b> {
         self
     }
 
+    /// The answer is asked for as a stream although the caller wants it whole.
+    pub fn streams(&self) -> bool {
+        self.translates() || self.streams_whole
+    }
+
     /// The last target speaks another format than the caller.
     pub fn translates(&self) -> bool {
         self.translator.is_some()
@@ -94,6 +102,7 @@ impl<'e, 'b> Encoder<'e, 'b> {
     pub fn encode(&mut self, upstream: &Upstream, model: &str) -> Result<Encoded, ApiError> {
         self.tried.clear();
         self.official = upstream.options.official;
+        self.streams_whole = upstream.options.streams_whole();
         self.heeded = self.learned.of(&upstream.name, model, Instant::now());
         self.translator = upstream.format.translator();
         if self.translator.is_none()
@@ -118,7 +127,9 @@ impl<'e, 'b> Encoder<'e, 'b> {
                 self.lost_signatures = request.strip_signatures();
             }
         }
-        let counts = self.translator.is_none() && self.counts;
+        // A whole answer tells its usage without being asked.
+        let is_folded = self.streams_whole && !self.head.stream;
+        let counts = self.translator.is_none() && (self.counts || is_folded);
         let needs_own = !self.heeded.is_empty() || counts && !upstream.options.ask_usage;
         let own = needs_own.then(|| {
             let mut options = upstream.options.clone();

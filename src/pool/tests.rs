@@ -363,3 +363,48 @@ fn what_is_not_about_the_key_or_its_model_costs_it_nothing() {
     health.failed("m", &failure(401, "Invalid API key"), aside, CEILING, now);
     assert!(health.resting("gpt-5", now).is_some());
 }
+
+#[test]
+fn no_more_slots_are_lent_than_the_server_has() {
+    let mut upstream = Upstream::new("up", Format::OpenAi);
+    upstream.slots = 4;
+    let found = upstream.options.found.clone();
+    let pool = Arc::new(Pool::new(&upstream, 3, CEILING));
+    let wanted = Wanted::default();
+    let cancel = Arc::<Cancel>::default();
+    let lease = || pool.lease(&wanted, Duration::ZERO, &cancel);
+    let told = |slots| {
+        found.set(crate::kind::Facts {
+            slots: Some(slots),
+            ..Default::default()
+        });
+    };
+    let mut leases: Vec<_> = (0..3).map(|_| lease().unwrap()).collect();
+    // It tells of two while three are out already.
+    told(2);
+    assert_eq!(lease().unwrap_err(), NoLease::Busy);
+    let view = &pool.view(Instant::now())[0];
+    assert_eq!((view.slots, view.free), (2, 0));
+    leases.pop();
+    assert_eq!(lease().unwrap_err(), NoLease::Busy);
+    // Whoever waits gets the next one that comes back.
+    let waiting = std::thread::spawn({
+        let (pool, wanted, cancel) = (Arc::clone(&pool), wanted.clone(), Arc::default());
+        move || {
+            pool.lease(&wanted, Duration::from_secs(60), &cancel)
+                .map(drop)
+        }
+    });
+    while pool.waiting() == 0 {
+        std::thread::yield_now();
+    }
+    leases.pop();
+    assert_eq!(waiting.join().unwrap(), Ok(()));
+    leases.push(lease().unwrap());
+    assert_eq!(lease().unwrap_err(), NoLease::Busy);
+    // More than the config says are never lent.
+    told(9);
+    leases.extend((0..2).map(|_| lease().unwrap()));
+    assert_eq!(lease().unwrap_err(), NoLease::Busy);
+    assert_eq!(pool.view(Instant::now())[0].slots, 4);
+}

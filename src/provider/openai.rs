@@ -33,6 +33,7 @@ use crate::capability;
 use crate::dialect::openai::Head;
 use crate::error::ApiError;
 use crate::json::{Fields, push_string};
+use crate::kind::Kind;
 use crate::lesson::{Lesson, field};
 
 /// The request for this upstream: the caller's bytes, but for what has to differ.
@@ -51,6 +52,12 @@ pub fn encode(head: &Head<'_>, model: &str, options: &Options) -> Result<Encoded
         official(&mut draft, head, model, &mut warnings)?;
     } else {
         compatible(&mut draft, &extra, options);
+        if !head.stream && options.streams_whole() {
+            draft.set("stream", "true".into());
+            if options.ask_usage {
+                draft.merge("stream_options", r#"{"include_usage":true}"#);
+            }
+        }
         if head.stream && !head.include_usage && options.ask_usage {
             draft.merge("stream_options", r#"{"include_usage":true}"#);
         }
@@ -61,6 +68,16 @@ pub fn encode(head: &Head<'_>, model: &str, options: &Options) -> Result<Encoded
         draft.merge_all(fields.filter(|(key, _)| *key != "model" && *key != "stream"));
     }
     if !options.official {
+        let kind = options.kind();
+        for &(from, to) in kind.renames {
+            let is_limit = to == "max_tokens" || to == "max_completion_tokens";
+            if !(is_limit && options.max_tokens_field.is_some()) {
+                one_name(&mut draft, from, to);
+            }
+        }
+        for path in kind.refuses {
+            refused(&mut draft, path, &mut warnings, kind)?;
+        }
         for path in &options.strip {
             leave_out(&mut draft, path);
         }
@@ -86,8 +103,8 @@ pub fn encode(head: &Head<'_>, model: &str, options: &Options) -> Result<Encoded
 fn heed(draft: &mut Draft<'_>, options: &Options, warnings: &mut Warnings) {
     let lessons = &options.lessons;
     match lessons.limit() {
-        Some("max_tokens") => one_limit(draft, "max_completion_tokens", "max_tokens"),
-        Some(_) => one_limit(draft, "max_tokens", "max_completion_tokens"),
+        Some("max_tokens") => one_name(draft, "max_completion_tokens", "max_tokens"),
+        Some(_) => one_name(draft, "max_tokens", "max_completion_tokens"),
         None => {}
     }
     // What the caller asks for is the caller's to take back.
@@ -157,6 +174,31 @@ fn leave_out(draft: &mut Draft<'_>, path: &str) {
     }
 }
 
+/// Leaves out a field that this kind of server refuses. What asks for nothing that is not done
+/// anyway is not told.
+fn refused(
+    draft: &mut Draft<'_>,
+    path: &'static str,
+    warnings: &mut Warnings,
+    kind: &Kind,
+) -> Result<(), ApiError> {
+    if path.contains("[]") {
+        leave_out(draft, path);
+        return Ok(());
+    }
+    let asks = !matches!(path, "stream_options" | "user" | "store" | "extra_body");
+    match draft.get(path) {
+        Some(value) if asks && value != "false" => {
+            let name = kind.name;
+            warnings.drop(draft, path, &format!("servers of the kind {name}"))
+        }
+        _ => {
+            draft.remove(path);
+            Ok(())
+        }
+    }
+}
+
 /// Fields that were left out although the answer may differ for it.
 struct Warnings {
     strict: bool,
@@ -212,8 +254,8 @@ fn official(
     Ok(())
 }
 
-/// The limit under the name `to` alone, which wins where the caller used both.
-fn one_limit(draft: &mut Draft<'_>, from: &str, to: &'static str) {
+/// A field under the name `to` alone, which wins where the caller used both.
+fn one_name(draft: &mut Draft<'_>, from: &str, to: &'static str) {
     if draft.get(from).is_none() {
         return;
     }
@@ -231,7 +273,7 @@ fn reasoning_limits(
     model: &str,
     warnings: &mut Warnings,
 ) -> Result<(), ApiError> {
-    one_limit(draft, "max_tokens", "max_completion_tokens");
+    one_name(draft, "max_tokens", "max_completion_tokens");
     let can = capability::openai(model);
     // An empty list stops at nothing.
     let stop = draft.get("stop").filter(|_| !can.stop);
@@ -281,8 +323,8 @@ fn compatible(draft: &mut Draft<'_>, extra: &Fields<'_>, options: &Options) {
         }
     }
     match options.max_tokens_field.as_deref() {
-        Some("max_tokens") => one_limit(draft, "max_completion_tokens", "max_tokens"),
-        Some(_) => one_limit(draft, "max_tokens", "max_completion_tokens"),
+        Some("max_tokens") => one_name(draft, "max_completion_tokens", "max_tokens"),
+        Some(_) => one_name(draft, "max_tokens", "max_completion_tokens"),
         None => {}
     }
     if options.developer_as_system {

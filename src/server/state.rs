@@ -101,7 +101,8 @@ fn pool_for(upstream: &Upstream, config: &Config, before: Option<&State>) -> Arc
         return Arc::new(pool());
     };
     let is_there = old.base_url == upstream.base_url;
-    if is_there && old.keys == upstream.keys && old.slots == upstream.slots {
+    let same_bound = old.slots_set == upstream.slots_set;
+    if is_there && old.keys == upstream.keys && old.slots == upstream.slots && same_bound {
         old_pool.set_bounds(waiting, ceiling);
         return Arc::clone(old_pool);
     }
@@ -122,7 +123,11 @@ fn keep_list(upstream: &mut Upstream, before: Option<&State>) {
         all.iter()
             .find(|old| old.name == upstream.name && old.base_url == upstream.base_url)
     });
-    let known = known.and_then(|old| old.options.learned.clone());
+    let Some(old) = known else {
+        return;
+    };
+    upstream.options.found = old.options.found.clone();
+    let known = old.options.learned.clone();
     if let (Some(learned), Some(known)) = (&mut upstream.options.learned, known) {
         *learned = known;
     }

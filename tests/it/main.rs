@@ -36,6 +36,7 @@ mod heartbeats;
 mod inbound;
 mod init_scripts;
 mod judgement;
+mod kinds;
 mod leases;
 mod lessons;
 mod limits;

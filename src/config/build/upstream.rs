@@ -9,6 +9,7 @@ use crate::config::read::Object;
 use crate::config::secret::{self, Secret};
 use crate::config::tree::Node;
 use crate::config::{Key, Upstream, base_url, file};
+use crate::kind::{self, Kind};
 use crate::provider::anthropic::Display;
 use crate::provider::{Format, Options, gemini, openai};
 
@@ -69,8 +70,10 @@ pub fn read(
             "the vendor's own address answers no request without a key",
         );
     }
-    let (auth, _) = format.auth_header();
     if !keys.is_empty() {
+        let (auth, _) = kind_of(object, &upstream.base_url)
+            .and_then(|kind| kind.auth)
+            .unwrap_or(format.auth_header());
         if headers.iter().any(|(name, _)| name == auth) {
             findings.add(
                 &member(&object.path("headers"), auth),
@@ -84,6 +87,7 @@ pub fn read(
     }
     if let Some(slots) = object.number("slots") {
         upstream.slots = usize::try_from(slots).unwrap_or(usize::MAX);
+        upstream.slots_set = true;
     }
     let millis = |key: &str| {
         object
@@ -109,7 +113,11 @@ pub fn read(
     if object.flag("discover") == Some(true) {
         options.learned = Some(Default::default());
     }
-    options.developer_as_system = object.flag("developer_as_system").unwrap_or_default();
+    options.kind = kind_of(object, &upstream.base_url);
+    options.streams_whole = object.text("whole").map(|word| word == "streamed");
+    options.developer_as_system = object
+        .flag("developer_as_system")
+        .unwrap_or(options.kind().developer_as_system);
     if let Some(strip) = object.texts("strip") {
         for (at, field) in strip.iter().enumerate() {
             if !openai::is_path(field) {
@@ -123,6 +131,14 @@ pub fn read(
     options.ask_usage = object.flag("ask_usage").unwrap_or_default();
     switches(object, options);
     Some(upstream)
+}
+
+/// What the server is, by the config or its address.
+fn kind_of(object: &Object<'_>, base_url: &str) -> Option<&'static Kind> {
+    match object.text("kind") {
+        Some(name) => kind::by_name(name),
+        None => kind::by_address(base_url),
+    }
 }
 
 /// What only one or two of the formats heed.

@@ -3,6 +3,7 @@
 use super::Fallback::{self, Flag, Number, Required, Text, Words};
 use super::Place::{self, ClientKey, RequestLog, Top, Upstream};
 use super::{Kind, Setting, Unit};
+use crate::kind;
 use crate::provider::unfold::MOST_NODES;
 
 const HOUR: u64 = 3_600_000;
@@ -12,6 +13,7 @@ const GIB: u64 = 1 << 30;
 /// As `Format::ALL` names them, which a test holds.
 pub const FORMATS: &[&str] = &["openai", "anthropic", "gemini", "responses"];
 const LIMIT_FIELDS: &[&str] = &["max_tokens", "max_completion_tokens"];
+const WHOLES: &[&str] = &["as_asked", "streamed"];
 const DISPLAYS: &[&str] = &["summarized", "omitted", "unset"];
 const TOP: Fallback = Fallback::Words("the one at the top", "");
 
@@ -105,7 +107,7 @@ pub static SETTINGS: &[Setting] = &[
     set(Upstream, "keys", Kind::Texts, Words("none", r#"["env:GEMINI_API_KEY"]"#),
         "Its keys, used in turn. The vendors' own addresses need one."),
     set(Upstream, "slots", count(1, 4_096), Number(8),
-        "Requests at once on each key."),
+        "Requests at once on each key. Unless it is set, fewer where the server tells how many it has."),
     set(Upstream, "models", Kind::Texts, Words("the vendor's own names", r#"["gemini-*"]"#),
         "Names of the models it serves; `*` stands for any text."),
     set(Upstream, "discover", Kind::Flag, Flag(false),
@@ -126,11 +128,15 @@ pub static SETTINGS: &[Setting] = &[
         "As at the top, for this upstream."),
     set(Upstream, "official", Kind::Flag, Words("whether the address is the vendor's own", "false"),
         "Treats it as the vendor's own service rather than a compatible server."),
-    set(Upstream, "developer_as_system", Kind::Flag, Flag(false),
+    set(Upstream, "kind", Kind::Choice(kind::NAMES), Words("found by the address, the list of models and its headers", r#""llama.cpp""#),
+        "What the server is; it says how the key is sent, which fields are left out or renamed, where it tells of its slots and whether whole answers are asked for as streams."),
+    set(Upstream, "whole", Kind::Choice(WHOLES), Words("as the kind of server needs it", r#""streamed""#),
+        "For compatible servers: how an answer is asked for that the caller wants whole. `streamed` puts it together of a stream, since llama.cpp and transformers go on with a whole answer when its caller has left."),
+    set(Upstream, "developer_as_system", Kind::Flag, Words("false, but for kinds that do not know `developer`", "false"),
         "For compatible servers: sends `developer` messages as `system`."),
     set(Upstream, "strip", Kind::Texts, Words("none", r#"["stream_options"]"#),
         "For compatible servers: request fields that are not sent on: `store`, or as a path `messages[].refusal`."),
-    set(Upstream, "max_tokens_field", Kind::Choice(LIMIT_FIELDS), Words("whichever the caller used", r#""max_tokens""#),
+    set(Upstream, "max_tokens_field", Kind::Choice(LIMIT_FIELDS), Words("whichever the caller used, or the kind of server knows", r#""max_tokens""#),
         "For compatible servers: the one name under which the limit of an answer is sent on."),
     set(Upstream, "ask_usage", Kind::Flag, Flag(false),
         "For compatible servers: asks for the token counts of streams, as the vendor's own service is always asked; some servers refuse `stream_options`."),

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::calls::arguments_of;
 use super::relay::{FINISH_WORDS, MAX_CHOICES};
-use super::repair::{failure_of, finish_word};
+use super::repair::{failure_of, finish_word, one_reasoning};
 use crate::dialect::openai::{Stamp, call_id, completion_id};
 use crate::failure::Failure;
 use crate::json::unicode::mended_bytes;
@@ -55,6 +55,9 @@ struct Message<'a> {
     content: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "some_list")]
     tool_calls: Option<Vec<Call<'a>>>,
+    /// Thoughts by a name that callers do not know.
+    #[serde(borrow)]
+    reasoning: Option<&'a RawValue>,
     /// The form that was there before tools.
     #[serde(borrow)]
     function_call: Option<&'a RawValue>,
@@ -102,6 +105,13 @@ impl Answer<'_> {
     }
 }
 
+impl Message<'_> {
+    fn thinks_by_another_name(&self) -> bool {
+        self.reasoning
+            .is_some_and(|text| text.get().starts_with('"'))
+    }
+}
+
 impl Choice<'_> {
     fn fits(&self, position: usize) -> bool {
         let calls = self.message.tool_calls.as_deref().unwrap_or_default();
@@ -110,6 +120,7 @@ impl Choice<'_> {
             && self.error.is_none()
             && self.message.role == "assistant"
             && self.message.content.is_some()
+            && !self.message.thinks_by_another_name()
             && FINISH_WORDS.contains(&&*self.finish_reason)
             && (self.finish_reason != "stop"
                 || (calls.is_empty() && self.message.function_call.is_none()))
@@ -199,6 +210,7 @@ fn mend_choice(choice: &mut Map<String, Value>, position: usize, seed: u64) -> R
     if let Value::Object(message) = message {
         message.insert("role".into(), "assistant".into());
         message.entry("content").or_insert(Value::Null);
+        one_reasoning(message);
         if message.get("function_call").is_some_and(Value::is_object) {
             called = Some("function_call");
         }

@@ -189,7 +189,8 @@ impl RelayStream {
             None => first = Some(choice),
             Some(_) => rest.push(choice),
         });
-        if let Some(seen) = seen {
+        if let Some(mut seen) = seen {
+            seen.reasoning = first.as_ref().and_then(|choice| choice.reasoning.clone());
             if seen.has_error {
                 return Err(Failure::from_event(data));
             }
@@ -198,8 +199,10 @@ impl RelayStream {
             }
             let choices = || first.iter().chain(&rest);
             let in_order = rest.is_empty() || choices().is_sorted_by(|a, b| a.index < b.index);
+            let thinks_alone = rest.iter().all(|choice| choice.reasoning.is_none());
             // The scan takes some text for JSON that is none, which no caller could read.
             let fits = in_order
+                && thinks_alone
                 && self.fits(&seen)
                 && choices().all(|choice| self.suits(choice))
                 && (self.official || serde_json::from_slice::<IgnoredAny>(data).is_ok());
@@ -272,6 +275,7 @@ impl RelayStream {
             && index < MAX_CHOICES
             && choice.has_delta
             && choice.has_role != has_role
+            && !(choice.reasoning.is_some() && choice.has_reasoning_content)
             && finish_fits
             && !choice.several_calls
             && choice.call.is_none_or(|piece| calls.suits(piece))
@@ -338,7 +342,7 @@ impl RelayStream {
     }
 
     /// Where a payload that is passed on has to say something else, in order.
-    fn edits<'s>(&'s self, data: &[u8], seen: &Seen<'_>) -> [Option<(Range<usize>, &'s [u8])>; 4] {
+    fn edits<'s>(&'s self, data: &[u8], seen: &Seen<'_>) -> [Option<(Range<usize>, &'s [u8])>; 5] {
         let place = |text: &[u8]| {
             let begin = text.as_ptr().addr() - data.as_ptr().addr();
             begin..begin + text.len()
@@ -351,7 +355,10 @@ impl RelayStream {
             .null_usage
             .clone()
             .filter(|_| !self.stamp.include_usage);
+        // vLLM and others have a name of their own for thoughts.
+        let reasoning = seen.reasoning.clone().filter(|_| !self.official);
         let mut edits = [
+            reasoning.map(|range| (range, &b"\"reasoning_content\""[..])),
             differs(seen.id, &self.name.id),
             differs(seen.created, &self.name.created),
             differs(seen.model, &self.name.model),

@@ -164,6 +164,7 @@ impl RelayStream {
                 delta.insert("role".into(), "assistant".into());
                 state.has_role = true;
             }
+            one_reasoning(delta);
             if let Some(Value::Array(calls)) = delta.get_mut("tool_calls") {
                 let place = (self.stamp.seed, index as u32, self.chunks);
                 let mut kept = Vec::with_capacity(calls.len());
@@ -201,6 +202,19 @@ impl RelayStream {
         state.finished |= word.is_some();
         choice.insert("finish_reason".into(), word.into());
         Ok(says || !was_finished)
+    }
+}
+
+/// Thoughts by the one name that callers know, and once.
+pub(super) fn one_reasoning(message: &mut Map<String, Value>) {
+    if !message.get("reasoning").is_some_and(Value::is_string) {
+        return;
+    }
+    let known = message.get("reasoning_content").is_some_and(says_something);
+    if let Some(text) = message.shift_remove("reasoning")
+        && !known
+    {
+        message.insert("reasoning_content".into(), text);
     }
 }
 

@@ -25,6 +25,8 @@ pub struct Seen<'a> {
     pub usage: Option<&'a [u8]>,
     /// Where a `usage` of null stands, with the comma that goes with it.
     pub null_usage: Option<Range<usize>>,
+    /// `Choice::reasoning` of the one choice there is.
+    pub reasoning: Option<Range<usize>>,
 }
 
 /// What one choice of a chunk holds.
@@ -44,6 +46,10 @@ pub struct Choice<'a> {
     pub several_calls: bool,
     /// A call in the form that was there before tools.
     pub function: bool,
+    /// Where the name of a text of thoughts stands that is not the one callers know.
+    pub reasoning: Option<Range<usize>>,
+    /// Thoughts by the name that callers know.
+    pub has_reasoning_content: bool,
 }
 
 /// A piece of a tool call.
@@ -162,13 +168,20 @@ impl<'a> Scan<'a> {
 
     fn delta(&mut self, choice: &mut Choice<'a>) -> Option<()> {
         let mut once = Once::default();
-        self.object(|scan, key, _| {
+        self.object(|scan, key, begin| {
             match key {
                 b"role" => once.more(0)?,
                 b"tool_calls" => once.more(1)?,
+                b"reasoning" => once.more(2)?,
                 _ => {}
             }
             match key {
+                b"reasoning" => {
+                    let end = begin + key.len() + 2;
+                    let is_text = scan.value()?.first() == Some(&b'"');
+                    choice.reasoning = is_text.then_some(begin..end);
+                }
+                b"reasoning_content" => choice.has_reasoning_content |= scan.value()? != b"null",
                 b"role" => match scan.value()? {
                     b"null" | b"\"\"" => {}
                     b"\"assistant\"" => choice.has_role = true,
