@@ -14,7 +14,7 @@ DIST := target/dist
 FUZZ_SECONDS ?= 60
 FUZZ_TARGET ?=
 
-.PHONY: all run test test-clients lint soak crowd million install clean help static dist size bench cost \
+.PHONY: all run test test-clients models lint soak crowd million install clean help static dist size bench cost \
     test-static fuzz cost-shapes speed tsan
 
 all:
@@ -40,6 +40,11 @@ test-clients:
 	$(CARGO) build --locked
 	python3 tests/clients/run.py $(CLIENTS)
 
+# Rows of the tables of models that nobody has checked for 90 days; needs python3.
+models:
+	@$(CARGO) build --quiet --locked
+	@python3 tests/clients/models.py old
+
 crowd: all
 	WEIR_BIN=$(CURDIR)/target/release/weir \
 	$(CARGO) test --locked --test it callers::crowd::ten -- --ignored --nocapture
@@ -61,6 +66,7 @@ help:
 	@echo 'test         run all tests'
 	@echo 'test-clients run SDKs and tools that people use against it, or only CLIENTS="curl llm";'
 	@echo '             needs python3 and npm'
+	@echo 'models       print which rows about models were checked more than 90 days ago; needs python3'
 	@echo 'lint         check formatting and clippy'
 	@echo 'install      copy it to $$DESTDIR$$prefix/bin ($(prefix)/bin)'
 	@echo 'static       build target/static/weir-TARGET, which needs no library; TARGET is $(TARGET) or'

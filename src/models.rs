@@ -5,11 +5,13 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::time::SystemTime;
 
 use serde::Serialize;
 
 use crate::config::{ClientKey, Config, Upstream};
 use crate::route::{self, Target};
+use crate::upstream::timestamp;
 
 mod catalogue;
 
@@ -22,6 +24,8 @@ struct Entry<'a> {
     object: &'static str,
     created: u64,
     owned_by: Cow<'a, str>,
+    /// Whether its upstream still serves it, as far as one knows.
+    served: bool,
     /// As the upstream's own list has them.
     #[serde(skip_serializing_if = "Option::is_none")]
     context_length: Option<u64>,
@@ -73,12 +77,18 @@ pub fn listed(config: &Config) -> Vec<String> {
     all
 }
 
-/// The whole list as JSON: what a usable upstream serves and `key` may ask for.
-pub fn list(config: &Config, usable: &dyn Fn(usize) -> bool, key: Option<&ClientKey>) -> Vec<u8> {
+/// The whole list as JSON: what a usable upstream serves and `key` may ask for. `now`: models end
+/// on days that their vendors have told.
+pub fn list(
+    config: &Config,
+    usable: &dyn Fn(usize) -> bool,
+    key: Option<&ClientKey>,
+    now: SystemTime,
+) -> Vec<u8> {
     let ids = listed(config);
     let data = ids
         .iter()
-        .filter_map(|id| entry(config, id, usable, key))
+        .filter_map(|id| entry(config, id, usable, key, now))
         .collect();
     let list = List {
         object: "list",
@@ -93,11 +103,12 @@ pub fn one(
     id: &str,
     usable: &dyn Fn(usize) -> bool,
     key: Option<&ClientKey>,
+    now: SystemTime,
 ) -> Option<Vec<u8>> {
     if !listed(config).iter().any(|known| known == id) {
         return None;
     }
-    let entry = entry(config, id, usable, key)?;
+    let entry = entry(config, id, usable, key, now)?;
     Some(serde_json::to_vec(&entry).expect("texts and numbers always serialise"))
 }
 
@@ -106,6 +117,7 @@ fn entry<'a>(
     id: &'a str,
     usable: &dyn Fn(usize) -> bool,
     key: Option<&ClientKey>,
+    now: SystemTime,
 ) -> Option<Entry<'a>> {
     if key.is_some_and(|key| !key.allows(id)) {
         return None;
@@ -115,12 +127,10 @@ fn entry<'a>(
     let Target { upstream, model } = targets.iter().find(|target| usable(target.upstream))?;
     let known = CATALOGUE.iter().find(|known| known.id == *model);
     let upstream = &config.upstreams[*upstream];
-    // The catalogue says more, and the same of the same model.
-    let told = match known {
-        Some(_) => None,
-        None => upstream.options.learned(model),
-    };
-    let told = told.as_deref();
+    let told = upstream.options.learned(model);
+    let served = !has_ended(upstream, model, now);
+    // The catalogue says more of what does not change, and the same.
+    let told = told.as_deref().filter(|_| known.is_none());
     Some(Entry {
         id,
         object: "model",
@@ -134,19 +144,44 @@ fn entry<'a>(
             (None, Some(owner)) => owner.into(),
             (None, None) => upstream.name.as_str().into(),
         },
+        served,
         context_length: told.and_then(|told| told.context_length),
         max_completion_tokens: told.and_then(|told| told.max_completion_tokens),
         facts: known.map(|known| &known.facts),
     })
 }
 
-/// How many tokens a model takes, where that is known.
-pub fn context_length(upstream: &Upstream, model: &str) -> Option<u64> {
-    let known = CATALOGUE.iter().find(|known| known.id == model);
-    match known {
-        Some(known) => Some(known.facts.context_length),
-        None => upstream.options.learned(model)?.context_length,
+/// Whether the first target of `id` still serves it, as far as one knows.
+pub fn is_served(config: &Config, id: &str, now: SystemTime) -> bool {
+    let targets = route::route(config, id);
+    let first = targets.first();
+    first.is_some_and(|Target { upstream, model }| {
+        !has_ended(&config.upstreams[*upstream], model, now)
+    })
+}
+
+/// The vendor no longer serves the model under its name: by its own list, or else by the catalogue.
+/// What others serve under the name is theirs to end.
+fn has_ended(upstream: &Upstream, model: &str, now: SystemTime) -> bool {
+    if upstream.base_url != upstream.format.default_base()
+        || upstream.options.learned(model).is_some()
+    {
+        return false;
     }
+    let known = CATALOGUE.iter().find(|known| known.id == model);
+    let end = known.and_then(|known| known.facts.deprecation.as_ref());
+    let end = end.filter(|end| !end.is_redirected);
+    let day = end.and_then(|end| timestamp(&format!("{}T00:00:00Z", end.date)));
+    day.is_some_and(|day| day <= now)
+}
+
+/// How many tokens a model takes, where that is known. The upstream knows it best.
+pub fn context_length(upstream: &Upstream, model: &str) -> Option<u64> {
+    let told = upstream.options.learned(model);
+    told.and_then(|told| told.context_length).or_else(|| {
+        let known = CATALOGUE.iter().find(|known| known.id == model);
+        known.and_then(|known| known.facts.context_length)
+    })
 }
 
 #[cfg(test)]
@@ -179,6 +214,11 @@ mod tests {
         config
     }
 
+    /// The day on which this was written.
+    fn now() -> SystemTime {
+        timestamp("2026-12-01T12:00:00Z").unwrap()
+    }
+
     fn ids_of(json: &[u8]) -> Vec<String> {
         let list: Value = serde_json::from_slice(json).unwrap();
         assert_eq!(list["object"], "list");
@@ -198,11 +238,16 @@ mod tests {
     fn the_list_shows_what_the_keys_can_serve() {
         let config = config();
         assert_eq!(
-            ids_of(&list(&config, &|_| true, None)),
+            ids_of(&list(&config, &|_| true, None, now())),
             [
                 "gemini-2.5-pro",
                 "gemini-2.5-flash",
                 "claude-opus-4-1-20250805",
+                "gemini-3.8-flash",
+                "gemini-3.5-flash-lite",
+                "claude-opus-5-5",
+                "claude-sonnet-5-5",
+                "claude-haiku-5-5",
                 "fast",
                 "best",
                 "qwen3-8b"
@@ -210,12 +255,12 @@ mod tests {
             "without a key for OpenAI there is no gpt-5"
         );
         assert_eq!(
-            ids_of(&list(&config, &|at| at == 2, None)),
+            ids_of(&list(&config, &|at| at == 2, None, now())),
             ["fast", "qwen3-8b"]
         );
-        assert_eq!(ids_of(&list(&config, &|_| false, None)), [""; 0]);
+        assert_eq!(ids_of(&list(&config, &|_| false, None, now())), [""; 0]);
         assert_eq!(
-            list(&Config::default(), &|_| true, None),
+            list(&Config::default(), &|_| true, None, now()),
             br#"{"object":"list","data":[]}"#
         );
     }
@@ -230,18 +275,24 @@ mod tests {
         };
         let config = config();
         assert_eq!(
-            ids_of(&list(&config, &|_| true, Some(&key))),
-            ["gemini-2.5-pro", "gemini-2.5-flash", "best"]
+            ids_of(&list(&config, &|_| true, Some(&key), now())),
+            [
+                "gemini-2.5-pro",
+                "gemini-2.5-flash",
+                "gemini-3.8-flash",
+                "gemini-3.5-flash-lite",
+                "best"
+            ]
         );
-        assert!(one(&config, "best", &|_| true, Some(&key)).is_some());
-        assert!(one(&config, "fast", &|_| true, Some(&key)).is_none());
+        assert!(one(&config, "best", &|_| true, Some(&key), now()).is_some());
+        assert!(one(&config, "fast", &|_| true, Some(&key), now()).is_none());
     }
 
     #[test]
     fn one_model_carries_its_facts() {
         let config = config();
         let get = |id: &str, usable: &dyn Fn(usize) -> bool| {
-            one(&config, id, usable, None)
+            one(&config, id, usable, None, now())
                 .map(|json| serde_json::from_slice::<Value>(&json).unwrap())
         };
         let pro = get("gemini-2.5-pro", &|_| true).unwrap();
@@ -273,7 +324,8 @@ mod tests {
         let fast = get("fast", &|_| true).unwrap();
         assert_eq!(
             fast,
-            json!({"id": "fast", "object": "model", "created": 0, "owned_by": "box"})
+            json!({"id": "fast", "object": "model", "created": 0, "owned_by": "box",
+                   "served": true})
         );
         let fast = get("fast", &|at| at == 0).unwrap();
         assert_eq!(fast["id"], "fast");
@@ -295,13 +347,78 @@ mod tests {
     #[test]
     fn the_demo_stands_beside_real_models() {
         let addr = "127.0.0.1:9".parse().unwrap();
-        let all = ids_of(&list(&Config::demo(addr), &|_| true, None));
+        let all = ids_of(&list(&Config::demo(addr), &|_| true, None, now()));
         assert_eq!(all, ids().collect::<Vec<_>>());
         let mut config = config();
         config.add_demo(addr);
-        let json = one(&config, "demo/gpt-5", &|_| true, None).unwrap();
+        let json = one(&config, "demo/gpt-5", &|_| true, None, now()).unwrap();
         let model: Value = serde_json::from_slice(&json).unwrap();
         assert_eq!(model["name"], "GPT-5");
-        assert!(one(&config, "gpt-5", &|_| true, None).is_none());
+        assert!(one(&config, "gpt-5", &|_| true, None, now()).is_none());
+    }
+
+    #[test]
+    fn each_says_whether_it_can_be_served() {
+        let openai = Upstream::new("openai", Format::OpenAi);
+        let mut config = config();
+        config.upstreams.push(openai);
+        let get = |config: &Config, id: &str, day: &str| {
+            let now = timestamp(&format!("{day}T00:00:00Z")).unwrap();
+            let json = one(config, id, &|_| true, None, now).unwrap();
+            serde_json::from_slice::<Value>(&json).unwrap()
+        };
+        for (id, day, served) in [
+            ("gpt-5", "2026-12-10", true),
+            ("gpt-5", "2026-12-11", false),
+            ("claude-opus-4-1-20250805", "2026-08-04", true),
+            ("claude-opus-4-1-20250805", "2026-12-01", false),
+            // As told of what an alias leads to.
+            ("best", "2026-12-01", false),
+            // Served by another model.
+            ("gemini-2.5-pro", "2027-01-01", true),
+            ("gpt-6.2-sol", "2027-01-01", true),
+            ("qwen3-8b", "2027-01-01", true),
+        ] {
+            assert_eq!(get(&config, id, day)["served"], served, "{id} {day}");
+        }
+        let gpt = get(&config, "gpt-5", "2026-12-01");
+        assert_eq!(
+            gpt["deprecation"],
+            json!({"date": "2026-12-11", "successor": "gpt-5.6-sol",
+                   "source": "https://developers.openai.com/api/docs/deprecations"})
+        );
+        let today = timestamp("2026-12-01T00:00:00Z").unwrap();
+        assert!(!is_served(&config, "best", today) && is_served(&config, "gpt-5", today));
+        let sol = get(&config, "gpt-6.2-sol", "2026-12-01");
+        assert!(sol.get("deprecation").is_none() && sol["name"] == "GPT-6.2 Sol");
+        // Somebody else's server may have it for longer.
+        config.upstreams[1].base_url = "http://localhost:9".into();
+        let opus = get(&config, "claude-opus-4-1-20250805", "2026-12-01");
+        assert_eq!(opus["served"], true);
+    }
+
+    #[test]
+    fn penalties_are_not_listed_where_they_are_refused() {
+        for known in CATALOGUE {
+            let row = crate::capability::gemini(known.id);
+            let names = known.facts.supported_parameters;
+            let has = |name: &str| names.contains(&name);
+            if known.owned_by == "google" {
+                assert_eq!(has("frequency_penalty"), row.penalties, "{}", known.id);
+                assert_eq!(has("presence_penalty"), row.penalties, "{}", known.id);
+                assert_eq!(has("temperature"), row.sampling, "{}", known.id);
+            }
+            if known.owned_by == "openai" {
+                let row = crate::capability::openai(known.id);
+                assert_eq!(has("temperature"), row.samples(None), "{}", known.id);
+                assert!(!has("stop") || row.stop, "{}", known.id);
+            }
+            if known.owned_by == "anthropic" {
+                let row = crate::capability::claude(known.id);
+                assert_eq!(has("temperature"), row.sampling, "{}", known.id);
+                let most = known.facts.max_completion_tokens;
+                assert_eq!(most, Some(row.max_output), "{}", known.id);
+            }
+        }
     }
 }

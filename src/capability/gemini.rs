@@ -147,7 +147,8 @@ const PENALTIES: &str =
 const GEMMA_PAGE: &str = "ai.google.dev: Run Gemma with the Gemini API";
 
 pub(super) const ROWS: &[Row<Gemini>] = &[
-    row("gemini-", GEMINI_3, THINKING, "2026-11-30"),
+    row("gemini-3", GEMINI_3, THINKING, "2026-11-30"),
+    row("gemini-robotics-er", GEMINI_3, MODELS, "2026-11-30"),
     row("gemini-nano-banana", GEMINI_3, MODELS, "2026-11-30"),
     row("nano-banana-pro", PRO_3, MODELS, "2026-11-30"),
     row("gemini-4", GEMINI_3, THINKING, "2026-11-30"),
@@ -189,7 +190,11 @@ pub(super) const ROWS: &[Row<Gemini>] = &[
 pub fn gemini(model: &str) -> Gemini {
     let model = bare(model);
     let model = model.strip_prefix("models/").unwrap_or(model);
-    let known = longest(ROWS, model).unwrap_or(GEMINI_2);
+    let known = longest(ROWS, model).unwrap_or(match model.starts_with("gemini-") {
+        // Newer than the table.
+        true => GEMINI_3,
+        false => GEMINI_2,
+    });
     // The vendor names nearly every model by what it puts out.
     Gemini {
         image_output: model.contains("-image") || model.contains("nano-banana"),

@@ -110,6 +110,7 @@ pub(super) const ROWS: &[Row<OpenAi>] = &[
     row("gpt-5-chat", NEVER_REASONS, MODELS, "2026-11-24"),
     row("gpt-4", NEVER_REASONS, MODELS, "2026-11-30"),
     row("gpt-3.5", NEVER_REASONS, MODELS, "2026-11-30"),
+    row("gpt-audio", PLAIN, MODELS, "2026-11-30"),
     row("chatgpt-", NEVER_REASONS, MODELS, "2026-11-24"),
     row("chat-latest", REASONING, CHATS, "2026-11-30"),
     row("daybreak-", REASONING, CHATS, "2026-11-30"),

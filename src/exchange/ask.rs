@@ -1,7 +1,7 @@
 //! `POST /ask`: the body is the prompt, the answer is its text.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use super::{Following, converse, refuse, refuse_body};
 use crate::config::ClientKey;
@@ -62,7 +62,8 @@ fn request(
     ask.chat(&model, kind, body, streams)
 }
 
-/// The first model of the list that an upstream can serve now, else the first one.
+/// The first model of the list that an upstream can serve now and that has not ended, else the
+/// first one.
 fn first_model(state: &State, key: Option<&ClientKey>) -> Result<String, ApiError> {
     let config = &state.config;
     let now = Instant::now();
@@ -74,8 +75,11 @@ fn first_model(state: &State, key: Option<&ClientKey>) -> Result<String, ApiErro
             .iter()
             .any(|target| state.pools[target.upstream].is_usable(&target.model, now))
     };
-    let usable = models.iter().find(is_usable);
-    let first = usable.or(models.first()).cloned();
+    let today = SystemTime::now();
+    let is_served = |model: &&String| models::is_served(config, model, today);
+    let usable = models.iter().filter(is_usable);
+    let first = usable.clone().find(is_served);
+    let first = first.or(usable.clone().next()).or(models.first()).cloned();
     first.ok_or_else(|| {
         let message = "no model is known to this gateway by name: say one with ?model=";
         ApiError::invalid("model", message)

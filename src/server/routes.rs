@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tiny_http::Method;
 
@@ -260,10 +260,13 @@ pub fn answer<'w>(
             }
             return following;
         }
-        Endpoint::Models => Reply::json(200, models::list(config, &usable(state), key)),
+        Endpoint::Models => Reply::json(
+            200,
+            models::list(config, &usable(state), key, SystemTime::now()),
+        ),
         Endpoint::Model => {
             let id = decode_percent(&call.path[MODEL.len()..]);
-            match models::one(config, &id, &usable(state), key) {
+            match models::one(config, &id, &usable(state), key, SystemTime::now()) {
                 Some(model) => Reply::json(200, model),
                 None => {
                     let error = ApiError::new(404, format!("there is no model `{}`", shown(&id)))

@@ -31,6 +31,7 @@ WEIR = Path(os.environ.get("WEIR", ROOT / "target" / "debug" / "weir")).resolve(
 sys.path.insert(0, str(HERE))
 sys.dont_write_bytecode = True
 
+import models  # noqa: E402
 import readme  # noqa: E402
 from harness import CHECKS, MODELS  # noqa: E402
 from upstream import KEEPALIVE_MS, Upstream  # noqa: E402
@@ -113,6 +114,7 @@ def main(arguments):
         counts = json.loads((TARGET / "validate.json").read_text()) if done.returncode < 2 else {}
         passed += counts.get("passed", 0)
         failed += counts.get("failed", 1)
+    models.compare(WEIR)
     print(f"installing took {installed - begun:.0f} s, running {time.time() - installed:.0f} s")
     print(f"{passed} passed, {failed} failed, {skipped} skipped")
     return 1 if failed else 0

@@ -52,7 +52,7 @@ fn listed_models_are_shown_and_routed_and_kept_over_a_reload() {
     assert_eq!(
         one,
         json!({"id": "house-blend", "object": "model", "created": 1234, "owned_by": "house",
-            "context_length": 8192})
+            "served": true, "context_length": 8192})
     );
 
     let answer = weir.ask(&chat("house-blend", false));
@@ -91,7 +91,7 @@ fn a_list_that_is_none_is_told_once_and_changes_nothing() {
     });
     let weir = Weir::start(&settings(&upstream.url(), &["k"]));
     weir.wait_log("gave no model list (the list is no JSON)", LIMIT);
-    assert_eq!(ids(&weir), ["gpt-5"]);
+    assert_eq!(ids(&weir), ["gpt-5", "gpt-6.2-sol", "gpt-6.2-astra"]);
     assert_eq!(weir.ask(&chat("gpt-4o-mini", false)).status, 200);
 }
 
@@ -163,7 +163,7 @@ fn lists_in_pages_are_read_to_their_end() {
     assert_eq!(
         model,
         json!({"id": "gemini-a", "object": "model", "created": 0, "owned_by": "google",
-            "context_length": 1_048_576, "max_completion_tokens": 65_536})
+            "served": true, "context_length": 1_048_576, "max_completion_tokens": 65_536})
     );
 }
 

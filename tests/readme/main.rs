@@ -135,8 +135,8 @@ fn a_wrong_command_or_output_is_found() {
     for (right, wrong) in [
         ("8080/v1/chat/completions -d", "8080/v1/chat/completion -d"),
         (
-            "\"gemini-2.5-pro\",\n  \"messages\"",
-            "\"gemini-2.5-pr\",\n  \"messages\"",
+            "\"gemini-3.8-flash\",\n  \"messages\"",
+            "\"gemini-3.8-flas\",\n  \"messages\"",
         ),
         (
             "curl -sf -X POST localhost:8080/status/reset",
