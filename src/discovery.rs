@@ -56,6 +56,14 @@ struct Known {
 }
 
 impl Learned {
+    /// A list that has come.
+    #[cfg(test)]
+    pub fn of(models: Vec<Model>) -> Arc<Learned> {
+        let learned = Learned::default();
+        learned.set(models);
+        Arc::new(learned)
+    }
+
     pub fn get(&self, id: &str) -> Option<Arc<Model>> {
         let known = self.0.read();
         let at = *known.by_id.get(id)?;

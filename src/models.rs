@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use crate::config::{ClientKey, Config, Upstream};
+use crate::discovery;
 use crate::route::{self, Target};
 use crate::upstream::timestamp;
 
@@ -32,13 +33,28 @@ struct Entry<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     max_completion_tokens: Option<u64>,
     #[serde(flatten)]
-    facts: Option<&'static Facts>,
+    facts: Option<Facts>,
 }
 
 #[derive(Serialize)]
 struct List<'a> {
     object: &'static str,
     data: Vec<Entry<'a>>,
+}
+
+impl Facts {
+    /// The facts with what the upstream's own list says.
+    fn but_for(self, told: Option<&discovery::Model>) -> Facts {
+        let Some(told) = told else {
+            return self;
+        };
+        Facts {
+            context_length: told.context_length.or(self.context_length),
+            max_completion_tokens: told.max_completion_tokens.or(self.max_completion_tokens),
+            thinking: told.thinks.unwrap_or(self.thinking),
+            ..self
+        }
+    }
 }
 
 /// The ids of the catalogue.
@@ -129,16 +145,16 @@ fn entry<'a>(
     let upstream = &config.upstreams[*upstream];
     let told = upstream.options.learned(model);
     let served = !has_ended(upstream, model, now);
-    // The catalogue says more of what does not change, and the same.
+    // The upstream's list knows its own figures best, and the catalogue the rest.
+    let facts = known.map(|known| known.facts.but_for(told.as_deref()));
+    let created = known.map(|known| known.created).filter(|day| *day > 0);
+    let created = created.or(told.as_ref().map(|told| told.created));
     let told = told.as_deref().filter(|_| known.is_none());
     Some(Entry {
         id,
         object: "model",
-        created: known
-            .map(|known| known.created)
-            .or(told.map(|told| told.created))
-            // No date is known.
-            .unwrap_or(0),
+        // 0: no date is known.
+        created: created.unwrap_or(0),
         owned_by: match (known, told.and_then(|told| told.owned_by.clone())) {
             (Some(known), _) => known.owned_by.into(),
             (None, Some(owner)) => owner.into(),
@@ -147,7 +163,7 @@ fn entry<'a>(
         served,
         context_length: told.and_then(|told| told.context_length),
         max_completion_tokens: told.and_then(|told| told.max_completion_tokens),
-        facts: known.map(|known| &known.facts),
+        facts,
     })
 }
 
@@ -395,6 +411,43 @@ mod tests {
         config.upstreams[1].base_url = "http://localhost:9".into();
         let opus = get(&config, "claude-opus-4-1-20250805", "2026-12-01");
         assert_eq!(opus["served"], true);
+    }
+
+    #[test]
+    fn what_an_upstream_lists_wins_over_the_catalogue() {
+        let mut config = config();
+        let told = |id: &str| discovery::Model {
+            id: id.into(),
+            created: 5,
+            context_length: Some(7),
+            thinks: Some(false),
+            ..discovery::Model::default()
+        };
+        let list = ["claude-opus-4-1-20250805", "claude-opus-5-5"].map(told);
+        config.upstreams[1].options.learned = Some(discovery::Learned::of(list.into()));
+        let get = |id: &str| {
+            let json = one(&config, id, &|_| true, None, now()).unwrap();
+            serde_json::from_slice::<Value>(&json).unwrap()
+        };
+        let old = get("claude-opus-4-1-20250805");
+        assert_eq!(old["served"], true, "it is listed, whatever its day was");
+        assert_eq!(old["deprecation"]["date"], "2026-08-05");
+        assert_eq!(
+            (&old["context_length"], &old["max_completion_tokens"]),
+            (&json!(7), &json!(32_000))
+        );
+        assert_eq!(old["created"], 1_754_352_000);
+        let new = get("claude-opus-5-5");
+        assert_eq!(
+            (&new["created"], &new["thinking"]),
+            (&json!(5), &json!(false))
+        );
+        let upstream = &config.upstreams[1];
+        assert_eq!(context_length(upstream, "claude-opus-5-5"), Some(7));
+        assert_eq!(
+            context_length(upstream, "claude-haiku-5-5"),
+            Some(1_000_000)
+        );
     }
 
     #[test]

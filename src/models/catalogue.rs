@@ -11,7 +11,7 @@ pub struct Known {
 }
 
 /// The end of a model, as its vendor has told it.
-#[derive(Serialize)]
+#[derive(Clone, Copy, Serialize)]
 pub struct Deprecation {
     /// `2026-12-11`: from this day on the name is not served, or by another model.
     pub date: &'static str,
@@ -25,7 +25,7 @@ pub struct Deprecation {
 }
 
 /// Beside OpenAI's four fields. Names are those that callers know from the vendors' own lists.
-#[derive(Serialize)]
+#[derive(Clone, Copy, Serialize)]
 pub struct Facts {
     pub name: &'static str,
     pub version: &'static str,

@@ -62,6 +62,7 @@ def install():
         return
     NEWEST.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    command += ["--root-user-action=ignore"]
     # Nothing of them is run, so what they need is not needed.
     command += ["--no-deps", "--upgrade", "--target", str(NEWEST), *SDKS]
     subprocess.run(command, check=True, timeout=300, stdout=subprocess.DEVNULL)
