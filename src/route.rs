@@ -1,6 +1,7 @@
 //! Model name -> `Route`, an ordered list of targets.
 //!
-//! Four rules, the first that fits decides: an explicit `upstream/model`, an alias of the config,
+//! Four rules, the first that fits decides: an explicit `upstream/model`, an alias of the config (by its name, else by
+//! the first pattern that fits),
 //! the name patterns of the upstreams (behind them, the lists that upstreams gave of their own), and
 //! `format/model` where one upstream speaks that format.
 //! Knows nothing of which target is well at the moment.
@@ -22,7 +23,10 @@ pub fn route(config: &Config, model: &str) -> Vec<Target> {
     if let Some(target) = explicit(config, model) {
         return vec![target];
     }
-    if let Some((_, targets)) = config.aliases.iter().find(|(name, _)| name == model) {
+    let aliases = &config.aliases;
+    let exact = aliases.iter().find(|(name, _)| name == model);
+    let fits = |(name, _): &&(String, Vec<String>)| name.contains('*') && matches(name, model);
+    if let Some((_, targets)) = exact.or_else(|| aliases.iter().find(fits)) {
         return targets
             .iter()
             .filter_map(|target| explicit(config, target))
@@ -256,6 +260,20 @@ mod tests {
         ] {
             assert_eq!(matches(pattern, name), fits, "{pattern} {name}");
         }
+    }
+
+    #[test]
+    fn an_alias_may_be_a_pattern_which_comes_behind_the_names() {
+        let mut config = config();
+        config.aliases = vec![
+            ("claude-*".into(), vec!["box/a".into()]),
+            ("claude-haiku-*".into(), vec!["box/b".into()]),
+            ("claude-opus-5".into(), vec!["box/c".into()]),
+        ];
+        let model = |asked: &str| route(&config, asked)[0].model.clone();
+        assert_eq!(model("claude-opus-5"), "c", "the name itself");
+        assert_eq!(model("claude-haiku-4"), "a", "the first pattern that fits");
+        assert_eq!(model("claude-new"), "a");
     }
 
     #[test]

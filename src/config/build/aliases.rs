@@ -79,9 +79,6 @@ fn name_fault(name: &str, upstreams: &[Named]) -> Option<String> {
     if let Some(fault) = model_fault(name) {
         return Some(fault.into());
     }
-    if name.contains('*') {
-        return Some("an alias is one name; patterns belong into `models` of an upstream".into());
-    }
     // An explicit `upstream/model` comes before the aliases.
     let (provider, _) = name.split_once('/')?;
     upstreams
