@@ -79,6 +79,10 @@ impl Request<'_> {
     }
 }
 
+/// What stands before the text of a result that says why a call failed. Formats with a place of
+/// their own for that leave it out.
+pub const ERROR_MARK: &str = "[error] ";
+
 /// Who speaks. `developer` is `System`; `function` is `Tool`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -100,6 +104,8 @@ pub struct Message<'a> {
     pub tool_calls: Vec<ToolCall<'a>>,
     /// Tool only: the call that this answers. Never empty there.
     pub tool_call_id: Cow<'a, str>,
+    /// Tool only: the call failed, and this is why.
+    pub is_error: bool,
     /// Assistant only: the message-level `refusal`.
     pub refusal: Option<Cow<'a, str>>,
     /// Assistant only: `reasoning_content`, else `reasoning`.
@@ -128,6 +134,7 @@ impl Message<'_> {
             content_is_array: false,
             tool_calls: Vec::new(),
             tool_call_id: Cow::Borrowed(""),
+            is_error: false,
             refusal: None,
             reasoning: None,
             has_audio: false,

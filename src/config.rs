@@ -38,6 +38,8 @@ pub use table::{example, reference};
 /// Everything that a running weir is told from outside.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// Authenticates seals; `None`: the keys of the upstreams do.
+    pub seal_key: Option<Secret>,
     /// The file that it was read from; `None`: made of the environment.
     pub file: Option<PathBuf>,
     pub listen: Listen,
@@ -258,6 +260,7 @@ impl Default for Config {
     fn default() -> Self {
         use table::Place::Top;
         Config {
+            seal_key: None,
             file: None,
             listen: Listen::Tcp(table::text(Top, "listen").to_owned()),
             open: table::flag(Top, "open"),

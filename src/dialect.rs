@@ -4,13 +4,17 @@
 //! A request of any dialect is first turned into a chat request; the answer comes back as deltas
 //! and goes out through one of the two writers here. Opens no connection and knows no upstreams.
 
+use std::sync::Arc;
+
 use self::openai::Stamp;
 use crate::chat::{DeltaSink, Usage};
 use crate::error::ApiError;
+use crate::seal::Seals;
 
 pub mod ask;
 pub mod completions;
 pub mod embeddings;
+pub mod messages;
 pub mod openai;
 pub mod text;
 
@@ -26,6 +30,11 @@ pub trait Streamed: DeltaSink {
 
     /// What was counted so far.
     fn usage(&self) -> Usage;
+
+    /// About how many bytes wait in it for what has to come before them.
+    fn held(&self) -> usize {
+        0
+    }
 
     /// Header lines that follow the body. Asked for after `finish`.
     fn trailers(&self) -> String {
@@ -54,19 +63,32 @@ pub enum Dialect {
     Completions,
     /// Nothing but the answer's text.
     Text,
+    /// Anthropic's Messages.
+    Messages,
 }
 
 impl Dialect {
-    pub fn streamed(self, stamp: Stamp) -> Box<dyn Streamed> {
+    /// What a caller speaks as far as the path says it, also where there is nothing at that path.
+    pub fn of_path(path: &str) -> Dialect {
+        match path.strip_prefix("/v1/messages") {
+            Some(rest) if rest.is_empty() || rest.starts_with('/') => Dialect::Messages,
+            _ => Dialect::Chat,
+        }
+    }
+
+    /// `seals` are for what the upstream signs, where the dialect carries that.
+    pub fn streamed(self, stamp: Stamp, seals: &Arc<Seals>) -> Box<dyn Streamed> {
         match self {
+            Dialect::Messages => Box::new(messages::Events::new(stamp, Arc::clone(seals))),
             Dialect::Chat => Box::new(openai::Chunks::new(stamp)),
             Dialect::Completions => Box::new(completions::Pieces(completions::Text::new(stamp))),
             Dialect::Text => Box::<text::Text>::default(),
         }
     }
 
-    pub fn whole(self, stamp: Stamp) -> Box<dyn Whole> {
+    pub fn whole(self, stamp: Stamp, seals: &Arc<Seals>) -> Box<dyn Whole> {
         match self {
+            Dialect::Messages => Box::new(messages::Message::new(stamp, Arc::clone(seals))),
             Dialect::Chat => Box::new(openai::Fold::new(stamp)),
             Dialect::Completions => Box::new(completions::Text::new(stamp)),
             Dialect::Text => Box::<text::Text>::default(),
@@ -81,14 +103,14 @@ impl Dialect {
     /// The content type of an answer, and of an error in its place.
     pub fn content_type(self) -> &'static str {
         match self {
-            Dialect::Chat | Dialect::Completions => "application/json",
+            Dialect::Chat | Dialect::Completions | Dialect::Messages => "application/json",
             Dialect::Text => text::CONTENT_TYPE,
         }
     }
 
     pub fn stream_type(self) -> &'static str {
         match self {
-            Dialect::Chat | Dialect::Completions => "text/event-stream",
+            Dialect::Chat | Dialect::Completions | Dialect::Messages => "text/event-stream",
             Dialect::Text => text::CONTENT_TYPE,
         }
     }
@@ -98,9 +120,13 @@ impl Dialect {
         (self == Dialect::Text).then_some(text::TRAILERS)
     }
 
-    /// There is something that can be sent into a silent stream.
-    pub fn has_heartbeat(self) -> bool {
-        self != Dialect::Text
+    /// What can be sent into a silent stream, if anything can.
+    pub fn heartbeat(self) -> Option<&'static [u8]> {
+        match self {
+            Dialect::Chat | Dialect::Completions => Some(openai::HEARTBEAT),
+            Dialect::Messages => Some(messages::HEARTBEAT),
+            Dialect::Text => None,
+        }
     }
 
     /// The body of an error.
@@ -108,6 +134,7 @@ impl Dialect {
         match self {
             Dialect::Chat | Dialect::Completions => error.to_json(),
             Dialect::Text => format!("{}\n", error.message).into_bytes(),
+            Dialect::Messages => messages::error(error),
         }
     }
 
@@ -116,6 +143,7 @@ impl Dialect {
     pub fn last_words(self, error: &ApiError) -> Option<Vec<u8>> {
         match self {
             Dialect::Chat | Dialect::Completions => Some(openai::error_event(error)),
+            Dialect::Messages => Some(messages::error_event(error)),
             Dialect::Text => None,
         }
     }

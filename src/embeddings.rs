@@ -243,6 +243,7 @@ impl Asking<'_> {
             fresh: self.broken,
             path: &self.encoded.path,
             body: &self.encoded.body,
+            headers: &[],
             id: self.id,
             first_byte: upstream.first_byte,
             streams: false,

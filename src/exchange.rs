@@ -48,12 +48,12 @@ pub use completions::completions;
 
 use answer::{Answered, Halt, Sink};
 use caller::{Caller, Unfinished};
-use encode::Encoder;
+use encode::{Encoder, Native};
 pub use live::Following;
 use live::Live;
 use tries::{Refused, Tries, Work};
 
-/// Answers one `POST /v1/chat/completions`, or gives the stream that is still to be followed.
+/// Answers one `POST /v1/chat/completions` or `/v1/messages`, or gives the stream that is still to be followed.
 pub fn chat<'w>(
     state: &State,
     call: Call<'w>,
@@ -159,7 +159,9 @@ fn begin<'w>(
     };
     if dry_run::is_asked(&call) {
         record.streamed = false;
-        let outline = || outline(state, &head, &targets, &call.id, record.must_count);
+        let native = native(&call);
+        let native = native.as_ref();
+        let outline = || outline(state, &head, native, &targets, &call.id, record.must_count);
         let outlined = cancel::working(&job.cancel, outline).map_err(|error| {
             let ended = job.cancel.cause().map(ended_for_good);
             ended.map_or(error, |failure| failure.to_error("weir", ""))
@@ -172,6 +174,7 @@ fn begin<'w>(
     }
     let id = call.id.clone();
     let dialect = call.dialect;
+    let native = native(&call);
     let caller = match head.stream {
         true => {
             let unfinished = Unfinished::begin(call, config.keepalive, Arc::clone(&job.held))?;
@@ -187,12 +190,36 @@ fn begin<'w>(
         &id,
         record,
         &head,
+        native.as_ref(),
         &targets,
         dialect,
         stream,
         config.max_answer_bytes,
     );
     Some(Box::new((caller, outcome, lines)))
+}
+
+/// What a caller's own dialect says beside the body.
+fn native(call: &Call<'_>) -> Option<Native> {
+    /// Longer than any list of the vendor's.
+    const LONGEST: usize = 4 * 1024;
+    if call.dialect != Dialect::Messages {
+        return None;
+    }
+    let header = |name: &'static str| {
+        let value = call.header(name)?;
+        (!value.is_empty() && value.len() <= LONGEST).then(|| (name, value.to_owned()))
+    };
+    let is_query = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~=&%+,:".contains(&byte);
+    let query = match call.query.len() <= LONGEST && call.query.bytes().all(is_query) {
+        true => call.query.clone(),
+        false => String::new(),
+    };
+    Some(Native {
+        query,
+        headers: ["anthropic-beta"].into_iter().filter_map(header).collect(),
+        converted: OnceCell::new(),
+    })
 }
 
 /// Has one chat request answered: onto the stream, or for the caller of this to send. Gives the
@@ -207,6 +234,7 @@ fn run(
     id: &str,
     record: &mut Record,
     head: &Head<'_>,
+    native: Option<&Native>,
     targets: &[Target],
     dialect: Dialect,
     stream: Option<Arc<Stream>>,
@@ -218,8 +246,10 @@ fn run(
         job,
         head,
         dialect,
-        encoder: Encoder::new(head, &state.memory, &state.learned, &recalled)
+        encoder: Encoder::new(head, &state.memory, &state.learned, &recalled, &state.seals)
             .counting(record.must_count)
+            .of(native)
+            .of(native)
             .fetching(state.fetcher.as_ref().map(|fetcher| (fetcher, &**job))),
         stamp: Stamp {
             seed: inbound::unique(),
@@ -244,12 +274,15 @@ fn run(
 fn outline(
     state: &State,
     head: &Head<'_>,
+    native: Option<&Native>,
     targets: &[Target],
     id: &str,
     counts: bool,
 ) -> Result<Reply, ApiError> {
     let recalled = OnceCell::new();
-    let mut encoder = Encoder::new(head, &state.memory, &state.learned, &recalled).counting(counts);
+    let mut encoder = Encoder::new(head, &state.memory, &state.learned, &recalled, &state.seals)
+        .counting(counts)
+        .of(native);
     let mut refused = tries::nobody();
     let mut said = false;
     for (at, target) in targets.iter().enumerate() {
@@ -264,14 +297,17 @@ fn outline(
                 continue;
             }
         };
+        let mut headers = vec![
+            ("content-type", "application/json"),
+            ("accept", upstream::accept(head.stream || encoder.streams())),
+            ("x-request-id", id),
+        ];
+        let own = encoder.headers().iter();
+        headers.extend(own.map(|(name, value)| (*name, &**value)));
         let outline = dry_run::Outline {
             method: "POST",
             path: &encoded.path,
-            headers: vec![
-                ("content-type", "application/json"),
-                ("accept", upstream::accept(head.stream || encoder.streams())),
-                ("x-request-id", id),
-            ],
+            headers,
             body: Some(&encoded.body),
             dropped: &encoded.dropped,
         };
@@ -413,6 +449,7 @@ impl Exchange<'_, '_> {
             fresh: self.broken,
             path: &encoded.path,
             body: &encoded.body,
+            headers: self.encoder.headers(),
             id: self.id,
             first_byte,
             streams,

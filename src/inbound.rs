@@ -141,6 +141,10 @@ impl<'w> Call<'w> {
         crate::exchange::panic_on_demand(request.url().as_bytes());
         let checked = framing::check(request);
         (call.path, call.query, call.authority) = split(request.url());
+        call.dialect = Dialect::of_path(&call.path);
+        if call.dialect == Dialect::Messages {
+            push_header(&mut call.common, "request-id", &call.id);
+        }
         call.length = *checked.as_ref().unwrap_or(&Length::None);
         let fault = match checked {
             Ok(Length::Known(length)) if length > max_body as u64 => {
@@ -160,7 +164,7 @@ impl<'w> Call<'w> {
         }
         call.close = true;
         let error = ApiError::new(fault.status, fault.message);
-        call.answer(Reply::error(&error));
+        call.answer(call.refusal(&error));
         Err(call.misframed(error))
     }
 
@@ -448,7 +452,7 @@ impl<'w> Call<'w> {
         let Some(mut request) = self.request.take() else {
             return;
         };
-        let mut reply = Reply::error(error);
+        let mut reply = self.refusal(error);
         if !self.last {
             reply = reply.with("Connection", "close");
         }
@@ -574,7 +578,7 @@ impl Drop for Call<'_> {
         let error = ApiError::new(500, "the gateway failed to answer this request")
             .with_code("internal_error");
         match self.length {
-            Length::None => self.answer(Reply::error(&error)),
+            Length::None => self.answer(self.refusal(&error)),
             // Its length may not have been looked at.
             _ => self.refuse_unread(&error),
         }

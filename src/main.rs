@@ -63,12 +63,14 @@
 //! src/error.rs       ApiError, what a caller is told
 //! src/json.rs        Fields: an object as a shallow list of raw values
 //! src/query.rs       the query of a URL
-//! src/base64.rs      bytes as base64; src/bytes.rs: buffers to read into
+//! src/base64.rs      bytes as base64, and back; src/bytes.rs: buffers to read into
+//! src/seal.rs        what vendors signed, as a text that only weir opens
 //! src/clock.rs       milliseconds since the begin
 //! src/chat.rs        the words in the middle: Request, Message, Part, Tool, Delta, Usage
 //! src/capability.rs  what each model can do, by its name; capability/{claude,gemini,openai}.rs: the
 //!                    rows, one file per vendor
-//! src/dialect.rs     what callers may speak;  dialect/{openai,completions,embeddings,ask,text}.rs
+//! src/dialect.rs     what callers may speak;  dialect/{openai,messages,completions,
+//!                    embeddings,ask,text}.rs
 //! src/provider.rs    what upstreams speak;    provider/{openai,anthropic,gemini,responses}.rs
 //! src/demo.rs        the built-in upstream that answers without a key
 //! src/cost.rs        work and memory by the shape of a body (in tests only)
@@ -154,6 +156,7 @@ mod record;
 mod reply;
 mod request_log;
 mod route;
+mod seal;
 mod server;
 #[cfg(test)]
 mod speed;

@@ -14,6 +14,7 @@ use crate::discovery;
 use crate::route::{self, Target};
 use crate::upstream::timestamp;
 
+pub mod anthropic;
 mod catalogue;
 
 use catalogue::{CATALOGUE, Facts};
@@ -66,6 +67,7 @@ pub fn ids() -> impl Iterator<Item = &'static str> {
 /// and the names without a star among the models of the upstreams.
 pub fn listed(config: &Config) -> Vec<String> {
     let aliases = config.aliases.iter().map(|(name, _)| name.as_str());
+    let aliases = aliases.filter(|name| !name.contains('*'));
     let named = config
         .upstreams
         .iter()

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::capability;
-use crate::chat::{DeltaSink, Request};
+use crate::chat::{DeltaSink, Request, Usage};
 use crate::discovery::{self, Learned};
 use crate::error::ApiError;
 use crate::failure::Failure;
@@ -242,6 +242,40 @@ pub trait Decoder: Send {
     fn may_continue(&self) -> bool {
         false
     }
+}
+
+/// The memory of an answer that is passed on in the format it came in, between two of its events.
+pub trait Relay: Send {
+    /// Takes one event and writes what the caller reads of it, possibly nothing.
+    fn on_event(&mut self, event: sse::Event<'_>, out: &mut Vec<u8>) -> Result<Flow, Failure>;
+
+    /// The upstream closed.
+    fn on_end(&mut self, out: &mut Vec<u8>) -> Result<(), Failure>;
+
+    /// A whole body instead of a stream: writes the stream that says the same, up to its end.
+    fn on_body(&mut self, body: &[u8], out: &mut Vec<u8>) -> Result<(), Failure>;
+
+    fn usage(&self) -> Usage;
+
+    /// Bytes of text so far, where it reads that far.
+    fn heard(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// The same for an answer that is wanted in one piece.
+pub trait WholeRelay: Send {
+    /// Takes an event of an upstream that streams although it was not asked to.
+    fn on_event(&mut self, event: sse::Event<'_>) -> Result<Flow, Failure>;
+
+    fn on_end(&mut self) -> Result<(), Failure>;
+
+    fn on_body(&mut self, body: &[u8]) -> Result<(), Failure>;
+
+    fn usage(&self) -> Usage;
+
+    /// The answer, where it is not what the upstream sent. Taken once.
+    fn take_body(&mut self) -> Option<Vec<u8>>;
 }
 
 /// One upstream format.

@@ -16,10 +16,6 @@ use crate::clock;
 use crate::desk::Held;
 use crate::reply::Reply;
 
-/// What the timer thread sends into a silent stream. A comment alone is safe: the official SDKs
-/// dispatch nothing for it.
-const HEARTBEAT: &[u8] = b": keep-alive\n\n";
-
 /// Breaks the framing of an answer in chunks, for connections that cannot be cut: no client takes
 /// this for the length of a chunk, which is what it waits for.
 pub const SPOILT: &[u8] = b"!\r\n";
@@ -39,6 +35,8 @@ pub struct Stream {
     /// Something was written, so no other answer stands before this one on its connection.
     has_turn: AtomicBool,
     keepalive: u64,
+    /// What the timer thread sends into the stream while it is silent.
+    heartbeat: &'static [u8],
 }
 
 struct Out {
@@ -60,6 +58,8 @@ struct Out {
 #[derive(Default)]
 pub struct Head {
     pub content_type: &'static str,
+    /// What is sent into the stream while it is silent: whole events, or comments.
+    pub heartbeat: &'static [u8],
     /// Lines with their ends.
     pub fixed: String,
     /// Names of the lines that will follow the body.
@@ -87,6 +87,7 @@ impl Stream {
         held: Arc<Held>,
     ) -> Stream {
         Stream {
+            heartbeat: head.heartbeat,
             out: Mutex::new(Out {
                 writer,
                 state: State::Fresh,
@@ -211,7 +212,7 @@ impl Stream {
         if let Some(mut out) = self.out.try_lock()
             && self.is_quiet()
             && !out.inside
-            && self.write(&mut out, HEARTBEAT, false).is_ok()
+            && self.write(&mut out, self.heartbeat, false).is_ok()
         {
             out.heartbeats += 1;
         }
@@ -369,6 +370,7 @@ mod tests {
         let wire = Wire::default();
         let head = Head {
             content_type: "text/event-stream",
+            heartbeat: b": keep-alive\n\n",
             fixed: "x-request-id: r\r\n".into(),
             trailers: None,
             attempt: String::new(),

@@ -28,6 +28,8 @@ pub struct Attempt<'a> {
     pub fresh: bool,
     pub path: &'a str,
     pub body: &'a [u8],
+    /// Headers of the caller's that go along.
+    pub headers: &'a [(&'static str, String)],
     /// The request's id, for the provider's own log.
     pub id: &'a str,
     /// How long the first byte of the answer may take.
@@ -120,6 +122,7 @@ impl Attempt<'_> {
         headers.push(("accept", accept(self.streams)));
         headers.push(("x-request-id", self.id));
         let bearer = bearer(self.upstream, self.key);
+        headers.extend(self.headers.iter().map(|(name, value)| (*name, &**value)));
         headers.extend(standing_headers(self.upstream, bearer.as_deref()));
         match self.fresh {
             true => self.line.fresh().post(&url, &headers, self.body),

@@ -62,6 +62,12 @@ pub fn config(text: &str, ground: &Ground<'_>, findings: &mut Findings) -> Confi
         }
         config.hosts.push(host.to_ascii_lowercase());
     }
+    if let Some(text) = top.text("seal_key") {
+        match super::secret::resolve(text, ground.folder, ground.env) {
+            Ok(key) => config.seal_key = Some(key),
+            Err(fault) => findings.add("seal_key", fault),
+        }
+    }
     let open = closed || config.open;
     fence(&config.listen, open, ground.listen.is_some(), findings);
 

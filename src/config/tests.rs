@@ -445,8 +445,10 @@ fn the_printed_example_says_nothing_but_defaults() {
     let all = all
         .replace("/etc/ssl/own-ca.pem", "ca.pem")
         .replace("/etc/weir/keys", "callers.keys")
-        .replace("env:CI_KEY", "env:DIGEST");
+        .replace("env:CI_KEY", "env:DIGEST")
+        .replace("env:WEIR_SEAL_KEY", "env:DIGEST");
     let config = good(&all);
+    assert!(config.seal_key.is_some());
     for setting in table::SETTINGS {
         assert!(
             all.contains(&format!("\"{}\":", setting.name)),

@@ -19,6 +19,10 @@ pub use {
 
 use crate::error::ApiError;
 
+/// What is sent into a silent stream. A comment alone is safe: the official SDKs dispatch nothing
+/// for it.
+pub const HEARTBEAT: &[u8] = b": keep-alive\n\n";
+
 /// What an answer says about itself, the same in every chunk.
 #[derive(Debug, Clone)]
 pub struct Stamp {

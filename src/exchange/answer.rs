@@ -16,8 +16,8 @@ use crate::lesson;
 use crate::line::Answer;
 use crate::memory::Notes;
 use crate::pool::Lease;
-use crate::provider::openai::{Counter, RelayStream, WholeRelay};
-use crate::provider::{Decoder, Flow};
+use crate::provider::openai::Counter;
+use crate::provider::{Decoder, Flow, Relay, WholeRelay};
 use crate::record::Record;
 use crate::reply::HEAD_ROOM;
 use crate::sse;
@@ -38,9 +38,9 @@ pub enum Answered {
 /// Who turns an upstream's answer into what the caller reads.
 pub enum Speaker {
     /// The same format on both sides, event by event.
-    Relay(Box<RelayStream>),
+    Relay(Box<dyn Relay>),
     /// The same format on both sides, in one piece.
-    Whole(WholeRelay),
+    Whole(Box<dyn WholeRelay>),
     /// Deltas, written as they come.
     Chunks(Box<dyn Decoder>, Box<dyn Streamed>),
     /// Deltas, written in one piece.
@@ -100,6 +100,9 @@ impl Sink {
                     self.heard.text = counter.heard();
                 }
                 let flow = relay.on_event(event, &mut self.relayed);
+                if let Some(heard) = relay.heard() {
+                    self.heard.text = heard;
+                }
                 self.heard.has_content |= !self.relayed.is_empty();
                 flow
             }
@@ -111,14 +114,20 @@ impl Sink {
                 self.heard.has_content = true;
                 relay.on_event(event)
             }
-            Speaker::Chunks(decoder, chunks) => decoder.on_event(
-                event,
-                &mut Noting {
-                    sink: &mut **chunks,
-                    heard: &mut self.heard,
-                    is_held: false,
-                },
-            ),
+            Speaker::Chunks(decoder, chunks) => {
+                let flow = decoder.on_event(
+                    event,
+                    &mut Noting {
+                        sink: &mut **chunks,
+                        heard: &mut self.heard,
+                        is_held: false,
+                    },
+                )?;
+                match self.heard.room {
+                    Some(room) if chunks.held() > room => Err(Failure::too_long()),
+                    _ => Ok(flow),
+                }
+            }
             Speaker::Fold(decoder, fold) => {
                 let flow = decoder.on_event(
                     event,

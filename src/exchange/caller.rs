@@ -39,11 +39,12 @@ impl<'w> Unfinished<'w> {
         let (writer, fixed) = call.into_writer()?;
         let head = stream::Head {
             content_type: dialect.stream_type(),
+            heartbeat: dialect.heartbeat().unwrap_or_default(),
             fixed,
             trailers: dialect.trailers().filter(|_| !old),
             attempt: String::new(),
         };
-        let keepalive = match dialect.has_heartbeat() {
+        let keepalive = match dialect.heartbeat().is_some() {
             true => keepalive,
             false => NEVER,
         };

@@ -118,7 +118,7 @@ fn several(
         Err(error) => return refuse(call, &error, record),
     };
     if dry_run::is_asked(&call) {
-        return match outline(state, &head, targets, &call.id, record.must_count) {
+        return match outline(state, &head, None, targets, &call.id, record.must_count) {
             Ok(reply) => tell(call, reply, record),
             Err(error) => refuse(call, &error, record),
         };
@@ -168,6 +168,7 @@ fn several(
             &id,
             &mut part,
             &head,
+            None,
             targets,
             Dialect::Completions,
             None,

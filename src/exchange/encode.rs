@@ -11,21 +11,41 @@ use crate::chat::{Request, Tool};
 use crate::config::Upstream;
 use crate::desk::Job;
 use crate::dialect::Dialect;
+use crate::dialect::messages::{self, Converted};
 use crate::dialect::openai::{Head, Stamp};
 use crate::error::ApiError;
 use crate::failure::Failure;
 use crate::fetch::Fetcher;
 use crate::lesson::{Learned, Lesson, Lessons, ROWS, Refusal, Spoken, field};
 use crate::memory::{Memory, Recalled};
+use crate::provider::anthropic::relay;
 use crate::provider::{Encoded, Format, Options, Provider, openai, responses};
+use crate::seal::Seals;
 
 /// Resends of one request to one target. Each follows from another lesson, so there would be an end
 /// to them without it; a caller should not wait for all of them.
 const MOST_RESENDS: usize = 4;
 
+/// A request in another form than that of Chat Completions, which goes as it is to upstreams of
+/// its own format and is turned into a chat request for all others.
+pub struct Native {
+    /// The caller's query, which belongs to the format.
+    pub query: String,
+    /// Headers that mean something to the vendor alone.
+    pub headers: Vec<(&'static str, String)>,
+    /// The chat request, made when the first target needs it.
+    pub converted: OnceCell<Converted>,
+}
+
 /// Encodes one request for one target after the other.
 pub struct Encoder<'e, 'b> {
     head: &'e Head<'b>,
+    native: Option<&'e Native>,
+    /// The head of the chat request that was made of a native one.
+    made: OnceCell<Head<'e>>,
+    seals: &'e Arc<Seals>,
+    /// The target of the last `encode` gets the native request.
+    passes: bool,
     /// The middle form, parsed when the first target needs it.
     request: OnceCell<Request<'e>>,
     memory: &'e Memory,
@@ -58,9 +78,14 @@ impl<'e, 'b> Encoder<'e, 'b> {
         memory: &'e Memory,
         learned: &'e Learned,
         recalled: &'e OnceCell<Recalled>,
+        seals: &'e Arc<Seals>,
     ) -> Encoder<'e, 'b> {
         Encoder {
             head,
+            native: None,
+            made: OnceCell::new(),
+            seals,
+            passes: false,
             request: OnceCell::new(),
             memory,
             learned,
@@ -81,6 +106,42 @@ impl<'e, 'b> Encoder<'e, 'b> {
     pub fn counting(mut self, counts: bool) -> Self {
         self.counts = counts;
         self
+    }
+
+    /// What the caller sent is in a form of its own.
+    pub fn of(mut self, native: Option<&'e Native>) -> Self {
+        self.native = native;
+        // Every answer of these forms tells its tokens.
+        self.counts |= native.is_some();
+        self
+    }
+
+    /// The headers that the last target gets of the caller.
+    pub fn headers(&self) -> &'e [(&'static str, String)] {
+        match self.native {
+            Some(native) if self.passes => &native.headers,
+            _ => &[],
+        }
+    }
+
+    /// The head of the chat request.
+    fn head(&self) -> Result<&Head<'e>, ApiError> {
+        let Some(native) = self.native else {
+            return Ok(self.head);
+        };
+        if let Some(made) = self.made.get() {
+            return Ok(made);
+        }
+        let converted = match native.converted.get() {
+            Some(converted) => converted,
+            None => {
+                let converted = messages::to_chat(self.head, self.seals)?;
+                native.converted.get_or_init(|| converted)
+            }
+        };
+        let mut head = Head::read(&converted.body)?;
+        head.limits = self.head.limits;
+        Ok(self.made.get_or_init(|| head))
     }
 
     /// Allows it to fetch images. They stay for later targets, as they are part of the request.
@@ -104,7 +165,14 @@ impl<'e, 'b> Encoder<'e, 'b> {
         self.official = upstream.options.official;
         self.streams_whole = upstream.options.streams_whole();
         self.heeded = self.learned.of(&upstream.name, model, Instant::now());
-        self.translator = upstream.format.translator();
+        self.passes = self.native.is_some() && upstream.format == Format::Anthropic;
+        self.translator = match self.passes {
+            true => None,
+            false => upstream.format.translator(),
+        };
+        if self.passes {
+            return self.encode_again(upstream, model);
+        }
         if self.translator.is_none()
             && !self.heeded.has(Lesson::WantsResponses)
             && upstream.options.official
@@ -117,6 +185,25 @@ impl<'e, 'b> Encoder<'e, 'b> {
 
     /// Encodes with what is heeded now.
     fn encode_again(&mut self, upstream: &Upstream, model: &str) -> Result<Encoded, ApiError> {
+        if let Some(native) = self.native.filter(|_| self.passes) {
+            let plain = self.heeded.has(Lesson::NoSignatures);
+            return Ok(relay::encode(self.head, model, &native.query, plain));
+        }
+        let mut encoded = self.encode_chat(upstream, model)?;
+        let converted = self.native.and_then(|native| native.converted.get());
+        if let Some(converted) = converted {
+            let mut dropped = converted.dropped.clone();
+            // Chat completions know no search beside tools.
+            if converted.searches && self.translator.is_none() {
+                dropped.push("tools.web_search".to_owned());
+            }
+            dropped.retain(|name| !encoded.dropped.contains(name));
+            encoded.dropped.append(&mut dropped);
+        }
+        Ok(encoded)
+    }
+
+    fn encode_chat(&mut self, upstream: &Upstream, model: &str) -> Result<Encoded, ApiError> {
         if self.translator.is_none() && self.heeded.has(Lesson::WantsResponses) {
             self.translator = Some(&responses::Responses);
         }
@@ -139,7 +226,7 @@ impl<'e, 'b> Encoder<'e, 'b> {
         });
         let options = own.as_ref().unwrap_or(&upstream.options);
         let Some(translator) = self.translator else {
-            return openai::encode(self.head, model, options);
+            return openai::encode(self.head()?, model, options);
         };
         self.recall(&upstream.name)?;
         self.fetch_images(|url| !translator.fetches(url, model, options))?;
@@ -249,7 +336,7 @@ impl<'e, 'b> Encoder<'e, 'b> {
             Lesson::NoUsage => !self.head.include_usage,
             Lesson::NoSignatures => !self.without_signatures,
             Lesson::ThirdGeneration => !upstream.options.gemini(model).third,
-            Lesson::PlainMessages => openai::has_additions(self.head),
+            Lesson::PlainMessages => self.head().is_ok_and(openai::has_additions),
             _ => true,
         }
     }
@@ -268,7 +355,10 @@ impl<'e, 'b> Encoder<'e, 'b> {
     fn effort(&self) -> Option<String> {
         let asked: Cow<str> = match self.request.get() {
             Some(request) => request.reasoning_effort.as_deref()?.into(),
-            None => self.head.fields.parse("reasoning_effort")?.ok()?,
+            None => {
+                let head = self.head().ok()?;
+                head.fields.parse("reasoning_effort")?.ok()?
+            }
         };
         Some(self.heeded.effort(&asked).unwrap_or(&asked).to_owned())
     }
@@ -316,7 +406,15 @@ impl<'e, 'b> Encoder<'e, 'b> {
         if let Some(request) = self.request.get() {
             return Ok(request);
         }
-        let request = self.head.parse()?;
+        let mut request = self.head()?.parse()?;
+        if let Some(converted) = self.native.and_then(|native| native.converted.get()) {
+            for message in &mut request.messages {
+                message.is_error = converted.failed.contains(&*message.tool_call_id);
+            }
+            if converted.searches {
+                request.web_search_options = serde_json::from_str("{}").ok();
+            }
+        }
         Ok(self.request.get_or_init(|| request))
     }
 
@@ -346,6 +444,13 @@ impl<'e, 'b> Encoder<'e, 'b> {
         streams: bool,
         cap: usize,
     ) -> Speaker {
+        if self.passes {
+            let (stamp, seals) = (stamp.clone(), Arc::clone(self.seals));
+            return match streams {
+                true => Speaker::Relay(Box::new(relay::RelayStream::new(stamp, seals))),
+                false => Speaker::Whole(Box::new(relay::RelayWhole::new(stamp, seals, cap))),
+            };
+        }
         let decoder = match self.translator {
             Some(translator) => translator.decoder(Arc::clone(&encoded.undo)),
             None => {
@@ -354,7 +459,7 @@ impl<'e, 'b> Encoder<'e, 'b> {
                     (true, true) => return Speaker::Relay(Box::new(relay)),
                     (true, false) => {
                         let whole = openai::WholeRelay::new(stamp.clone(), self.official, cap);
-                        return Speaker::Whole(whole);
+                        return Speaker::Whole(Box::new(whole));
                     }
                     (false, _) => Box::new(openai::Deltas::new(relay)),
                 }
@@ -366,8 +471,8 @@ impl<'e, 'b> Encoder<'e, 'b> {
             .get()
             .is_some_and(|request| request.legacy_functions);
         match streams {
-            true => Speaker::Chunks(decoder, dialect.streamed(stamp)),
-            false => Speaker::Fold(decoder, dialect.whole(stamp)),
+            true => Speaker::Chunks(decoder, dialect.streamed(stamp, self.seals)),
+            false => Speaker::Fold(decoder, dialect.whole(stamp, self.seals)),
         }
     }
 }

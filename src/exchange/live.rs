@@ -131,6 +131,7 @@ fn attempt_of<'a>(
         fresh: false,
         path: &encoded.path,
         body: &encoded.body,
+        headers: &[],
         id,
         first_byte,
         streams: true,

@@ -10,6 +10,7 @@ use super::events::Boundary;
 use super::work::Relay;
 use crate::bytes::lengthen;
 use crate::desk::Phase;
+use crate::dialect::openai;
 use crate::exchange::timing;
 use crate::failure::Failure;
 use crate::line::Answer;
@@ -67,6 +68,7 @@ impl Relay<'_, '_> {
         push_header(&mut lines, "Server-Timing", &timing(self.record));
         let head = stream::Head {
             content_type: "text/event-stream",
+            heartbeat: openai::HEARTBEAT,
             fixed,
             trailers: None,
             attempt: lines,

@@ -111,6 +111,7 @@ impl<'r, 'w> Relay<'r, 'w> {
             fresh: self.broken,
             path: self.parcel.path,
             body: &[],
+            headers: &[],
             id: "",
             // What is asked for may be made as a whole before its first byte.
             first_byte: match upstream.first_byte_set {

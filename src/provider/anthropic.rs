@@ -23,6 +23,7 @@ mod kept;
 pub(super) mod merge;
 mod messages;
 mod parts;
+pub mod relay;
 mod schema;
 mod strictness;
 mod thinking;

@@ -22,12 +22,13 @@ mod whole;
 #[cfg(test)]
 pub use whole::relay_body;
 
+pub use edit::Draft;
 pub use plain::is_path;
+pub use strip::map_list;
 pub use {counted::Counter, deltas::Deltas, relay::RelayStream, whole::WholeRelay};
 
 use std::borrow::Cow;
 
-use self::edit::Draft;
 use super::{Encoded, Options};
 use crate::capability;
 use crate::dialect::openai::Head;

@@ -10,12 +10,13 @@ use super::admission::{allow_origin, check_host, client_key, fend_off, preflight
 use super::{Gateway, State};
 use crate::config::Config;
 use crate::desk::Job;
-use crate::dialect::{Dialect, text};
+use crate::dialect::{Dialect, messages, text};
 use crate::embeddings;
 use crate::error::ApiError;
 use crate::exchange;
 use crate::inbound::{self, Call};
 use crate::journal;
+use crate::json::shape::Shape;
 use crate::metrics::{self, Gauges, PoolGauges};
 use crate::models;
 use crate::passthrough;
@@ -29,6 +30,8 @@ use crate::status;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Endpoint {
     Chat,
+    Messages,
+    CountTokens,
     Ask,
     Completions,
     Embeddings,
@@ -54,6 +57,8 @@ const MODEL: &str = "/v1/models/";
 /// The paths without a variable part, with the one method of each.
 const PATHS: &[(&str, &str, Endpoint)] = &[
     ("/v1/chat/completions", "POST", Endpoint::Chat),
+    ("/v1/messages", "POST", Endpoint::Messages),
+    ("/v1/messages/count_tokens", "POST", Endpoint::CountTokens),
     ("/ask", "POST", Endpoint::Ask),
     ("/v1/completions", "POST", Endpoint::Completions),
     ("/v1/embeddings", "POST", Endpoint::Embeddings),
@@ -69,6 +74,8 @@ impl Endpoint {
     pub fn name(self) -> &'static str {
         match self {
             Endpoint::Chat => "chat",
+            Endpoint::Messages => "messages",
+            Endpoint::CountTokens => "count_tokens",
             Endpoint::Ask => "ask",
             Endpoint::Completions => "completions",
             Endpoint::Embeddings => "embeddings",
@@ -102,6 +109,7 @@ impl Endpoint {
         matches!(
             self,
             Endpoint::Chat
+                | Endpoint::Messages
                 | Endpoint::Ask
                 | Endpoint::Completions
                 | Endpoint::Embeddings
@@ -111,6 +119,13 @@ impl Endpoint {
 
     /// The dialect of the answer, and of every error before it.
     fn dialect(self, call: &Call<'_>) -> Dialect {
+        let is_list = matches!(self, Endpoint::Models | Endpoint::Model);
+        if is_list && call.header("anthropic-version").is_some() {
+            return Dialect::Messages;
+        }
+        if self != Endpoint::Relay && Dialect::of_path(&call.path) == Dialect::Messages {
+            return Dialect::Messages;
+        }
         let accept = call.header("accept").unwrap_or("*/*");
         let plain = match self {
             Endpoint::Chat => text::is_wanted(accept),
@@ -127,6 +142,8 @@ impl Endpoint {
         match self {
             Endpoint::Metrics => !config.metrics_open,
             Endpoint::Chat
+            | Endpoint::Messages
+            | Endpoint::CountTokens
             | Endpoint::Ask
             | Endpoint::Completions
             | Endpoint::Embeddings
@@ -222,6 +239,7 @@ pub fn answer<'w>(
     }
     let reply = match endpoint {
         Endpoint::Chat
+        | Endpoint::Messages
         | Endpoint::Ask
         | Endpoint::Completions
         | Endpoint::Embeddings
@@ -259,6 +277,45 @@ pub fn answer<'w>(
                 record.spend_rest(&state.limits);
             }
             return following;
+        }
+        Endpoint::CountTokens => {
+            let body = match call.read_body(config.max_body_bytes, job, config.body_wait) {
+                Ok(body) => body,
+                Err(problem) => {
+                    exchange::refuse_body(config, call, &problem, record);
+                    return None;
+                }
+            };
+            let counted = config
+                .limits
+                .check(Shape::of(&body))
+                .and_then(|()| messages::estimate(&body));
+            drop(body);
+            job.set_room(None);
+            let count = match counted {
+                Ok(count) => count,
+                Err(error) => {
+                    refuse(call, endpoint, &error, record);
+                    return None;
+                }
+            };
+            let body = format!("{{\"input_tokens\":{count}}}");
+            Reply::json(200, body.into_bytes()).with("x-weir-estimated", "1")
+        }
+        Endpoint::Models if call.dialect == Dialect::Messages => {
+            let list = models::anthropic::list(config, &call.query, &usable(state), key);
+            Reply::json(200, list)
+        }
+        Endpoint::Model if call.dialect == Dialect::Messages => {
+            let id = decode_percent(&call.path[MODEL.len()..]);
+            match models::anthropic::one(config, &id, &usable(state), key) {
+                Some(model) => Reply::json(200, model),
+                None => {
+                    let error = ApiError::new(404, format!("there is no model `{}`", shown(&id)));
+                    refuse(call, endpoint, &error, record);
+                    return None;
+                }
+            }
         }
         Endpoint::Models => Reply::json(
             200,

@@ -13,6 +13,7 @@ use crate::memory::Memory;
 use crate::metrics::Names;
 use crate::pool::Pool;
 use crate::request_log::RequestLog;
+use crate::seal::Seals;
 
 /// Connections to upstreams are not used again after this time at rest. When there was no work for
 /// as long after much of it, they are closed.
@@ -35,6 +36,8 @@ pub struct State {
     pub request_log: Option<Arc<RequestLog>>,
     /// What no text from an upstream may show.
     pub masks: Masks,
+    /// What vendors signed, on its way through callers of another dialect.
+    pub seals: Arc<Seals>,
     /// The models that metrics tell apart.
     pub names: Names,
     /// When the configuration was read.
@@ -73,6 +76,7 @@ impl State {
                 }
             }),
             masks: Masks::new(&config),
+            seals: Arc::new(seals(&config)),
             names: Names::new(&config),
             since: SystemTime::now(),
             config,
@@ -88,6 +92,15 @@ impl State {
         let mut all = self.config.upstreams.iter().zip(&self.pools);
         all.find(|(known, _)| known.name == name)
     }
+}
+
+/// Gateways with the same keys read each other's seals.
+fn seals(config: &Config) -> Seals {
+    let upstreams = config.upstreams.iter();
+    let keys = upstreams.flat_map(|upstream| &upstream.keys);
+    let secrets = keys.filter_map(|key| key.secret.as_ref());
+    let own = config.seal_key.as_ref().map(|key| key.reveal());
+    Seals::new(own, secrets.map(|secret| secret.reveal()))
 }
 
 /// The pool that `before` had for this upstream, if its keys are the same ones: its running requests

@@ -41,6 +41,7 @@ mod leases;
 mod lessons;
 mod limits;
 mod logs;
+mod messages;
 mod million;
 mod observe;
 mod operation;

@@ -20,7 +20,7 @@ mod reply;
 mod vendors;
 
 pub use reply::{Reply, Step};
-pub use vendors::{Format, USAGE};
+pub use vendors::{Format, Part, USAGE};
 
 /// A request as the upstream got it.
 #[derive(Debug, Clone)]

@@ -18,7 +18,7 @@ use crate::sse;
 
 mod blocks;
 mod content;
-mod counters;
+pub(super) mod counters;
 
 use blocks::{Carrier, Open};
 use counters::Counters;
@@ -344,12 +344,12 @@ impl Decoder for Messages {
     }
 }
 
-fn has_error(error: Option<&RawValue>) -> bool {
+pub(super) fn has_error(error: Option<&RawValue>) -> bool {
     error.is_some_and(|raw| says_something(raw.get().as_bytes()))
 }
 
 /// An event that does not fit: of no consequence if its type is unknown.
-fn skip_or_fail(data: &[u8], error: &serde_json::Error) -> Result<Flow, Failure> {
+pub(super) fn skip_or_fail(data: &[u8], error: &serde_json::Error) -> Result<Flow, Failure> {
     const KNOWN: &[&str] = &[
         "message_start",
         "content_block_start",

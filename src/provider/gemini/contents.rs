@@ -12,7 +12,7 @@ use super::context::Context;
 use super::media::Media;
 use super::write::Nest;
 use crate::cancel;
-use crate::chat::{Message, Part, PartKind, Role, ToolCall, ToolKind};
+use crate::chat::{ERROR_MARK, Message, Part, PartKind, Role, ToolCall, ToolKind};
 use crate::error::ApiError;
 use crate::json::{Fields, push_string};
 use crate::provider::names::Names;
@@ -302,6 +302,13 @@ impl<'c, 'r> Contents<'c, 'r> {
                 }
                 response.string("name", self.names.sent(&call.name));
                 match content {
+                    Some(content) if answer.is_some_and(|answer| all[answer].is_error) => {
+                        let text = joined(content);
+                        let text = text.strip_prefix(ERROR_MARK).unwrap_or(&text);
+                        let mut why = Nest::object(response.key("response"));
+                        why.string("error", text);
+                        why.end();
+                    }
                     Some(content) => push_result(response.key("response"), content),
                     None => response.raw("response", r#"{"error":"no result"}"#),
                 }

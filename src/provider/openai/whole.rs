@@ -15,7 +15,7 @@ use crate::dialect::openai::Stamp;
 use crate::failure::Failure;
 use crate::json::unicode::mended_bytes;
 use crate::json::{push_one_line, says_something};
-use crate::provider::Flow;
+use crate::provider::{Flow, Relay};
 use crate::sse;
 
 /// Judges a body that came with status 200; one that is an answer is the caller's as it is.
@@ -246,4 +246,44 @@ fn one_line(chunk: &Value) -> Vec<u8> {
     let mut line = Vec::new();
     push_one_line(&mut line, chunk.to_string().as_bytes());
     line
+}
+
+impl Relay for RelayStream {
+    fn on_event(&mut self, event: sse::Event<'_>, out: &mut Vec<u8>) -> Result<Flow, Failure> {
+        RelayStream::on_event(self, event, out)
+    }
+
+    fn on_end(&mut self, out: &mut Vec<u8>) -> Result<(), Failure> {
+        RelayStream::on_end(self, out)
+    }
+
+    fn on_body(&mut self, body: &[u8], out: &mut Vec<u8>) -> Result<(), Failure> {
+        RelayStream::on_body(self, body, out)
+    }
+
+    fn usage(&self) -> Usage {
+        RelayStream::usage(self)
+    }
+}
+
+impl crate::provider::WholeRelay for WholeRelay {
+    fn on_event(&mut self, event: sse::Event<'_>) -> Result<Flow, Failure> {
+        WholeRelay::on_event(self, event)
+    }
+
+    fn on_end(&mut self) -> Result<(), Failure> {
+        WholeRelay::on_end(self)
+    }
+
+    fn on_body(&mut self, body: &[u8]) -> Result<(), Failure> {
+        WholeRelay::on_body(self, body)
+    }
+
+    fn usage(&self) -> Usage {
+        WholeRelay::usage(self)
+    }
+
+    fn take_body(&mut self) -> Option<Vec<u8>> {
+        WholeRelay::take_body(self)
+    }
 }

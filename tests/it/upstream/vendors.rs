@@ -143,7 +143,7 @@ impl Format {
         }
     }
 
-    fn body(self, parts: &[Part<'_>]) -> Value {
+    pub fn body(self, parts: &[Part<'_>]) -> Value {
         let called = parts.iter().any(Part::is_call);
         let (prompt, completion, total) = USAGE;
         match self {
@@ -184,7 +184,8 @@ impl Format {
         }
     }
 
-    fn part_events(self, parts: &[Part<'_>]) -> Vec<String> {
+    /// The events of a stream that says `parts`.
+    pub fn part_events(self, parts: &[Part<'_>]) -> Vec<String> {
         match self {
             Format::OpenAi => openai_events(parts),
             Format::Anthropic => anthropic_events(parts),
@@ -208,7 +209,7 @@ impl Format {
 }
 
 /// A piece of an answer.
-enum Part<'a> {
+pub enum Part<'a> {
     Text(&'a str),
     /// Id, name, arguments.
     Call(&'a str, &'a str, &'a Value),
