@@ -382,11 +382,6 @@ impl Work for Exchange<'_, '_> {
             outcome = self.send(target, lease).map_err(mask);
         }
         self.broken = matches!(&outcome, Err(failure) if failure.class == Class::Transport);
-        if outcome.is_ok() {
-            for lesson in self.encoder.tried() {
-                learn(self.state, upstream, &target.model, lesson);
-            }
-        }
         outcome
     }
 
@@ -436,7 +431,7 @@ impl Exchange<'_, '_> {
         let entered = cancel::enter(&self.job.cancel);
         self.record.attempt(&upstream.name, lease.key_name());
         self.describe_attempt(&upstream.name, &encoded.dropped);
-        let streams = self.head.stream || self.encoder.streams();
+        let streams = (self.head.stream || self.encoder.streams()) && !encoded.whole;
         let first_byte = match streams || upstream.first_byte_set {
             true => upstream.first_byte,
             // A whole answer begins when the model has finished, which the deadline bounds.
@@ -496,7 +491,12 @@ impl Exchange<'_, '_> {
             if watched.is_some() && sink.is_of_third_generation() {
                 learn(self.state, upstream, &target.model, Lesson::ThirdGeneration);
             }
-            let answered = match outcome? {
+            let halt = outcome?;
+            // Before the caller hears of it, and may ask again.
+            for lesson in self.encoder.tried() {
+                learn(self.state, upstream, &target.model, lesson);
+            }
+            let answered = match halt {
                 Halt::Ended(answered) => answered,
                 Halt::Begun(events) => {
                     drop(std::mem::take(&mut answer.headers));

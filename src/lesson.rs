@@ -30,6 +30,8 @@ pub enum Lesson {
     NoSignatures,
     /// Usage of a stream must not be asked for.
     NoUsage,
+    /// Answers come whole only.
+    NoStream,
     /// A summary of the reasoning is not given to us.
     NoSummary,
     /// Reasoning is not sealed for us.
@@ -60,6 +62,7 @@ impl fmt::Display for Lesson {
             Lesson::ThirdGeneration => f.write_str("is asked as Gemini 3 is, with signatures"),
             Lesson::NoSignatures => f.write_str("goes without signatures"),
             Lesson::NoUsage => f.write_str("is not asked for the usage of streams"),
+            Lesson::NoStream => f.write_str("is asked for whole answers, not for streams"),
             Lesson::NoSummary => f.write_str("is not asked for summaries of its reasoning"),
             Lesson::NoSeal => f.write_str("is not asked for sealed reasoning"),
             Lesson::NoDisplay => f.write_str("is not told what thinking to show"),
@@ -225,6 +228,19 @@ pub static ROWS: &[Row] = &[
                 && refusal.is_of_request()
                 && (refusal.names("stream_options") || refusal.names("include_usage"));
             told.then_some(Lesson::NoUsage)
+        },
+    },
+    // The caller gets a stream all the same, of one piece.
+    Row {
+        gives_up: false,
+        lasts: true,
+        hears: |refusal| {
+            let words = &refusal.words;
+            let told = matches!(refusal.spoken, Spoken::Chat | Spoken::Responses)
+                && refusal.is_of_request()
+                && (words.lower.contains("verified to stream")
+                    || words.refuses(&["stream"], &["streaming is not", "support streaming"]));
+            told.then_some(Lesson::NoStream)
         },
     },
     Row {

@@ -123,6 +123,7 @@ impl Options {
                 Lesson::WantsResponses
                 | Lesson::ThirdGeneration
                 | Lesson::NoSignatures
+                | Lesson::NoStream
                 | Lesson::LimitAs(_)
                 | Lesson::Effort(..)
                 | Lesson::Without(_) => {}
@@ -171,6 +172,8 @@ pub struct Encoded {
     pub dropped: Vec<String>,
     /// What the decoder has to undo.
     pub undo: Arc<Undo>,
+    /// The answer is asked for whole, although the caller or weir would have it streamed.
+    pub whole: bool,
     /// The limits that the request counts against, where the model has others besides its own.
     pub lane: Option<&'static str>,
 }

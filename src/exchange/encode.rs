@@ -58,6 +58,8 @@ pub struct Encoder<'e, 'b> {
     heeded: Lessons,
     /// Those of them that follow from refusals of this request, and whether they are kept.
     tried: Vec<(Lesson, bool)>,
+    /// Versions of the request that the target at hand has had after the first one.
+    resends: usize,
     /// Signatures were refused and are left out from here on.
     without_signatures: bool,
     /// There were some.
@@ -93,6 +95,7 @@ impl<'e, 'b> Encoder<'e, 'b> {
             translator: None,
             heeded: Lessons::default(),
             tried: Vec::new(),
+            resends: 0,
             without_signatures: false,
             lost_signatures: false,
             official: false,
@@ -162,6 +165,7 @@ impl<'e, 'b> Encoder<'e, 'b> {
 
     pub fn encode(&mut self, upstream: &Upstream, model: &str) -> Result<Encoded, ApiError> {
         self.tried.clear();
+        self.resends = 0;
         self.official = upstream.options.official;
         self.streams_whole = upstream.options.streams_whole();
         self.heeded = self.learned.of(&upstream.name, model, Instant::now());
@@ -293,7 +297,7 @@ impl<'e, 'b> Encoder<'e, 'b> {
         failure: &Failure,
         sent: &Encoded,
     ) -> Option<Result<Encoded, ApiError>> {
-        if self.tried.len() >= MOST_RESENDS {
+        if self.resends == MOST_RESENDS {
             return None;
         }
         let effort = self.effort();
@@ -313,16 +317,21 @@ impl<'e, 'b> Encoder<'e, 'b> {
             }
             self.heeded.0.push(lesson);
             match self.encode_again(upstream, model) {
-                // It has nothing of what was refused. An effort may have to be changed twice before
-                // the target sees another one.
+                // It has nothing of what was refused. Several efforts may be one to the target, so
+                // the next one is tried.
                 Ok(encoded) if encoded.body == sent.body && encoded.path == sent.path => {
-                    match lesson {
-                        Lesson::Effort(..) => return self.mend(upstream, model, failure, sent),
-                        _ => drop(self.heeded.0.pop()),
+                    if matches!(lesson, Lesson::Effort(..)) {
+                        self.tried.push((lesson, lasts));
+                        if let Some(mended) = self.mend(upstream, model, failure, sent) {
+                            return Some(mended);
+                        }
+                        self.tried.pop();
                     }
+                    self.heeded.0.pop();
                 }
                 mended => {
                     self.tried.push((lesson, lasts));
+                    self.resends += 1;
                     return Some(mended);
                 }
             }

@@ -398,6 +398,25 @@ fn strict_tools_that_are_too_many_are_told_from_those_that_are_unknown() {
 }
 
 #[test]
+fn a_stream_that_is_refused_is_found() {
+    let verified = openai(
+        "Your organization must be verified to stream this model. Please go to: https://platform.openai.com/settings/organization/general.",
+        "stream",
+        "unsupported_value",
+    );
+    let parameter = message("Unsupported parameter: 'stream'");
+    let words = message("This model does not support streaming.");
+    for body in [&verified, &parameter, &words] {
+        for spoken in [Spoken::Chat, Spoken::Responses] {
+            assert_eq!(first(spoken, body), Some(Lesson::NoStream), "{body}");
+        }
+        assert_eq!(first(Spoken::Messages, body), None, "{body}");
+    }
+    let options = message("Unsupported parameter: 'stream_options'");
+    assert_eq!(first(Spoken::Chat, &options), Some(Lesson::NoUsage));
+}
+
+#[test]
 fn what_weir_adds_itself_is_found() {
     use Spoken::{Chat, Messages, Responses};
     for (spoken, words, lesson) in [

@@ -91,11 +91,17 @@ pub fn encode(head: &Head<'_>, model: &str, options: &Options) -> Result<Encoded
         }
     }
     heed(&mut draft, options, &mut warnings);
+    let whole = options.lessons.has(Lesson::NoStream) && draft.get("stream") == Some("true");
+    if whole {
+        draft.set("stream", "false".to_owned());
+        draft.remove("stream_options");
+    }
     Ok(Encoded {
         path: "/chat/completions".into(),
         body: draft.into_bytes(),
         dropped: warnings.dropped,
         undo: Default::default(),
+        whole,
         lane: None,
     })
 }

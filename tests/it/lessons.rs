@@ -357,6 +357,18 @@ fn chat_cases() -> Vec<Case> {
             ..case("weir's own wish for the usage of a stream")
         },
         Case {
+            extra: json!({"stream": true}),
+            refuses: |request| {
+                request
+                    .wants_stream()
+                    .then_some("Your organization must be verified to stream this model.")
+            },
+            sent: &[("/stream", "false")],
+            gives_up: false,
+            streams_only: true,
+            ..case("streams")
+        },
+        Case {
             extra: json!({"logit_bias": {"1": 1}, "tools": tool(false)}),
             refuses: |request| {
                 has(request, "/logit_bias")
@@ -569,6 +581,16 @@ fn responses_cases() -> Vec<Case> {
         },
         Case {
             refuses: |request| {
+                request
+                    .wants_stream()
+                    .then_some("Your organization must be verified to stream this model.")
+            },
+            sent: &[("/stream", "false"), ("/stream_options", "null")],
+            gives_up: false,
+            ..case("streams")
+        },
+        Case {
+            refuses: |request| {
                 has(request, "/include")
                     .then_some("Encrypted content is not supported with this model.")
             },
@@ -660,6 +682,41 @@ fn refusing(fields: &'static [&'static str]) -> Upstream {
             None => Format::OpenAi.answer(request, &["fine"]),
         }
     })
+}
+
+#[test]
+fn efforts_that_are_one_to_the_upstream_are_stepped_over_at_once() {
+    let scripted = Upstream::start(|request| {
+        let level = &request.json()["generationConfig"]["thinkingConfig"]["thinkingLevel"];
+        match level == "high" {
+            true => {
+                let words = "Thinking level HIGH is not supported for this model.";
+                Format::Gemini.error(400, "invalid_argument", words)
+            }
+            false => Format::Gemini.answer(request, &["fine"]),
+        }
+    });
+    let model = "gemini-3-flash-preview";
+    let weir = Case::new("", Format::Gemini, model).weir(&scripted, None, false);
+    let mut body = chat(model, false);
+    for (effort, calls) in [
+        ("max", 2),
+        ("max", 3),
+        ("high", 4),
+        ("xhigh", 5),
+        ("medium", 6),
+    ] {
+        body["reasoning_effort"] = json!(effort);
+        let told = post(weir.addr, &body);
+        assert_fine(effort, &told);
+        assert_eq!(scripted.count(), calls, "{effort}");
+        let sent = scripted.requests()[calls - 1].json();
+        let level = &sent["generationConfig"]["thinkingConfig"]["thinkingLevel"];
+        assert_eq!(*level, "medium", "{effort}");
+        let dropped = (effort != "medium").then_some("reasoning_effort");
+        assert_eq!(told.header("x-weir-dropped"), dropped, "{effort}");
+    }
+    weir.idle(LIMIT);
 }
 
 #[test]

@@ -101,6 +101,7 @@ pub fn encode(
         path: "/v1/messages".into(),
         body: bytes,
         dropped,
+        whole: false,
         lane: fields::is_fast(request, claude).then_some("fast"),
         undo: Arc::new(Undo {
             names: tools.names.changed(),

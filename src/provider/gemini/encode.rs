@@ -57,6 +57,7 @@ pub fn encode(request: &Request<'_>, model: &str, options: &Options) -> Result<E
             ..Undo::default()
         }),
         dropped: context.dropped,
+        whole: false,
         lane: None,
     })
 }

@@ -11,6 +11,7 @@ use crate::capability;
 use crate::chat::{Message, PartKind, Request, ResponseFormat};
 use crate::error::ApiError;
 use crate::json::Fields;
+use crate::lesson::Lesson;
 use crate::provider::anthropic::merge::merge;
 use crate::provider::gemini::write::Nest;
 use crate::provider::{Encoded, Options, Undo};
@@ -49,6 +50,7 @@ pub fn encode(request: &Request<'_>, model: &str, options: &Options) -> Result<E
             ..Undo::default()
         }),
         dropped: context.dropped,
+        whole: options.lessons.has(Lesson::NoStream),
         lane: None,
     })
 }

@@ -6,6 +6,7 @@ use super::context::Context;
 use crate::capability;
 use crate::chat::{Request, ResponseFormat};
 use crate::error::ApiError;
+use crate::lesson::Lesson;
 use crate::provider::gemini::compact;
 use crate::provider::gemini::write::Nest;
 
@@ -87,8 +88,11 @@ pub fn write(context: &mut Context<'_>, model: &str, body: &mut Nest<'_>) -> Res
         body.value("include", &include);
     }
     body.value("store", &context.stored);
-    body.value("stream", &true);
-    body.raw("stream_options", r#"{"include_obfuscation":false}"#);
+    let streams = !context.options.lessons.has(Lesson::NoStream);
+    body.value("stream", &streams);
+    if streams {
+        body.raw("stream_options", r#"{"include_obfuscation":false}"#);
+    }
     Ok(())
 }
 
