@@ -126,7 +126,8 @@ fn replay(provider: &'static str, format: Format) {
 }
 
 /// The recorded answer with what weir adds where it is missing: the schema's members, and the
-/// finish reason that goes with calls; and without what the schema does not have: no calls as null.
+/// finish reason that goes with calls; without what the schema does not have: no calls as null;
+/// and with reasoning under the one name that it has here.
 fn with_what_every_answer_has(recorded: &Value, told: &Value) -> Value {
     let mut answer = recorded.clone();
     for key in ["id", "object", "created", "model"] {
@@ -138,6 +139,13 @@ fn with_what_every_answer_has(recorded: &Value, told: &Value) -> Value {
         let message = &mut choice["message"];
         if message.get("content").is_none() {
             message["content"] = Value::Null;
+        }
+        if message.get("reasoning").is_some_and(Value::is_string) {
+            let words = message.as_object_mut().unwrap().remove("reasoning");
+            let known = message.get("reasoning_content").and_then(Value::as_str);
+            if known.is_none_or(str::is_empty) {
+                message["reasoning_content"] = words.unwrap();
+            }
         }
         if message.get("tool_calls").is_some_and(Value::is_null) {
             message.as_object_mut().unwrap().remove("tool_calls");
