@@ -121,3 +121,13 @@ fn the_older_form_has_room_for_one_call() {
     );
     assert!(stream.contains(r#""finish_reason":"function_call""#));
 }
+
+#[test]
+fn no_two_calls_have_one_id() {
+    let mut ids = super::write::CallIds::default();
+    assert_eq!(ids.next("a", 1, 0, 0), "a");
+    let second = ids.next("a", 1, 0, 1).into_owned();
+    assert_eq!(second, super::write::call_id("", 1, 0, 1));
+    assert_eq!(ids.next("b", 1, 0, 2), "b");
+    assert_ne!(ids.next("a", 1, 0, 3), second);
+}

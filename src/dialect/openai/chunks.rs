@@ -7,7 +7,7 @@
 
 use super::Stamp;
 use super::write::{
-    MAX_CHOICES, arguments_key, audio_id, call_id, completion_id, finish_word, is_object,
+    CallIds, MAX_CHOICES, arguments_key, audio_id, completion_id, finish_word, is_object,
     kind_name, push_call_head, push_citation, push_head, push_image, push_signature, push_usage,
 };
 use crate::chat::{Delta, DeltaSink, FinishReason, ToolKind, Usage};
@@ -35,6 +35,7 @@ pub struct Chunks {
 #[derive(Default)]
 struct Choice {
     calls: Vec<Call>,
+    ids: CallIds,
     /// Some call does not stand at its index.
     shuffled: bool,
     images: u64,
@@ -193,6 +194,7 @@ impl Chunks {
         let n = choice.calls.len();
         choice.shuffled |= index as usize != n;
         let hidden = legacy && n > 0;
+        let id = choice.ids.next(id, self.stamp.seed, candidate, n);
         choice.calls.push(Call {
             index,
             kind,
@@ -212,7 +214,7 @@ impl Chunks {
             out.extend_from_slice(b"\"tool_calls\":[{\"index\":");
             push_number(out, n as u64);
             push_key(out, b',', "id");
-            push_string(out, &call_id(id, self.stamp.seed, candidate, n));
+            push_string(out, &id);
             push_key(out, b',', "type");
             push_string(out, kind_name(kind));
             push_key(out, b',', kind_name(kind));

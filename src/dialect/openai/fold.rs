@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 
 use super::Stamp;
 use super::write::{
-    MAX_CHOICES, audio_id, call_id, completion_id, finish_word, is_object, kind_name,
+    CallIds, MAX_CHOICES, audio_id, completion_id, finish_word, is_object, kind_name,
     push_call_head, push_citation, push_head, push_image, push_signature, push_usage,
 };
 use crate::chat::{Delta, DeltaSink, FinishReason, ToolKind, Usage};
@@ -29,6 +29,7 @@ struct Choice {
     reasoning: String,
     extra: Option<String>,
     calls: Vec<Call>,
+    ids: CallIds,
     /// Some call does not stand at its index.
     shuffled: bool,
     images: Entries,
@@ -318,7 +319,7 @@ impl DeltaSink for Fold {
             } => {
                 let seed = self.stamp.seed;
                 if let Some(choice) = self.choice(candidate) {
-                    let id = call_id(id, seed, candidate, choice.calls.len());
+                    let id = choice.ids.next(id, seed, candidate, choice.calls.len());
                     choice.shuffled |= index as usize != choice.calls.len();
                     choice.calls.push(Call {
                         index,

@@ -1,6 +1,8 @@
 //! What chunks and whole completions have in common: ids, usage, finish reasons, tool calls.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::Stamp;
 use crate::chat::{FinishReason, ToolKind, Usage};
@@ -33,6 +35,30 @@ pub fn call_id<'a>(upstream: &'a str, seed: u64, candidate: u32, n: usize) -> Co
     }
     let number = (u64::from(candidate) << 32) | (n as u64 & 0xffff_ffff);
     Cow::Owned(made_up("call_", seed, FOR_CALL, number))
+}
+
+/// The ids of the calls of one choice, of which no two are the same: callers give results back by
+/// them.
+#[derive(Default)]
+pub struct CallIds(HashSet<u64>);
+
+impl CallIds {
+    /// The id of the next call: the upstream's, unless it has none or gives it twice.
+    pub fn next<'a>(
+        &mut self,
+        upstream: &'a str,
+        seed: u64,
+        candidate: u32,
+        n: usize,
+    ) -> Cow<'a, str> {
+        let id = call_id(upstream, seed, candidate, n);
+        let mut hasher = DefaultHasher::new();
+        id.hash(&mut hasher);
+        match self.0.insert(hasher.finish()) {
+            true => id,
+            false => call_id("", seed, candidate, n),
+        }
+    }
 }
 
 pub fn audio_id<'a>(upstream: &'a str, seed: u64, candidate: u32) -> Cow<'a, str> {

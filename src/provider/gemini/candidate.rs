@@ -1,6 +1,7 @@
 //! One candidate of an answer: its parts, taken one event after the other.
 
 use log::debug;
+use serde_json::{Map, Value};
 
 use super::audio::Audio;
 use super::partial::Partial;
@@ -271,6 +272,13 @@ impl Candidate {
             return Ok(());
         }
         let args = call.args.map_or("{}", |args| args.get());
+        // Some servers in between write the object as a string of JSON.
+        let inside: Option<String> = match args.starts_with('"') {
+            true => serde_json::from_str(args).ok(),
+            false => None,
+        };
+        let inside = inside.filter(|text| serde_json::from_str::<Map<String, Value>>(text).is_ok());
+        let args = inside.as_deref().unwrap_or(args);
         let input;
         let compacted;
         let fragment = match custom.then(|| serde_json::from_str::<Input>(args)) {

@@ -37,6 +37,8 @@ struct Call {
     arguments: Nesting,
     /// The chunk of its last piece.
     chunk: u64,
+    /// It had none when its choice ended, and the caller was told so.
+    is_empty: bool,
 }
 
 /// Where in the JSON of its arguments a call is.
@@ -121,6 +123,7 @@ impl Calls {
         match self.list.iter().rfind(|call| shares_index(call)) {
             Some(call) => {
                 call.shown == Some(index)
+                    && !call.is_empty
                     && piece.id.is_none()
                     && piece.name.is_none()
                     && !piece.has_type
@@ -186,7 +189,7 @@ impl Calls {
             text(piece.get("id")),
             text(inner.and_then(|inner| inner.get("name"))),
         );
-        let arguments = arguments_of(inner.and_then(|inner| inner.get(key)));
+        let mut arguments = arguments_of(inner.and_then(|inner| inner.get(key)));
         let said = Piece {
             id: &id,
             index: piece.get("index").and_then(Value::as_u64),
@@ -196,6 +199,14 @@ impl Calls {
         let call = &mut self.list[at];
         call.chunk = chunk;
         call.is_custom |= is_custom;
+        if call.is_empty && !arguments.trim_ascii().is_empty() {
+            // Behind `{}` they would be no JSON, and a tool must not run with nothing.
+            if arguments.trim_ascii() != "{}" {
+                let what = "the arguments of a tool call came behind the end of the answer";
+                return Err(Failure::malformed(what));
+            }
+            arguments.clear();
+        }
         arguments.bytes().for_each(|byte| call.arguments.take(byte));
         let names = !name.is_empty() && call.name != name;
         if names {
@@ -283,6 +294,7 @@ impl Calls {
                 Some(_) if call.arguments.begun || call.is_custom => {}
                 Some(shown) => {
                     call.arguments.begun = true;
+                    call.is_empty = true;
                     let piece =
                         serde_json::json!({"index": shown, "function": {"arguments": "{}"}});
                     pieces.push(piece);

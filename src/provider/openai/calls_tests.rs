@@ -411,3 +411,52 @@ fn more_calls_than_anyone_makes_are_bounded() {
     let (calls, _) = told(&stream(&many, json!("stop"), true)).unwrap();
     assert_eq!(calls.len(), 1024);
 }
+
+#[test]
+fn arguments_behind_the_end_are_never_joined_to_what_stood_in_for_them() {
+    let late = |arguments: &str| {
+        let chunk = |delta: Value, finish: Value| {
+            let choice = json!({"index": 0, "delta": delta, "finish_reason": finish});
+            let chunk = json!({"id": "x", "object": "chat.completion.chunk", "created": 7,
+                "model": "n", "choices": [choice]});
+            format!("data: {chunk}\n\n")
+        };
+        let first = json!({"role": "assistant", "tool_calls": [{"index": 0, "id": "a",
+            "type": "function", "function": {"name": "f", "arguments": ""}}]});
+        let more = json!({"tool_calls": [{"index": 0, "function": {"arguments": arguments}}]});
+        let end = "data: [DONE]\n\n";
+        [
+            &*chunk(first, Value::Null),
+            &*chunk(json!({}), "tool_calls".into()),
+            &*chunk(more, Value::Null),
+            end,
+        ]
+        .concat()
+    };
+    let expected = (vec![call("a", "f", "{}")], "tool_calls".to_owned());
+    assert_eq!(told(&late("{}")).unwrap(), expected);
+    assert_eq!(told(&late("")).unwrap(), expected);
+    let failure = told(&late("{\"a\":1}")).unwrap_err();
+    assert_eq!(failure.code.as_deref(), Some("malformed_response"));
+}
+
+#[test]
+fn a_chunk_that_calls_its_delta_a_message_is_heard() {
+    let chunk = |choice: Value| {
+        let chunk = json!({"id": "x", "object": "chat.completion.chunk", "created": 7,
+            "model": "n", "choices": [choice]});
+        format!("data: {chunk}\n\n")
+    };
+    let one = json!({"index": 0, "id": "a", "type": "function",
+        "function": {"name": "f", "arguments": "{}"}});
+    for calls in [json!([one]), one.clone()] {
+        let message = json!({"role": "assistant", "content": null, "tool_calls": calls});
+        let whole = chunk(json!({"index": 0, "message": message, "finish_reason": "tool_calls"}));
+        let end = "data: [DONE]\n\n";
+        let expected = (vec![call("a", "f", "{}")], "tool_calls".to_owned());
+        assert_eq!(told(&[&*whole, end].concat()).unwrap(), expected);
+        // Behind the pieces, it repeats them.
+        let pieces = chunk(json!({"index": 0, "delta": message, "finish_reason": null}));
+        assert_eq!(told(&[&*pieces, &*whole, end].concat()).unwrap(), expected);
+    }
+}

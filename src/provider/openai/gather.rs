@@ -135,6 +135,8 @@ impl Gather {
             for (key, value) in choice {
                 match &*key {
                     "delta" | "logprobs" => add(known, key, value),
+                    // Some repeat all before it beside each piece.
+                    "message" => {}
                     _ if value.is_null() => {
                         known.entry(key).or_insert(Value::Null);
                     }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::calls::arguments_of;
 use super::relay::{FINISH_WORDS, MAX_CHOICES};
-use super::repair::{failure_of, finish_word, one_reasoning};
+use super::repair::{failure_of, finish_word, one_reasoning, reshape, says_something};
 use crate::dialect::openai::{Stamp, call_id, completion_id};
 use crate::failure::Failure;
 use crate::json::unicode::mended_bytes;
@@ -122,8 +122,12 @@ impl Choice<'_> {
             && self.message.content.is_some()
             && !self.message.thinks_by_another_name()
             && FINISH_WORDS.contains(&&*self.finish_reason)
-            && (self.finish_reason != "stop"
-                || (calls.is_empty() && self.message.function_call.is_none()))
+            && match &*self.finish_reason {
+                "stop" => calls.is_empty() && self.message.function_call.is_none(),
+                "tool_calls" => !calls.is_empty(),
+                "function_call" => self.message.function_call.is_some(),
+                _ => true,
+            }
             && calls.iter().all(|call| {
                 let function = call.function.as_ref();
                 !call.id.is_empty()
@@ -202,6 +206,7 @@ fn mend_choice(choice: &mut Map<String, Value>, position: usize, seed: u64) -> R
         return Err(failure);
     }
     let word = word.unwrap_or_default().to_owned();
+    reshape(choice, "message", true);
     let message = choice.entry("message").or_insert(Value::Null);
     if !message.is_object() {
         *message = json!({});
@@ -228,8 +233,20 @@ fn mend_choice(choice: &mut Map<String, Value>, position: usize, seed: u64) -> R
             None => {}
         }
     }
+    let says = choice
+        .get("message")
+        .and_then(Value::as_object)
+        .is_some_and(|message| {
+            let mut members = message.iter().filter(|(key, _)| *key != "role");
+            members.any(|(_, value)| says_something(value))
+        });
     let word = match &*word {
         "" => called.unwrap_or("stop"),
+        "tool_calls" | "function_call" if called.is_none() && !says => {
+            return Err(Failure::malformed(
+                "the upstream's answer ended with a tool call and has none",
+            ));
+        }
         word => finish_word(word, called),
     };
     choice.insert("finish_reason".into(), word.into());

@@ -272,3 +272,54 @@ fn an_answer_that_fits_is_passed_on_as_it_is() {
     assert_eq!(flow.unwrap(), Flow::Done);
     assert_eq!(labelled.take_body().unwrap(), body);
 }
+
+#[test]
+fn what_stands_in_another_place_is_found() {
+    let call = json!({"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}});
+    let text = json!({"role": "assistant", "content": "Hi"});
+    let word = "tool_calls";
+    for (choice, content, calls) in [
+        (
+            json!({"delta": text, "finish_reason": "stop"}),
+            json!("Hi"),
+            0,
+        ),
+        (
+            json!({"text": "Hi", "finish_reason": "stop"}),
+            json!("Hi"),
+            0,
+        ),
+        (
+            json!({"message": {"content": null, "tool_calls": call}, "finish_reason": word}),
+            json!(null),
+            1,
+        ),
+        (
+            json!({"message": {"content": null}, "tool_calls": [call], "finish_reason": word}),
+            json!(null),
+            1,
+        ),
+    ] {
+        let whole = mended(&answer(choice.clone())).unwrap();
+        let message = &whole["choices"][0]["message"];
+        assert_eq!(message["content"], content, "{choice}");
+        let told = message["tool_calls"].as_array().map_or(0, Vec::len);
+        assert_eq!(told, calls, "{choice}");
+        if calls > 0 {
+            assert_eq!(message["tool_calls"][0], call);
+        }
+    }
+}
+
+#[test]
+fn an_answer_that_ends_with_a_call_and_has_none_is_no_answer() {
+    for word in ["tool_calls", "function_call"] {
+        let body = |content: Value| {
+            let message = json!({"role": "assistant", "content": content});
+            answer(json!({"index": 0, "message": message, "finish_reason": word}))
+        };
+        let failure = mended(&body(Value::Null)).unwrap_err();
+        assert_eq!(failure.code.as_deref(), Some("malformed_response"));
+        assert!(mended(&body("Hi".into())).is_ok());
+    }
+}

@@ -152,6 +152,7 @@ impl RelayStream {
             word => word.map(str::to_owned),
         };
         let was_finished = state.finished;
+        reshape(choice, "delta", !state.has_role);
         let delta = choice.entry("delta").or_insert(Value::Null);
         if !delta.is_object() {
             *delta = json!({});
@@ -218,6 +219,50 @@ pub(super) fn one_reasoning(message: &mut Map<String, Value>) {
     }
 }
 
+/// Puts what a choice says where callers look for it, in its `place` (`delta` or `message`): some
+/// servers write one for the other, the text of the older format, one call instead of a list, or the
+/// calls beside the message. `is_first`: nothing of the choice has been told; behind pieces, a whole
+/// message repeats them.
+pub(super) fn reshape(choice: &mut Map<String, Value>, place: &str, is_first: bool) {
+    let other = match place {
+        "delta" => "message",
+        _ => "delta",
+    };
+    let is_there = choice.get(place).is_some_and(Value::is_object);
+    if is_first && !is_there && choice.get(other).is_some_and(Value::is_object) {
+        let said = choice.shift_remove(other).unwrap_or_default();
+        choice.insert(place.into(), said);
+    }
+    let text = choice.get("text").filter(|text| says_something(text));
+    let text = text.filter(|text| text.is_string()).cloned();
+    let calls = choice
+        .get("tool_calls")
+        .filter(|calls| says_something(calls));
+    let calls = calls.cloned();
+    if text.is_some() || calls.is_some() {
+        let inner = choice.entry(place).or_insert(Value::Null);
+        if !inner.is_object() {
+            *inner = json!({});
+        }
+        if let Value::Object(inner) = inner {
+            for (key, said) in [("content", text), ("tool_calls", calls)] {
+                let is_told = inner.get(key).is_some_and(says_something);
+                if let Some(said) = said.filter(|_| !is_told) {
+                    inner.insert(key.into(), said);
+                }
+            }
+        }
+    }
+    choice.shift_remove("tool_calls");
+    if let Some(Value::Object(inner)) = choice.get_mut(place)
+        && let Some(one) = inner
+            .get_mut("tool_calls")
+            .filter(|calls| calls.is_object())
+    {
+        *one = Value::Array(vec![one.take()]);
+    }
+}
+
 /// The word that callers know for an upstream's finish reason. An answer that holds a call ended
 /// with it: agents go by this word.
 ///
@@ -228,7 +273,13 @@ pub(super) fn finish_word(word: &str, called: Option<&'static str>) -> &'static 
         Some(known) => known,
         None if holds(
             word,
-            &["length", "max_tokens", "token_limit", "context_window"],
+            &[
+                "length",
+                "max_tokens",
+                "token_limit",
+                "context_window",
+                "incomplete",
+            ],
         ) =>
         {
             "length"

@@ -194,6 +194,7 @@ impl<'a> Scan<'a> {
                     choice.call = Some(piece);
                     Some(())
                 })?,
+                b"tool_calls" => (scan.value()? == b"null").then_some(())?,
                 _ => {
                     scan.value()?;
                 }
