@@ -99,6 +99,7 @@ fn read(
         return Err(ApiError::invalid("model", "model: is required"));
     };
     let found = passthrough::of_any_shape(config, model, key)?;
+    exchange::check_other_models(&body.held, key)?;
     let is_gemini = |target: &Target| config.upstreams[target.upstream].format == Format::Gemini;
     let is_openai = |target: &Target| passthrough::is_openai(&config.upstreams[target.upstream]);
     let kept: Vec<Target> = match found

@@ -147,6 +147,7 @@ fn begin<'w>(
         record.model = head.model.to_string();
         record.streamed = head.stream;
         let targets = targets(config, &head.model, key)?;
+        check_other_models(body, key)?;
         let targets = ability::by_ability(config, &head, targets);
         Ok((head, targets))
     });
@@ -590,6 +591,67 @@ pub fn targets(
         return missing("is served by no upstream of this gateway");
     }
     Ok(targets)
+}
+
+/// Bytes of a list of other models, and of a list of tools, in a request with a key that is for
+/// certain models.
+const MOST_OTHER_MODELS: usize = 64 * 1024;
+const MOST_TOOLS_BYTES: usize = 2 * 1024 * 1024;
+
+/// Refuses what names models beside its own that the caller's key is not for: some upstreams take a
+/// list of others to ask instead, or a model for a tool.
+pub fn check_other_models(body: &[u8], key: Option<&ClientKey>) -> Result<(), ApiError> {
+    #[derive(serde::Deserialize)]
+    struct Named {
+        model: Option<serde_json::Value>,
+    }
+    let Some(key) = key.filter(|key| !key.models.is_empty()) else {
+        return Ok(());
+    };
+    let Ok(fields) = serde_json::from_slice::<crate::json::Fields>(body) else {
+        return Ok(());
+    };
+    let mut named: Vec<serde_json::Value> = Vec::new();
+    for (member, raw) in &fields.0 {
+        let most = match &**member {
+            "models" | "fallbacks" => MOST_OTHER_MODELS,
+            "tools" => MOST_TOOLS_BYTES,
+            _ => continue,
+        };
+        if raw.get().len() > most {
+            let message =
+                format!("{member}: has more than the {most} bytes that are looked at for this key");
+            return Err(ApiError::invalid(member.as_ref(), message));
+        }
+        match &**member {
+            "models" | "fallbacks" => named.extend(serde_json::from_str(raw.get()).ok()),
+            "tools" => {
+                let tools = serde_json::from_str::<Vec<Named>>(raw.get());
+                let models = tools.into_iter().flatten().filter_map(|tool| tool.model);
+                named.extend(models);
+            }
+            _ => {}
+        }
+    }
+    // Lists of names, or of lists by name.
+    while let Some(value) = named.pop() {
+        match value {
+            serde_json::Value::Array(list) => named.extend(list),
+            serde_json::Value::Object(members) => {
+                named.extend(members.into_iter().map(|(_, value)| value));
+            }
+            serde_json::Value::String(name) if !key.allows(&name) => {
+                return Err(ApiError::new(
+                    404,
+                    format!("the model `{name}` is not open to this key"),
+                )
+                .with_code("model_not_found")
+                .with_param("models"));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Answers with what is known whole.

@@ -76,6 +76,11 @@ pub fn relay(
         Ok(targets) => targets,
         Err(error) => return refuse(call, &error, record),
     };
+    if body.is_json
+        && let Err(error) = exchange::check_other_models(&body.held, key)
+    {
+        return refuse(call, &error, record);
+    }
     record.model = body.model.clone().unwrap_or_default();
     record.keep_request(&body.held);
     if body.rest != Rest::None {

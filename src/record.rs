@@ -223,8 +223,10 @@ impl Record {
             return self.tokens();
         }
         let heard = estimate::of_length(self.heard);
-        let prompt = self.usage.prompt.unwrap_or(self.asked_tokens);
-        let completion = match (self.usage.completion, whole) {
+        // Some servers have a usage with nothing but zeros in it.
+        let told = |count: Option<u64>| count.filter(|count| *count > 0);
+        let prompt = told(self.usage.prompt).unwrap_or(self.asked_tokens);
+        let completion = match (told(self.usage.completion), whole) {
             (Some(count), true) => count,
             (count, _) => count.unwrap_or(0).max(heard),
         };

@@ -395,3 +395,79 @@ fn a_key_for_certain_models_opens_only_what_is_about_its_model() {
     assert_eq!(form(&[&file]), 403);
     assert_eq!(up.count(), 6);
 }
+
+#[test]
+fn a_key_for_certain_models_names_no_other_one_beside_its_own() {
+    let up = Upstream::start(|request| match request.path.contains("chat") {
+        true => Format::OpenAi.answer(request, &["hi"]),
+        false => Reply::json(200, &json!({"ok": true})),
+    });
+    let weir = limited(&up, Format::OpenAi, json!({"models": ["m", "up/m"]}));
+    let long = "m".repeat(70_000);
+    for path in [
+        PATH,
+        "/v1/completions",
+        "/v1/embeddings",
+        "/v1/responses",
+        "/v1/moderations",
+    ] {
+        let ask = |member: &str, value: Value| {
+            let mut body = chat(false);
+            body["prompt"] = "a".into();
+            body["input"] = "a".into();
+            body[member] = value;
+            send(&weir, path, &body).status
+        };
+        let before = up.count();
+        for (member, value) in [
+            ("models", json!(["other"])),
+            ("models", json!(["m", "other"])),
+            ("fallbacks", json!([{"m": ["other"]}])),
+            ("fallbacks", json!("other")),
+            (
+                "tools",
+                json!([{"type": "image_generation", "model": "other"}]),
+            ),
+        ] {
+            assert_eq!(ask(member, value.clone()), 404, "{path} {member} {value}");
+        }
+        assert_eq!(ask("models", json!([long])), 400, "{path}");
+        assert_eq!(up.count(), before, "{path}");
+        assert_eq!(ask("models", json!(["m"])), 200, "{path}");
+    }
+    weir.idle(LIMIT);
+}
+
+#[test]
+fn a_usage_of_zeros_is_none() {
+    for stream in [false, true] {
+        let up = Upstream::start(move |_| {
+            let usage = json!({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0});
+            let text = "twelve bytes".repeat(50);
+            if stream {
+                let end = json!({"id": "c", "object": "chat.completion.chunk", "created": 1,
+                    "model": "m", "choices": [], "usage": usage});
+                return Reply::stream()
+                    .event(&piece(&json!({"content": text}), &Value::Null))
+                    .event(&piece(&json!({}), &"stop".into()))
+                    .event(&format!("data: {end}\n\ndata: [DONE]\n\n"))
+                    .end();
+            }
+            let message = json!({"role": "assistant", "content": text});
+            let choice = json!({"index": 0, "message": message, "finish_reason": "stop"});
+            Reply::json(
+                200,
+                &json!({"id": "c", "object": "chat.completion", "created": 1, "model": "m",
+                    "choices": [choice], "usage": usage}),
+            )
+        });
+        let weir = limited(&up, Format::OpenAi, json!({"tokens_per_day": 150}));
+        assert_eq!(send(&weir, PATH, &chat(stream)).status, 200);
+        let (told, estimated) = charged(&weir);
+        assert!(
+            told == 0 && (150..260).contains(&estimated),
+            "{stream}: {told} {estimated}"
+        );
+        assert_eq!(send(&weir, PATH, &chat(stream)).status, 429);
+    }
+}
