@@ -175,6 +175,7 @@ impl<'e, 'b> Encoder<'e, 'b> {
             false => upstream.format.translator(),
         };
         if self.passes {
+            self.streams_whole = false;
             return self.encode_again(upstream, model);
         }
         if self.translator.is_none()

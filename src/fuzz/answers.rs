@@ -15,7 +15,7 @@ use crate::provider::anthropic::property_tests::Dice;
 use crate::provider::openai::{Deltas, RelayStream, relay_body};
 use crate::provider::{Decoder, Flow, Provider, Undo, anthropic, gemini, responses};
 
-fn stamp(dice: &mut Dice) -> Stamp {
+pub fn stamp(dice: &mut Dice) -> Stamp {
     Stamp {
         seed: 1,
         created: 1,
@@ -25,7 +25,7 @@ fn stamp(dice: &mut Dice) -> Stamp {
     }
 }
 
-fn undo(dice: &mut Dice) -> Arc<Undo> {
+pub fn undo(dice: &mut Dice) -> Arc<Undo> {
     Arc::new(Undo {
         names: [("a_b_2".into(), "a.b".into())].into(),
         custom: ["f".into()].into(),
@@ -38,7 +38,7 @@ fn undo(dice: &mut Dice) -> Arc<Undo> {
 }
 
 /// Hands the stream, and the same again to continuations, to `decoder`.
-fn play(
+pub fn play(
     decoder: &mut dyn Decoder,
     dice: &mut Dice,
     input: &[u8],
@@ -147,7 +147,7 @@ fn decode(provider: &dyn Provider, dice: &mut Dice, input: &[u8]) {
     check_stream(chunks.bytes(), input, good);
 }
 
-fn check_failure(failure: &Failure) {
+pub fn check_failure(failure: &Failure) {
     assert!((400..600).contains(&failure.status), "{failure:?}");
     let event = error_event(&told(failure));
     let text = std::str::from_utf8(&event).expect("errors are text");

@@ -62,6 +62,11 @@ pub fn streams(folder: &str, recorded: &str) -> Vec<Vec<u8>> {
     short(all)
 }
 
+/// Requests as an upstream gets them.
+pub fn sent(folder: &str) -> Vec<Vec<u8>> {
+    files(&root().join("tests/golden").join(folder), ".sent.json")
+}
+
 /// Whole answers of an upstream.
 pub fn bodies(folder: &str, recorded: &str) -> Vec<Vec<u8>> {
     let mut all = files(&root().join("tests/golden").join(folder), ".body.json");
