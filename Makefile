@@ -14,8 +14,8 @@ DIST := target/dist
 FUZZ_SECONDS ?= 60
 FUZZ_TARGET ?=
 
-.PHONY: all run test test-clients models lint soak crowd million install clean help static dist size bench cost \
-    test-static fuzz cost-shapes speed tsan
+.PHONY: all run test test-clients test-servers models lint soak crowd million install clean help static dist size \
+    bench cost test-static fuzz cost-shapes speed tsan
 
 all:
 	$(CARGO) build --locked --release
@@ -45,6 +45,11 @@ models:
 	@$(CARGO) build --quiet --locked
 	@python3 tests/clients/models.py old
 
+# Real servers behind weir; needs python3, and installs the servers under target/servers.
+test-servers:
+	$(CARGO) build --locked
+	python3 tests/servers/run.py $(SERVERS)
+
 crowd: all
 	WEIR_BIN=$(CURDIR)/target/release/weir \
 	$(CARGO) test --locked --test it callers::crowd::ten -- --ignored --nocapture
@@ -67,6 +72,7 @@ help:
 	@echo 'test-clients run SDKs and tools that people use against it, or only CLIENTS="curl llm";'
 	@echo '             needs python3 and npm'
 	@echo 'models       print which rows about models were checked more than 90 days ago; needs python3'
+	@echo 'test-servers run real servers behind it, or only SERVERS="llama.cpp"; needs python3'
 	@echo 'lint         check formatting and clippy'
 	@echo 'install      copy it to $$DESTDIR$$prefix/bin ($(prefix)/bin)'
 	@echo 'static       build target/static/weir-TARGET, which needs no library; TARGET is $(TARGET) or'
