@@ -163,7 +163,7 @@ pub struct Upstream {
     pub slots: usize,
     /// `slots` was asked for rather than the default: then what the server tells does not count.
     pub slots_set: bool,
-    /// Patterns of the models it serves.
+    /// Patterns of the models it serves. Empty: what its own list has.
     pub models: Vec<String>,
     /// Nothing but its name leads to it: it does not count where the only one of a kind is meant.
     pub by_name_only: bool,
@@ -194,6 +194,29 @@ impl Upstream {
     pub fn url(&self, path: &str) -> String {
         let own = self.options.kind().path(self.format, &self.base_url, path);
         [&*self.base_url, own.as_deref().unwrap_or(path)].concat()
+    }
+
+    /// Whether a pattern that was meant for some names fits this one: `*` is meant for none.
+    pub fn is_named(&self, model: &str) -> bool {
+        let mut meant = self.models.iter().filter(|pattern| says_something(pattern));
+        meant.any(|pattern| route::matches(pattern, model))
+    }
+
+    /// Which models it serves, where `models` and `discover` of the file are these. A vendor is
+    /// known to have its own names; what a server of somebody else has is for it to tell.
+    fn settle_models(&mut self, models: Option<Vec<String>>, discover: Option<bool>) {
+        // Of a kind that has no list, only the vendor's names can be guessed.
+        let is_vendor = self.options.official || !self.options.kind().lists;
+        let says_nothing =
+            |models: &Vec<String>| !models.iter().any(|pattern| says_something(pattern));
+        let discover = discover.unwrap_or(!is_vendor && models.as_ref().is_none_or(says_nothing));
+        self.models = match models {
+            Some(models) => models,
+            None if is_vendor => owned(self.format.default_models()),
+            None if discover => Vec::new(),
+            None => owned(&["*"]),
+        };
+        self.options.learned = discover.then(Default::default);
     }
 
     /// An upstream at the vendor's own address, with the defaults of the table and without a key.
@@ -337,6 +360,11 @@ fn demo_upstream(name: &str, format: Format, addr: SocketAddr) -> Upstream {
     }];
     upstream.options.official = false;
     upstream
+}
+
+/// Whether a pattern admits some names rather than others.
+fn says_something(pattern: &str) -> bool {
+    pattern.chars().any(char::is_alphanumeric)
 }
 
 fn owned(texts: &[&str]) -> Vec<String> {

@@ -1,8 +1,10 @@
 //! The model lists of the providers: asked for beside the serving, and kept for an hour.
 //!
-//! A thread of its own asks, once weir serves, so that no start and no request waits for it. A
-//! list that cannot be had leaves the last one as it is. What a list says of a model wins over
-//! the static table. Everything is bounded: pages, bytes, models and time.
+//! A thread of its own sees to it, once weir serves, so that no start waits for it; each list is
+//! asked for on a thread for itself, so that a silent server holds up no other one. A list that
+//! cannot be had leaves the last one as it is and is asked for again in growing pauses. What a
+//! list says of a model wins over the static table. Everything is bounded: pages, bytes, models and
+//! time.
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -13,23 +15,20 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, bounded};
 use log::{debug, info, warn};
-use parking_lot::{Condvar, Mutex, RwLock};
+use parking_lot::{Condvar, Mutex};
 
 use crate::cancel::{self, Cancel, Cause};
-use crate::config::{Key, Upstream};
+use crate::config::{Config, Key, Upstream};
 use crate::kind::{self, Facts};
-use crate::line::Line;
+use crate::line::{Broken, Line};
 use crate::provider::Format;
 
+mod learned;
 mod list;
 
+use learned::Outcome;
+pub use learned::{Learned, List};
 pub use list::Model;
-
-/// How long a list is good for.
-const LIFETIME: Duration = Duration::from_secs(3_600);
-
-/// When a list that could not be had is asked for again.
-const AGAIN: Duration = Duration::from_secs(60);
 
 /// One list, all its pages, may take this long.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -43,67 +42,15 @@ const KEYS: usize = 3;
 
 const STACK: usize = 512 * 1024;
 
-/// What one upstream's list said.
-#[derive(Debug, Default)]
-pub struct Learned(RwLock<Known>);
-
-#[derive(Debug, Default)]
-struct Known {
-    models: Vec<Arc<Model>>,
-    by_id: HashMap<String, usize>,
-    /// When it is to be asked for; `None`: at once.
-    due: Option<Instant>,
-}
-
-impl Learned {
-    /// A list that has come.
-    #[cfg(test)]
-    pub fn of(models: Vec<Model>) -> Arc<Learned> {
-        let learned = Learned::default();
-        learned.set(models);
-        Arc::new(learned)
-    }
-
-    pub fn get(&self, id: &str) -> Option<Arc<Model>> {
-        let known = self.0.read();
-        let at = *known.by_id.get(id)?;
-        known.models.get(at).cloned()
-    }
-
-    pub fn ids(&self) -> Vec<String> {
-        let known = self.0.read();
-        known.models.iter().map(|model| model.id.clone()).collect()
-    }
-
-    /// Has the list asked for at once: the configuration was read anew.
-    pub fn ask_now(&self) {
-        self.0.write().due = None;
-    }
-
-    fn due(&self) -> Option<Instant> {
-        self.0.read().due
-    }
-
-    fn set(&self, models: Vec<Model>) {
-        let mut known = self.0.write();
-        known.by_id = models
-            .iter()
-            .enumerate()
-            .map(|(at, model)| (model.id.clone(), at))
-            .collect();
-        known.models = models.into_iter().map(Arc::new).collect();
-        known.due = Some(Instant::now() + LIFETIME);
-    }
-
-    fn failed(&self) {
-        self.0.write().due = Some(Instant::now() + AGAIN);
-    }
-}
+/// How long a request waits for a list that is being asked for, so that the first moments after
+/// the start and a model that was just added need no second try.
+const A_MOMENT: Duration = Duration::from_secs(1);
 
 /// The thread that asks, once there is something to ask for.
 #[derive(Default)]
 pub struct Discovery {
     begun: AtomicBool,
+    lacks_thread: AtomicBool,
     /// The configuration was reloaded.
     woken: Mutex<bool>,
     changed: Condvar,
@@ -115,8 +62,7 @@ pub type Asked = Vec<(Upstream, Line)>;
 impl Discovery {
     /// Starts the thread if an upstream wants one, or has it look at the new configuration.
     pub fn look(self: &Arc<Self>, wanted: bool, asked: impl Fn() -> Asked + Send + 'static) {
-        *self.woken.lock() = true;
-        self.changed.notify_all();
+        self.wake();
         if !wanted || self.begun.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -128,22 +74,56 @@ impl Discovery {
         if let Err(error) = spawned {
             warn!("no thread to ask for model lists: {error}");
             self.begun.store(false, Ordering::Release);
+            self.lacks_thread.store(true, Ordering::Release);
         }
     }
 
-    fn run(&self, asked: &dyn Fn() -> Asked) {
+    /// Something is due before the time that was slept for.
+    fn wake(&self) {
+        *self.woken.lock() = true;
+        self.changed.notify_all();
+    }
+
+    /// Has the lists asked for again, because nobody knows a name that was asked for, and waits a
+    /// moment for what they say.
+    pub fn look_again(&self, config: &Config) {
+        let now = Instant::now();
+        let mut looks = false;
+        for learned in lists(config) {
+            looks |= learned.look_again(now);
+        }
+        if looks {
+            self.wake();
+        }
+        self.settle(config);
+    }
+
+    /// Waits a moment for lists that are being asked for.
+    pub fn settle(&self, config: &Config) {
+        // Without a thread nobody asks. (Before it has begun, it is about to.)
+        if self.lacks_thread.load(Ordering::Acquire) {
+            return;
+        }
+        let until = Instant::now() + A_MOMENT;
+        for learned in lists(config) {
+            learned.settle(until);
+        }
+    }
+
+    fn run(self: &Arc<Self>, asked: &dyn Fn() -> Asked) {
         loop {
             *self.woken.lock() = false;
             let mut next: Option<Instant> = None;
             for (upstream, line) in asked() {
-                let Some(learned) = &upstream.options.learned else {
+                let Some(learned) = upstream.options.learned.clone() else {
                     continue;
                 };
-                if learned.due().is_none_or(|due| due <= Instant::now()) {
-                    refresh(&upstream, &line, learned);
+                let now = Instant::now();
+                if learned.begin(now) {
+                    self.ask(upstream, line, learned);
+                } else {
+                    next = next.into_iter().chain(learned.due(now)).min();
                 }
-                let due = learned.due();
-                next = next.into_iter().chain(due).min();
             }
             let mut woken = self.woken.lock();
             let is_asleep = |woken: &mut bool| !*woken;
@@ -155,12 +135,58 @@ impl Discovery {
             }
         }
     }
+
+    /// Asks for one list on a thread of its own, of which each upstream has one at most.
+    fn ask(self: &Arc<Self>, upstream: Upstream, line: Line, learned: Arc<Learned>) {
+        let asking = Asking {
+            discovery: Arc::clone(self),
+            learned,
+            outcome: Outcome::Failed,
+        };
+        let spawned = thread::Builder::new()
+            .name("list".into())
+            .stack_size(STACK)
+            .spawn(move || {
+                let mut asking = asking;
+                asking.outcome = refresh(&upstream, &line, &asking.learned);
+            });
+        if let Err(error) = spawned {
+            warn!("no thread to ask for a model list: {error}");
+        }
+    }
+}
+
+/// A question under way. However it ends, others may ask again then.
+struct Asking {
+    discovery: Arc<Discovery>,
+    learned: Arc<Learned>,
+    outcome: Outcome,
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        let outcome = std::mem::replace(&mut self.outcome, Outcome::Failed);
+        self.learned.end(outcome, Instant::now());
+        self.discovery.wake();
+    }
+}
+
+fn lists(config: &Config) -> impl Iterator<Item = &Arc<Learned>> {
+    let all = config.upstreams.iter();
+    all.filter_map(|upstream| upstream.options.learned.as_ref())
+}
+
+/// Why a list was not had.
+enum Lack {
+    /// The upstream answers, and has none.
+    NoList(String),
+    Trouble(String),
 }
 
 /// Asks one upstream, with one key after the other.
-fn refresh(upstream: &Upstream, line: &Line, learned: &Learned) {
+fn refresh(upstream: &Upstream, line: &Line, learned: &Learned) -> Outcome {
     let name = &upstream.name;
-    let mut last = String::from("it has no key");
+    let mut last = Lack::Trouble("it has no key".into());
     for key in upstream.keys.iter().take(KEYS) {
         match within(PATIENCE, || look(upstream, key, line)) {
             Ok((models, facts)) => {
@@ -168,21 +194,34 @@ fn refresh(upstream: &Upstream, line: &Line, learned: &Learned) {
                 debug!("upstream {name} is {kind} {:?}", facts.version);
                 upstream.options.found.set(facts);
                 info!("upstream {name} lists {} models", models.len());
-                return learned.set(models);
+                return Outcome::Had(models);
             }
             // Whatever the upstream said may repeat the key, so only the status is told.
-            Err(why) => {
+            Err(lack) => {
+                let (Lack::NoList(why) | Lack::Trouble(why)) = &lack;
                 debug!("no model list from upstream {name} by {}: {why}", key.name);
-                last = why;
+                last = lack;
             }
         }
     }
-    warn!("upstream {name} gave no model list ({last}); the last one stays");
-    learned.failed();
+    let (why, outcome) = match last {
+        Lack::NoList(why) => (why, Outcome::NoList),
+        Lack::Trouble(why) => (why, Outcome::Failed),
+    };
+    // Once in a row, since it is asked for again soon.
+    if learned.is_news(&outcome) {
+        let then = match (learned.list(), &outcome) {
+            (List::Had, _) => "the last one stays",
+            (_, Outcome::NoList) => "it is asked for names that nobody lists",
+            _ => "it is asked for again",
+        };
+        warn!("upstream {name} gave no model list ({why}); {then}");
+    }
+    outcome
 }
 
 /// Asks an upstream what it is and has: its list, and what it says of itself.
-fn look(upstream: &Upstream, key: &Key, line: &Line) -> Result<(Vec<Model>, Facts), String> {
+fn look(upstream: &Upstream, key: &Key, line: &Line) -> Result<(Vec<Model>, Facts), Lack> {
     let (models, signs) = fetch(upstream, key, line)?;
     let owner = models.first().and_then(|model| model.owned_by.as_deref());
     let found = kind::by_signs(owner, &|name| signs.get(name).cloned());
@@ -210,11 +249,12 @@ pub fn look_once(upstream: &Upstream, line: &Line) -> Result<(Vec<Model>, Facts)
     if !upstream.options.kind().lists {
         return Err("servers of its kind have no list of models".into());
     }
-    within(PATIENCE, || look(upstream, key, line))
+    let looked = within(PATIENCE, || look(upstream, key, line));
+    looked.map_err(|(Lack::NoList(why) | Lack::Trouble(why))| why)
 }
 
 /// Runs `ask` and ends whatever it waits for when the time is over.
-fn within<T>(limit: Duration, ask: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+fn within<T>(limit: Duration, ask: impl FnOnce() -> Result<T, Lack>) -> Result<T, Lack> {
     let cancel = Arc::<Cancel>::default();
     let (over, wait) = bounded::<()>(0);
     let watched = Arc::clone(&cancel);
@@ -225,7 +265,7 @@ fn within<T>(limit: Duration, ask: impl FnOnce() -> Result<T, String>) -> Result
                 watched.pull(Cause::Deadline);
             }
         })
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| Lack::Trouble(error.to_string()))?;
     let _entered = cancel::enter(&cancel);
     let asked = ask();
     drop(over);
@@ -235,7 +275,7 @@ fn within<T>(limit: Duration, ask: impl FnOnce() -> Result<T, String>) -> Result
 /// Headers that tell what a server is.
 type Signs = HashMap<&'static str, String>;
 
-fn fetch(upstream: &Upstream, key: &Key, line: &Line) -> Result<(Vec<Model>, Signs), String> {
+fn fetch(upstream: &Upstream, key: &Key, line: &Line) -> Result<(Vec<Model>, Signs), Lack> {
     let mut models = Vec::new();
     let mut signs = Signs::new();
     let mut cursor: Option<String> = None;
@@ -243,7 +283,7 @@ fn fetch(upstream: &Upstream, key: &Key, line: &Line) -> Result<(Vec<Model>, Sig
         let url = list::url(upstream.format, &upstream.base_url, cursor.as_deref());
         let (body, told) = get(upstream, key, line, &url)?;
         signs.extend(told);
-        let (page, next) = list::read(upstream.format, &body)?;
+        let (page, next) = list::read(upstream.format, &body).map_err(Lack::NoList)?;
         models.extend(page);
         models.truncate(MODELS);
         // A cursor that stays where it is would only end with the pages.
@@ -255,7 +295,7 @@ fn fetch(upstream: &Upstream, key: &Key, line: &Line) -> Result<(Vec<Model>, Sig
     Ok((models, signs))
 }
 
-fn get(upstream: &Upstream, key: &Key, line: &Line, url: &str) -> Result<(Vec<u8>, Signs), String> {
+fn get(upstream: &Upstream, key: &Key, line: &Line, url: &str) -> Result<(Vec<u8>, Signs), Lack> {
     let (name, prefix) = upstream.auth_header();
     let credential = key
         .secret
@@ -271,9 +311,16 @@ fn get(upstream: &Upstream, key: &Key, line: &Line, url: &str) -> Result<(Vec<u8
     for (name, value) in &upstream.headers {
         headers.push((name, value));
     }
-    let mut answer = line.get(url, &headers).map_err(|broken| broken.message)?;
-    if answer.status != 200 || answer.is_compressed() {
-        return Err(format!("status {}", answer.status));
+    let broken = |broken: Broken| Lack::Trouble(broken.message);
+    let mut answer = line.get(url, &headers).map_err(broken)?;
+    let status = answer.status;
+    match status {
+        200 if !answer.is_compressed() => {}
+        // Asked again, they may say something else.
+        408 | 425 | 429 | 500 | 502..=599 => {
+            return Err(Lack::Trouble(format!("status {status}")));
+        }
+        _ => return Err(Lack::NoList(format!("status {status}"))),
     }
     let mut body = Vec::new();
     answer
@@ -281,9 +328,9 @@ fn get(upstream: &Upstream, key: &Key, line: &Line, url: &str) -> Result<(Vec<u8
         .by_ref()
         .take(PAGE_BYTES + 1)
         .read_to_end(&mut body)
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| Lack::Trouble(error.to_string()))?;
     if body.len() as u64 > PAGE_BYTES {
-        return Err("a page is too long".into());
+        return Err(Lack::NoList("a page is too long".into()));
     }
     let told = |name: &'static str| Some((name, answer.header(name)?.to_owned()));
     let signs = kind::SIGN_HEADERS.into_iter().filter_map(told).collect();

@@ -98,7 +98,7 @@ fn read(
     let Some(model) = body.model.as_deref().filter(|model| !model.is_empty()) else {
         return Err(ApiError::invalid("model", "model: is required"));
     };
-    let found = passthrough::of_any_shape(config, model, key)?;
+    let found = passthrough::of_any_shape(state, model, key)?;
     exchange::check_other_models(&body.held, key)?;
     let is_gemini = |target: &Target| config.upstreams[target.upstream].format == Format::Gemini;
     let is_openai = |target: &Target| passthrough::is_openai(&config.upstreams[target.upstream]);

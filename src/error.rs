@@ -78,6 +78,15 @@ impl ApiError {
         })
     }
 
+    /// Clients that retry by themselves are told not to: a quota is used up for long, or the wait
+    /// is a long one. Some of them take no notice of a `Retry-After` above a minute and are back at
+    /// once.
+    pub fn is_far_off(&self) -> bool {
+        const LONG: u64 = 60;
+        let seconds = self.retry_after_seconds();
+        self.kind == "insufficient_quota" || seconds.is_some_and(|seconds| seconds > LONG)
+    }
+
     /// The error object in OpenAI's shape, as one line of JSON.
     pub fn to_json(&self) -> Vec<u8> {
         #[derive(Serialize)]
@@ -139,6 +148,9 @@ mod tests {
     fn retry_after_is_rounded_up() {
         let error = ApiError::new(429, "").with_retry_after(Duration::from_millis(34_400));
         assert_eq!(error.retry_after_seconds(), Some(35));
+        assert!(!error.is_far_off());
+        let minute = |ms| ApiError::new(429, "").with_retry_after(Duration::from_millis(ms));
+        assert!(!minute(60_000).is_far_off() && minute(60_001).is_far_off());
         let error = ApiError::new(503, "").with_retry_after(Duration::MAX);
         assert_eq!(error.retry_after_seconds(), Some(86_400));
         let error = ApiError::new(429, "").with_retry_after(Duration::ZERO);

@@ -24,7 +24,7 @@ use crate::pool::{Asked, Lease};
 use crate::provider::{Encoded, Format};
 use crate::record::Record;
 use crate::reply::{Reply, push_header};
-use crate::route::{self, Target};
+use crate::route::Target;
 use crate::server::State;
 use crate::stream::Stream;
 use crate::upstream::{self, Attempt, ended_for_good};
@@ -146,7 +146,7 @@ fn begin<'w>(
     let read = read_head(config, body, shape).and_then(|head| {
         record.model = head.model.to_string();
         record.streamed = head.stream;
-        let targets = targets(config, &head.model, key)?;
+        let targets = targets(state, &head.model, key)?;
         check_other_models(body, key)?;
         let targets = ability::by_ability(config, &head, targets);
         Ok((head, targets))
@@ -574,23 +574,21 @@ fn push_tenths(text: &mut String, ms: f64) {
 
 /// The places that can serve the request, in order.
 pub fn targets(
-    config: &Config,
+    state: &State,
     model: &str,
     key: Option<&ClientKey>,
 ) -> Result<Vec<Target>, ApiError> {
-    let missing = |what: &str| {
-        Err(ApiError::new(404, format!("the model `{model}` {what}"))
-            .with_code("model_not_found")
-            .with_param("model"))
-    };
     if key.is_some_and(|key| !key.allows(model)) {
-        return missing("is not open to this key");
+        let message = format!("the model `{model}` is not open to this key");
+        return Err(ApiError::new(404, message)
+            .with_code("model_not_found")
+            .with_param("model"));
     }
-    let targets = route::route(config, model);
-    if targets.is_empty() {
-        return missing("is served by no upstream of this gateway");
+    let targets = state.route(model);
+    match targets.is_empty() {
+        true => Err(state.no_route(model)),
+        false => Ok(targets),
     }
-    Ok(targets)
 }
 
 /// Bytes of a list of other models, and of a list of tools, in a request with a key that is for

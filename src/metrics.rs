@@ -50,7 +50,11 @@ impl Names {
     pub fn new(config: &Config) -> Names {
         let names = |upstream: &crate::config::Upstream| upstream.name.clone();
         Names {
-            models: models::listed(config).into_iter().collect(),
+            // The catalogue counts also where a pattern like `*` may lead to it.
+            models: models::listed(config)
+                .into_iter()
+                .chain(models::ids().map(str::to_owned))
+                .collect(),
             upstreams: config.upstreams.iter().map(names).collect(),
             lists: config
                 .upstreams

@@ -1,7 +1,8 @@
 //! `GET /v1/models`: the built-in catalogue, the aliases and the models that a config names.
 //!
-//! Lists what can be served at all with the keys there are. Which upstream is usable is asked of
-//! the caller of `list`; nothing here opens a connection.
+//! Lists what can be served at all with the keys there are, and of that only what an upstream is
+//! known to have: a pattern like `*` admits names and promises none. Which upstream is usable is
+//! asked of the caller of `list`; nothing here opens a connection.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -17,7 +18,7 @@ use crate::upstream::timestamp;
 pub mod anthropic;
 mod catalogue;
 
-use catalogue::{CATALOGUE, Facts};
+use catalogue::{CATALOGUE, Facts, Known};
 
 /// One model as callers see it: OpenAI's four fields, then what else is known.
 #[derive(Serialize)]
@@ -88,11 +89,57 @@ pub fn listed(config: &Config) -> Vec<String> {
         .chain(named)
         .chain(learned.iter().map(String::as_str))
     {
-        if seen.insert(id.to_owned()) && !route::route(config, id).is_empty() {
+        if seen.insert(id.to_owned()) && !known_targets(config, id).is_empty() {
             all.push(id.to_owned());
         }
     }
     all
+}
+
+/// The targets of `id` that are known to have it.
+fn known_targets(config: &Config, id: &str) -> Vec<Target> {
+    let mut targets = route::route(config, id);
+    // Whoever wrote an alias knows what it leads to.
+    if !config.aliases.iter().any(|(name, _)| name == id) {
+        targets.retain(|target| has(&config.upstreams[target.upstream], &target.model));
+    }
+    targets
+}
+
+/// Whether `upstream` is known to have `model`: by the config's own words, by its list, or because
+/// it is a vendor's model and the vendor, or a pattern that was meant for such names.
+fn has(upstream: &Upstream, model: &str) -> bool {
+    let by_name = upstream.models.iter().any(|name| name == model);
+    let learned = upstream.options.learned.as_ref();
+    by_name
+        || match learned.filter(|learned| learned.is_there()) {
+            Some(learned) => learned.has(model),
+            None => facts(upstream, model).is_some(),
+        }
+}
+
+/// Whether a request for `id` would go to an upstream that has it, as far as that is known, and is
+/// usable for it.
+pub fn is_there(config: &Config, id: &str, usable: &dyn Fn(&Target) -> bool) -> bool {
+    let targets = route::route(config, id);
+    let is_missing = |target: &Target| {
+        let learned = config.upstreams[target.upstream].options.learned.as_ref();
+        learned.is_some_and(|learned| learned.is_there() && !learned.has(&target.model))
+    };
+    let mut usable = targets.iter().filter(|target| usable(target));
+    usable.any(|target| !is_missing(target))
+}
+
+/// What the catalogue says of a model of this upstream. It is the vendors' and says nothing of a
+/// server that merely answers to such a name.
+fn facts(upstream: &Upstream, model: &str) -> Option<&'static Known> {
+    let known = CATALOGUE.iter().find(|known| known.id == model)?;
+    let own = upstream.format.default_models();
+    let is_vendor =
+        upstream.options.official && own.iter().any(|pattern| route::matches(pattern, model));
+    // The demo answers to each name of the catalogue.
+    let is_meant = is_vendor || upstream.is_named(model) || upstream.by_name_only;
+    is_meant.then_some(known)
 }
 
 /// The whole list as JSON: what a usable upstream serves and `key` may ask for. `now`: models end
@@ -141,11 +188,11 @@ fn entry<'a>(
         return None;
     }
     // An alias is told as what it leads to first.
-    let targets = route::route(config, id);
+    let targets = known_targets(config, id);
     let Target { upstream, model } = targets.iter().find(|target| usable(target.upstream))?;
-    let known = CATALOGUE.iter().find(|known| known.id == *model);
     let upstream = &config.upstreams[*upstream];
     let told = upstream.options.learned(model);
+    let known = facts(upstream, model);
     let served = !has_ended(upstream, model, now);
     // The upstream's list knows its own figures best, and the catalogue the rest.
     let facts = known.map(|known| known.facts.but_for(told.as_deref()));
@@ -198,13 +245,20 @@ pub fn context_length(upstream: &Upstream, model: &str) -> Option<u64> {
     let told = upstream.options.learned(model);
     told.and_then(|told| told.context_length).or_else(|| {
         let known = CATALOGUE.iter().find(|known| known.id == model);
-        known.and_then(|known| known.facts.context_length)
+        // Of a name that a server of one's own does not list, nobody knows what is behind it.
+        let learned = upstream.options.learned.as_ref();
+        let lacks = |learned: &discovery::Learned| learned.is_there() && !learned.has(model);
+        let is_unknown = !upstream.options.official && learned.is_some_and(|list| lacks(list));
+        known
+            .filter(|_| !is_unknown)
+            .and_then(|known| known.facts.context_length)
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::discovery::Learned;
     use crate::provider::Format;
     use serde_json::{Value, json};
 
@@ -360,6 +414,49 @@ mod tests {
             assert!(get(id, &|_| true).is_none(), "{id}");
         }
         assert!(get("best", &|at| at != 1).is_none());
+    }
+
+    #[test]
+    fn a_box_shows_its_own_models_and_no_vendors() {
+        let mut config = Config::default();
+        let mut own = Upstream::new("box", Format::OpenAi);
+        own.options.official = false;
+        own.models = vec!["*".into()];
+        own.options.learned = Some(Default::default());
+        config.upstreams.push(own);
+        let all = |config: &Config| ids_of(&list(config, &|_| true, None, now()));
+        assert_eq!(all(&config), [""; 0], "until it has told them");
+        config.upstreams[0].options.learned = Some(Learned::listing(&["tiny"]));
+        assert_eq!(all(&config), ["tiny"]);
+        assert!(one(&config, "gpt-5", &|_| true, None, now()).is_none());
+        assert_eq!(context_length(&config.upstreams[0], "gpt-5"), None);
+        let there = |config: &Config, id: &str| is_there(config, id, &|_| true);
+        assert!(there(&config, "tiny") && !there(&config, "gpt-5"));
+        config.upstreams[0].options.learned = Some(Learned::none());
+        assert!(there(&config, "gpt-5"), "nobody knows better");
+
+        // Behind a `*` without a list, too, what another one lists is shown.
+        let mut any = Upstream::new("any", Format::OpenAi);
+        any.options.official = false;
+        any.models = vec!["*".into()];
+        config.upstreams.insert(0, any);
+        config.upstreams[1].options.learned = Some(Learned::listing(&["tiny"]));
+        assert_eq!(all(&config), ["tiny"]);
+        assert_eq!(ids_of(&list(&config, &|at| at == 0, None, now())), [""; 0]);
+
+        // The vendor has its own models and not those of others.
+        config.upstreams[0].options.official = true;
+        let told = all(&config);
+        let (last, vendors) = told.split_last().unwrap();
+        assert!(
+            last == "tiny" && vendors.contains(&"gpt-5".to_owned()),
+            "{told:?}"
+        );
+        assert!(vendors.iter().all(|id| id.starts_with("gpt-")), "{told:?}");
+        // A pattern with letters was meant for such names, wherever the upstream is.
+        config.upstreams[0].options.official = false;
+        config.upstreams[0].models = vec!["gemini-2.5-*".into()];
+        assert_eq!(all(&config), ["gemini-2.5-pro", "gemini-2.5-flash", "tiny"]);
     }
 
     #[test]

@@ -72,7 +72,7 @@ pub fn relay(
         Err(problem) => return refuse_body(config, call, &problem, record),
     };
     let wanted = call.header("x-weir-upstream");
-    let targets = match place::targets(config, body.model.as_deref(), wanted, key) {
+    let targets = match place::targets(state, body.model.as_deref(), wanted, key) {
         Ok(targets) => targets,
         Err(error) => return refuse(call, &error, record),
     };
@@ -245,7 +245,7 @@ impl<'w> Unanswered<'w> {
     fn about(&self, mut reply: Reply, record: &Record) -> Reply {
         reply.headers.push_str(&self.lines);
         push_header(&mut reply.headers, "Server-Timing", &timing(record));
-        if self.refused.hopeless {
+        if self.refused.hopeless && !self.refused.error.is_far_off() {
             push_header(&mut reply.headers, "x-should-retry", "false");
         }
         reply

@@ -57,6 +57,9 @@ impl Reply {
         if let Some(seconds) = error.retry_after_seconds() {
             reply = reply.with("Retry-After", &seconds.to_string());
         }
+        if error.is_far_off() {
+            reply = reply.with("x-should-retry", "false");
+        }
         reply
     }
 

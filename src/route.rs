@@ -1,9 +1,9 @@
 //! Model name -> `Route`, an ordered list of targets.
 //!
-//! Four rules, the first that fits decides: an explicit `upstream/model`, an alias of the config (by its name, else by
-//! the first pattern that fits),
-//! the name patterns of the upstreams (behind them, the lists that upstreams gave of their own), and
-//! `format/model` where one upstream speaks that format.
+//! Four rules, the first that fits decides: an explicit `upstream/model`, an alias of the config (by
+//! its name, else by the first pattern that fits), the name patterns of the upstreams with the lists
+//! that they gave of their own, and `format/model` where one upstream speaks that format. Last come
+//! upstreams that have no list.
 //! Knows nothing of which target is well at the moment.
 
 use crate::config::{Config, Upstream};
@@ -32,24 +32,50 @@ pub fn route(config: &Config, model: &str) -> Vec<Target> {
             .filter_map(|target| explicit(config, target))
             .collect();
     }
-    let mut targets: Vec<Target> = config
-        .upstreams
-        .iter()
-        .enumerate()
-        .filter_map(|(at, upstream)| {
-            let model = served_as(upstream, model)?;
-            Some(Target {
-                upstream: at,
-                model: model.to_owned(),
-            })
-        })
-        .collect();
-    if targets.is_empty() {
-        targets.extend(by_list(config, model));
-    }
+    let mut targets = by_pattern(config, model);
     if targets.is_empty() {
         targets.extend(by_format(config, model));
     }
+    if targets.is_empty() && !model.is_empty() {
+        // They answer, and only asking shows what they have.
+        let silent = |upstream: &Upstream| {
+            let learned = upstream.options.learned.as_ref();
+            upstream.models.is_empty() && learned.is_some_and(|learned| learned.is_silent())
+        };
+        targets.extend(those(config, model, silent));
+    }
+    targets
+}
+
+/// By the patterns and the lists. A pattern that takes everything says nothing about a name: an
+/// upstream with a list that lacks it comes behind those that have it.
+fn by_pattern(config: &Config, model: &str) -> Vec<Target> {
+    let mut targets = Vec::new();
+    let mut unlikely = Vec::new();
+    let mut is_named = false;
+    for (at, upstream) in config.upstreams.iter().enumerate() {
+        let Some(name) = served_as(upstream, model) else {
+            continue;
+        };
+        let target = Target {
+            upstream: at,
+            model: name.to_owned(),
+        };
+        let learned = upstream.options.learned.as_ref();
+        let lacks = learned.is_some_and(|learned| learned.is_there() && !learned.has(name));
+        let by_name = upstream.is_named(name);
+        is_named |= by_name;
+        match lacks && !by_name {
+            true => unlikely.push(target),
+            false => targets.push(target),
+        }
+    }
+    if !is_named {
+        let known: Vec<usize> = targets.iter().map(|target| target.upstream).collect();
+        let listed = by_list(config, model);
+        targets.extend(listed.filter(|target| !known.contains(&target.upstream)));
+    }
+    targets.append(&mut unlikely);
     targets
 }
 
@@ -70,9 +96,20 @@ fn explicit(config: &Config, model: &str) -> Option<Target> {
 
 /// The upstreams whose own lists have the model.
 fn by_list(config: &Config, model: &str) -> impl Iterator<Item = Target> {
-    let has = move |upstream: &Upstream| upstream.options.learned(model).is_some();
+    those(config, model, |upstream| {
+        let learned = upstream.options.learned.as_ref();
+        learned.is_some_and(|learned| learned.has(model))
+    })
+}
+
+/// The upstreams of a kind.
+fn those(
+    config: &Config,
+    model: &str,
+    are: impl Fn(&Upstream) -> bool,
+) -> impl Iterator<Item = Target> {
     let all = config.upstreams.iter().enumerate();
-    all.filter(move |(_, upstream)| has(upstream))
+    all.filter(move |(_, upstream)| are(upstream))
         .map(move |(upstream, _)| Target {
             upstream,
             model: model.to_owned(),
@@ -140,7 +177,10 @@ pub fn matches(pattern: &str, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::discovery::Learned;
 
     fn config() -> Config {
         let mut config = Config::default();
@@ -228,6 +268,46 @@ mod tests {
             (targets[0].upstream, targets[0].model.as_str()),
             (2, "openai/gpt-5")
         );
+    }
+
+    #[test]
+    fn a_list_says_more_than_a_pattern_that_takes_all() {
+        let mut config = Config::default();
+        let mut add = |name: &str, models: &[&str], learned: Option<Arc<Learned>>| {
+            let mut upstream = Upstream::new(name, Format::OpenAi);
+            upstream.models = models.iter().map(|model| (*model).to_owned()).collect();
+            upstream.options.learned = learned;
+            config.upstreams.push(upstream);
+        };
+        add("any", &["*"], None);
+        add("one", &["*"], Some(Learned::listing(&["tiny"])));
+        add("two", &[], Some(Learned::listing(&["small", "qwen-1"])));
+        add("three", &["qwen-*"], Some(Learned::listing(&["qwen-2"])));
+        add("late", &[], Some(Arc::default()));
+        add("mute", &[], Some(Learned::none()));
+        let routed = |config: &Config, model: &str| -> Vec<String> {
+            let targets = route(config, model);
+            let name = |target: &Target| config.upstreams[target.upstream].name.clone();
+            targets.iter().map(name).collect()
+        };
+        assert_eq!(routed(&config, "tiny"), ["any", "one"]);
+        assert_eq!(routed(&config, "small"), ["any", "two", "one"]);
+        // A pattern with letters in it was meant.
+        assert_eq!(routed(&config, "qwen-1"), ["any", "three", "one"]);
+        assert_eq!(routed(&config, "qwen-2"), ["any", "three", "one"]);
+        assert_eq!(routed(&config, "nobody"), ["any", "one"]);
+        config.upstreams.remove(0);
+        assert_eq!(
+            routed(&config, "nobody"),
+            ["one"],
+            "it may answer to any name"
+        );
+        assert_eq!(routed(&config, "small"), ["two", "one"]);
+        config.upstreams.remove(0);
+        assert_eq!(routed(&config, "nobody"), ["mute"]);
+        config.upstreams.pop();
+        assert_eq!(routed(&config, "nobody"), [""; 0]);
+        assert_eq!(routed(&config, "late/x"), ["late"]);
     }
 
     #[test]

@@ -10,7 +10,8 @@
 //! | timer | 1 | the bell, callers who hang up, the next moment something is due | when told to stop |
 //! | journal | 1 | lines of the log, then whoever reads standard error | with the process |
 //! | discovery | 1 where an upstream has `discover` | the next model list that is due, or a reload | with the process |
-//! | patience | 1 per model list that is asked for | its end, for 30 s | with it |
+//! | list | 1 per model list that is asked for, of each upstream at most one | the list | with it |
+//! | patience | the same | its end, for 30 s | with it |
 //! | of the HTTP server | 1 accepts, 4 or more read one connection each | connections, heads | with their connections |
 //! | openers | at most 1 | descriptors for a new HTTP server | when it is open |
 //! | keeper | at most 1 | late requests on the connections of HTTP servers that were given up | when those can bring none |
@@ -43,7 +44,6 @@ use signal_hook::iterator::Signals;
 use crate::cancel::Cause;
 use crate::clock;
 use crate::config::{Config, Listen, Upstream};
-use crate::discovery::Discovery;
 use crate::journal;
 use crate::line::Line;
 use crate::metrics::{self, Metrics};
@@ -107,7 +107,6 @@ pub struct Gateway {
     reload_error: Mutex<Option<String>>,
     metrics: Metrics,
     ledger: Ledger,
-    discovery: Arc<Discovery>,
 }
 
 /// Other machines get in with client keys, or where the config says in so many words that they
@@ -141,7 +140,7 @@ impl Gateway {
         let wants = |upstream: &Upstream| upstream.options.learned.is_some();
         let wanted = self.state().config.upstreams.iter().any(wants);
         let gateway = Arc::clone(self);
-        self.discovery.look(wanted, move || {
+        self.state().discovery.look(wanted, move || {
             let state = gateway.state();
             let all = state.config.upstreams.iter().zip(&state.lines);
             all.filter(|(upstream, _)| wants(upstream))
@@ -215,7 +214,6 @@ fn start(config: Config) -> Result<Started, String> {
         reload_error: Mutex::default(),
         metrics: Metrics::default(),
         ledger: Ledger::default(),
-        discovery: Arc::default(),
     });
     let on_round = {
         let gateway = Arc::clone(&gateway);

@@ -206,15 +206,26 @@ pub fn ended_for_good(cause: Cause) -> Failure {
 }
 
 /// How long the upstream asks to be left alone, from its headers: translation section 13.4.
+/// LiteLLM hands on those of the provider behind it under names of its own.
 fn hint(answer: &Answer, status: u16, now: SystemTime) -> Option<Duration> {
-    let millis = answer
-        .header("retry-after-ms")
+    const BEHIND: &str = "llm_provider-";
+    let own = |name: &str| answer.header(name);
+    let behind = |name: &str| answer.header(&[BEHIND, name].concat());
+    hint_by(&own, status, now).or_else(|| hint_by(&behind, status, now))
+}
+
+fn hint_by<'a>(
+    header: &dyn Fn(&str) -> Option<&'a str>,
+    status: u16,
+    now: SystemTime,
+) -> Option<Duration> {
+    let millis = header("retry-after-ms")
         .and_then(|text| text.trim().parse::<f64>().ok())
         .and_then(|ms| Duration::try_from_secs_f64(ms / 1000.0).ok());
     if millis.is_some() {
         return millis;
     }
-    if let Some(text) = answer.header("retry-after") {
+    if let Some(text) = header("retry-after") {
         if let Some(wait) = seconds(text) {
             return Some(wait);
         }
@@ -227,10 +238,7 @@ fn hint(answer: &Answer, status: u16, now: SystemTime) -> Option<Duration> {
     }
     // Of several limits, the one that lasts is the one that was hit.
     const RESETS: [&str; 2] = ["x-ratelimit-reset-requests", "x-ratelimit-reset-tokens"];
-    let by_reset = RESETS
-        .iter()
-        .filter_map(|name| span(answer.header(name)?))
-        .max();
+    let by_reset = RESETS.iter().filter_map(|name| span(header(name)?)).max();
     if by_reset.is_some() {
         return by_reset;
     }
@@ -242,7 +250,7 @@ fn hint(answer: &Answer, status: u16, now: SystemTime) -> Option<Duration> {
     ];
     DATES
         .iter()
-        .filter_map(|name| timestamp(answer.header(name)?))
+        .filter_map(|name| timestamp(header(name)?))
         .filter_map(|date| date.duration_since(now).ok())
         .max()
 }

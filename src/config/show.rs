@@ -60,9 +60,12 @@ pub fn check(loaded: &Loaded) -> String {
             upstream.base_url,
             keys.join(", "),
             upstream.slots,
-            upstream.models.join(", "),
+            match upstream.models.is_empty() {
+                true => "what its own list has, once weir runs".to_owned(),
+                false => upstream.models.join(", "),
+            },
         );
-        if upstream.options.learned.is_some() {
+        if upstream.options.learned.is_some() && !upstream.models.is_empty() {
             out.push_str("  and what its own list of models has, once weir runs\n");
         }
     }

@@ -169,6 +169,7 @@ impl Sources {
                     Err(fault) => findings.add(vendor.base_url, fault),
                 }
                 upstream.options.official = base_url::is_vendors(vendor.format, &upstream.base_url);
+                upstream.settle_models(None, None);
             }
             named.push(name);
             config.upstreams.push(upstream);

@@ -174,8 +174,10 @@ fn openai(entry: &Value) -> Option<Model> {
         owned_by: entry["owned_by"]
             .as_str()
             .map(|owner| owner.chars().take(64).collect()),
-        // Compatible servers say it under one name or another.
-        context_length: tokens(&entry["context_length"])
+        // Compatible servers say it under one name or another: llama.cpp's server tells what it was
+        // started with in `n_ctx`, and what the model could have in `n_ctx_train`.
+        context_length: tokens(&entry["meta"]["n_ctx"])
+            .or_else(|| tokens(&entry["context_length"]))
             .or_else(|| tokens(&entry["max_model_len"]))
             .or_else(|| tokens(&entry["context_window"]))
             .or_else(|| tokens(&entry["max_context_length"])),
@@ -271,11 +273,13 @@ mod tests {
             &json!({"object": "list", "data": [
                 {"id": "gpt-5", "created": 7, "owned_by": "openai"},
                 {"id": "own", "max_model_len": 4096},
+                {"id": "tiny", "meta": {"n_ctx": 8192, "n_ctx_train": 131072}, "context_length": 9},
                 {"id": ""}, {"id": "a b"}, {"id": 5}, "x"
             ], "has_more": true, "last_id": "own"}),
         );
         assert_eq!(next, None);
-        assert_eq!(models.len(), 2);
+        assert_eq!(models.len(), 3);
+        assert_eq!(models[2].context_length, Some(8192), "as it was started");
         assert_eq!(
             (models[0].created, models[0].owned_by.as_deref()),
             (7, Some("openai"))

@@ -12,7 +12,7 @@ use crate::error::ApiError;
 use crate::inbound::Call;
 use crate::models;
 use crate::record::Record;
-use crate::route;
+use crate::route::Target;
 use crate::server::State;
 
 pub fn ask<'w>(
@@ -62,25 +62,26 @@ fn request(
     ask.chat(&model, kind, body, streams)
 }
 
-/// The first model of the list that an upstream can serve now and that has not ended, else the
-/// first one.
+/// The first model of the list that an upstream has and can serve now and that has not ended, else
+/// the first one.
 fn first_model(state: &State, key: Option<&ClientKey>) -> Result<String, ApiError> {
     let config = &state.config;
+    state.discovery.settle(config);
     let now = Instant::now();
     let mut models = models::listed(config);
     models.retain(|model| key.is_none_or(|key| key.allows(model)));
-    let is_usable = |model: &&String| {
-        let targets = route::route(config, model);
-        targets
-            .iter()
-            .any(|target| state.pools[target.upstream].is_usable(&target.model, now))
-    };
+    let is_usable = |target: &Target| state.pools[target.upstream].is_usable(&target.model, now);
     let today = SystemTime::now();
     let is_served = |model: &&String| models::is_served(config, model, today);
-    let usable = models.iter().filter(is_usable);
+    let usable = models
+        .iter()
+        .filter(|model| models::is_there(config, model, &is_usable));
     let first = usable.clone().find(is_served);
     let first = first.or(usable.clone().next()).or(models.first()).cloned();
     first.ok_or_else(|| {
+        if let Some(error) = state.list_missing("no model is known yet") {
+            return error;
+        }
         let message = "no model is known to this gateway by name: say one with ?model=";
         ApiError::invalid("model", message)
     })

@@ -124,7 +124,7 @@ impl Caller<'_> {
                 record.keep_answer(&reply.body);
                 reply.headers.push_str(lines);
                 push_header(&mut reply.headers, "Server-Timing", &timing(record));
-                if refused.hopeless {
+                if refused.hopeless && !refused.error.is_far_off() {
                     push_header(&mut reply.headers, "x-should-retry", "false");
                 }
                 match caller {

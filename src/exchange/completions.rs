@@ -42,7 +42,7 @@ pub fn completions<'w>(
     let read = Body::of_json(body).and_then(|body| {
         let model = body.model.as_deref().filter(|model| !model.is_empty());
         let model = model.ok_or_else(|| ApiError::invalid("model", "model: is required"))?;
-        let targets = passthrough::of_any_shape(config, model, key)?;
+        let targets = passthrough::of_any_shape(state, model, key)?;
         super::check_other_models(&body.held, key)?;
         Ok((body, targets))
     });

@@ -10,6 +10,7 @@ use log::debug;
 
 use super::room::TooLong;
 use crate::cancel::Cause;
+use crate::config::Upstream;
 use crate::desk::Job;
 use crate::error::ApiError;
 use crate::failure::{Class, Failure, Verdict};
@@ -209,7 +210,7 @@ impl<'t> Tries<'t> {
         let preferred = work.begin(target).map_err(|error| {
             // It was ended in the middle of its encoding, which says nothing about the target.
             if self.job.cancel.cause().is_some() {
-                let refused = self.no_lease(&upstream.name, &NoLease::Cancelled, None);
+                let refused = self.no_lease(upstream, &NoLease::Cancelled, None);
                 return (refused, Next::GiveUp);
             }
             let unfit = Refused {
@@ -229,7 +230,7 @@ impl<'t> Tries<'t> {
             let lease = match pool.lease(&wanted, limit, &self.job.cancel) {
                 Ok(lease) => lease,
                 Err(none) => {
-                    let refused = self.no_lease(&upstream.name, &none, last);
+                    let refused = self.no_lease(upstream, &none, last);
                     let next = match none {
                         NoLease::Cancelled => Next::GiveUp,
                         _ => Next::Elsewhere,
@@ -308,7 +309,9 @@ impl<'t> Tries<'t> {
     }
 
     /// What a caller is told when there is no key to try.
-    fn no_lease(&self, upstream: &str, none: &NoLease, before: Option<Refused>) -> Refused {
+    fn no_lease(&self, upstream: &Upstream, none: &NoLease, before: Option<Refused>) -> Refused {
+        let has_key = upstream.keys.iter().any(|key| key.secret.is_some());
+        let upstream = &*upstream.name;
         let no_capacity = |status: u16, message: String| {
             Refused::plain(ApiError::new(status, message).with_code("no_capacity"))
         };
@@ -327,7 +330,13 @@ impl<'t> Tries<'t> {
             _ if before.is_some() && !matches!(none, NoLease::Busy | NoLease::LineFull) => {
                 before.unwrap_or_else(|| no_capacity(503, String::new()))
             }
-            NoLease::Spent => no_capacity(503, format!("every key of upstream {upstream} failed")),
+            NoLease::Spent => no_capacity(
+                503,
+                match has_key {
+                    true => format!("every key of upstream {upstream} failed"),
+                    false => format!("upstream {upstream} failed"),
+                },
+            ),
             NoLease::Resting {
                 class,
                 soonest,
@@ -339,7 +348,14 @@ impl<'t> Tries<'t> {
                     Class::RateLimit => Refused::plain(
                         ApiError::new(
                             429,
-                            format!("every key of upstream {upstream} is out of quota: {why}"),
+                            match has_key {
+                                true => {
+                                    format!(
+                                        "every key of upstream {upstream} is out of quota: {why}"
+                                    )
+                                }
+                                false => format!("upstream {upstream} takes no more now: {why}"),
+                            },
                         )
                         .with_code("rate_limit_exceeded"),
                     ),
@@ -367,7 +383,10 @@ impl<'t> Tries<'t> {
                     },
                     _ => no_capacity(
                         503,
-                        format!("every key of upstream {upstream} rests: {why}"),
+                        match has_key {
+                            true => format!("every key of upstream {upstream} rests: {why}"),
+                            false => format!("upstream {upstream} rests: {why}"),
+                        },
                     ),
                 };
                 if *class != Class::ModelMissing {

@@ -64,7 +64,7 @@ impl Said {
                 return Said {
                     message: message.clone(),
                     kind: text(value.get("type")).filter(|kind| kind != "error"),
-                    code: text(value.get("code")),
+                    code: code(value.get("code")),
                     number: number(value.get("code")).or(number(value.get("status"))),
                     ..Said::default()
                 };
@@ -80,8 +80,8 @@ impl Said {
                 .or_else(|| error.get("message").and_then(complaint))
                 .unwrap_or_default(),
             kind: text(error.get("type")),
-            code: text(error.get("code"))
-                .or_else(|| details.and_then(|d| text(d.get("error_code")))),
+            code: code(error.get("code"))
+                .or_else(|| details.and_then(|d| code(d.get("error_code")))),
             param: text(error.get("param")),
             number: number(error.get("code"))
                 .or_else(|| number(error.get("status")))
@@ -232,6 +232,11 @@ fn complaint(detail: &Value) -> Option<String> {
 fn text(value: Option<&Value>) -> Option<String> {
     let text = value?.as_str()?;
     (!text.is_empty()).then(|| text.to_owned())
+}
+
+/// A word for the fault. LiteLLM writes its status there, others do so as a number: digits are none.
+fn code(value: Option<&Value>) -> Option<String> {
+    text(value).filter(|code| !code.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// An HTTP error status, written as a number or as digits.

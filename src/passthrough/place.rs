@@ -9,6 +9,7 @@ use crate::exchange;
 use crate::inbound::Call;
 use crate::provider::Format;
 use crate::route::{self, Target};
+use crate::server::State;
 
 /// The first words of paths that are passed on without being asked to by a header.
 const FAMILIES: &[&str] = &[
@@ -124,12 +125,12 @@ pub fn is_openai(upstream: &Upstream) -> bool {
 /// The targets of a model, whatever they speak. The vendor's models for other routes are in no
 /// name pattern of chat models.
 pub fn of_any_shape(
-    config: &Config,
+    state: &State,
     model: &str,
     key: Option<&ClientKey>,
 ) -> Result<Vec<Target>, ApiError> {
-    exchange::targets(config, model, key).or_else(|error| {
-        let found = openai_shaped(config, model);
+    exchange::targets(state, model, key).or_else(|error| {
+        let found = openai_shaped(state, model);
         let is_open = key.is_none_or(|key| key.allows(model));
         match is_open && !found.is_empty() {
             true => Ok(found),
@@ -139,8 +140,9 @@ pub fn of_any_shape(
 }
 
 /// The OpenAI-shaped targets of a model.
-pub fn openai_shaped(config: &Config, model: &str) -> Vec<Target> {
-    let mut targets = route::route(config, model);
+fn openai_shaped(state: &State, model: &str) -> Vec<Target> {
+    let config = &state.config;
+    let mut targets = state.route(model);
     if targets.is_empty()
         && OTHER_MODELS
             .iter()
@@ -160,11 +162,12 @@ pub fn openai_shaped(config: &Config, model: &str) -> Vec<Target> {
 }
 
 pub fn targets(
-    config: &Config,
+    state: &State,
     model: Option<&str>,
     wanted: Option<&str>,
     key: Option<&ClientKey>,
 ) -> Result<Vec<Target>, ApiError> {
+    let config = &state.config;
     if let Some(key) = key.filter(|key| !key.models.is_empty()) {
         match model {
             Some(model) if key.allows(model) => {}
@@ -179,13 +182,13 @@ pub fn targets(
         return by_name(config, name, model);
     }
     if let Some(model) = model {
-        let targets = openai_shaped(config, model);
+        let targets = openai_shaped(state, model);
         if !targets.is_empty() {
             return Ok(targets);
         }
         return Err(match route::route(config, model).first() {
             Some(target) => no_such_route(model, config.upstreams[target.upstream].format.name()),
-            None => missing(model, "is served by no upstream of this gateway"),
+            None => state.no_route(model),
         });
     }
     let shaped = |at: &usize| {

@@ -303,11 +303,13 @@ pub fn answer<'w>(
             Reply::json(200, body.into_bytes()).with("x-weir-estimated", "1")
         }
         Endpoint::Models if call.dialect == Dialect::Messages => {
+            state.discovery.settle(config);
             let list = models::anthropic::list(config, &call.query, &usable(state), key);
             Reply::json(200, list)
         }
         Endpoint::Model if call.dialect == Dialect::Messages => {
             let id = decode_percent(&call.path[MODEL.len()..]);
+            state.discovery.settle(config);
             match models::anthropic::one(config, &id, &usable(state), key) {
                 Some(model) => Reply::json(200, model),
                 None => {
@@ -317,12 +319,14 @@ pub fn answer<'w>(
                 }
             }
         }
-        Endpoint::Models => Reply::json(
-            200,
-            models::list(config, &usable(state), key, SystemTime::now()),
-        ),
+        Endpoint::Models => {
+            state.discovery.settle(config);
+            let list = models::list(config, &usable(state), key, SystemTime::now());
+            Reply::json(200, list)
+        }
         Endpoint::Model => {
             let id = decode_percent(&call.path[MODEL.len()..]);
+            state.discovery.settle(config);
             match models::one(config, &id, &usable(state), key, SystemTime::now()) {
                 Some(model) => Reply::json(200, model),
                 None => {
@@ -397,10 +401,6 @@ fn refuse(call: Call<'_>, endpoint: Endpoint, error: &ApiError, record: &mut Rec
     note(error, record);
     let mut reply = call.refusal(error);
     record.keep_answer(&reply.body);
-    if error.kind == "insufficient_quota" {
-        // The day is not over soon.
-        reply = reply.with("x-should-retry", "false");
-    }
     if error.status == 401 {
         let page = call.header("accept").is_some_and(status::wants_page);
         let way = match endpoint {

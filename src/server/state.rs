@@ -1,9 +1,11 @@
 //! `State`: what follows from one configuration, and what of the one before goes on in it.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::{Config, Upstream};
+use crate::discovery::{Discovery, List};
+use crate::error::ApiError;
 use crate::fetch::Fetcher;
 use crate::lesson::Learned;
 use crate::limits::Limits;
@@ -13,6 +15,7 @@ use crate::memory::Memory;
 use crate::metrics::Names;
 use crate::pool::Pool;
 use crate::request_log::RequestLog;
+use crate::route::{self, Target};
 use crate::seal::Seals;
 
 /// Connections to upstreams are not used again after this time at rest. When there was no work for
@@ -27,6 +30,8 @@ pub struct State {
     pub lines: Vec<Line>,
     /// Gets images for models that cannot, where the config allows that.
     pub fetcher: Option<Fetcher>,
+    /// Asks for the upstreams' own lists of models; lives as long as the process.
+    pub discovery: Arc<Discovery>,
     /// Lives as long as the process, whatever is reloaded.
     pub memory: Arc<Memory>,
     /// Lives as long as this state: whoever reloads wants to see what is so now.
@@ -82,10 +87,46 @@ impl State {
             config,
             pools,
             lines,
+            discovery: before.map_or_else(Arc::default, |before| Arc::clone(&before.discovery)),
             memory: before.map_or_else(Arc::default, |before| Arc::clone(&before.memory)),
             learned: Learned::default(),
             limits: before.map_or_else(Arc::default, |before| Arc::clone(&before.limits)),
         })
+    }
+
+    /// The targets of `model`. Where there are none, the upstreams are asked once more for their
+    /// lists: a server may just have been started, or given a model.
+    pub fn route(&self, model: &str) -> Vec<Target> {
+        let targets = route::route(&self.config, model);
+        if !targets.is_empty() || model.is_empty() {
+            return targets;
+        }
+        self.discovery.look_again(&self.config);
+        route::route(&self.config, model)
+    }
+
+    /// Nobody has the model, or nobody knows yet.
+    pub fn no_route(&self, model: &str) -> ApiError {
+        let unknown = format!("the model `{model}` is not known yet");
+        self.list_missing(&unknown).unwrap_or_else(|| {
+            let message = format!("the model `{model}` is served by no upstream of this gateway");
+            ApiError::new(404, message)
+                .with_code("model_not_found")
+                .with_param("model")
+        })
+    }
+
+    /// 503 where an upstream has not told its models yet. It says `what` first.
+    pub fn list_missing(&self, what: &str) -> Option<ApiError> {
+        let now = Instant::now();
+        let missing = self.config.upstreams.iter().filter_map(|upstream| {
+            let learned = upstream.options.learned.as_ref()?;
+            (learned.list() == List::Missing).then(|| (learned.left(now), &upstream.name))
+        });
+        let (left, name) = missing.min_by_key(|(left, _)| *left)?;
+        let message = format!("{what}: the upstream `{name}` has not given its list of models");
+        let error = ApiError::new(503, message).with_code("no_capacity");
+        Some(error.with_retry_after(left))
     }
 
     fn upstream(&self, name: &str) -> Option<(&Upstream, &Arc<Pool>)> {

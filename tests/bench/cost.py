@@ -210,9 +210,9 @@ def read_answer(file):
 class Weir:
     def __init__(self, folder, upstream, under=()):
         upstreams = [
-            {"name": "box", "format": "openai", "models": ["*"]},
-            {"name": "claude", "format": "anthropic"},
-            {"name": "gemini", "format": "gemini"},
+            {"name": "box", "format": "openai", "models": ["*"], "discover": False},
+            {"name": "claude", "format": "anthropic", "models": ["claude-*"]},
+            {"name": "gemini", "format": "gemini", "models": ["gemini-*"]},
         ]
         for one in upstreams:
             version = {"openai": "/v1", "anthropic": "/v1", "gemini": "/v1beta"}[one["format"]]

@@ -62,6 +62,7 @@ fn a_llama_server_is_known_and_its_slots_are_heeded() {
     until(LIMIT, "one that waits", || {
         (weir.status()["upstreams"][0]["waiting"] == 1).then_some(())
     });
+    upstream.wait_requests(before + 2, LIMIT);
     assert_eq!(upstream.count(), before + 2);
     upstream.open("go");
 }

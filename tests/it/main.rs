@@ -40,6 +40,7 @@ mod kinds;
 mod leases;
 mod lessons;
 mod limits;
+mod local_servers;
 mod logs;
 mod messages;
 mod million;

@@ -56,8 +56,14 @@ pub fn config(format: Format, base_url: &str, keys: &[&str]) -> Value {
 
 /// An entry of `upstreams`.
 pub fn upstream(name: &str, format: Format, base_url: &str, keys: &[&str]) -> Value {
+    // As the vendors have them, so that nobody asks for a list of models by itself.
+    let models: &[&str] = match format {
+        Format::OpenAi | Format::Responses => &["gpt-*", "chatgpt-*", "o1*", "o3*", "o4*"],
+        Format::Anthropic => &["claude-*"],
+        Format::Gemini => &["gemini-*", "gemma-*", "learnlm-*"],
+    };
     json!({
-        "name": name, "format": format.name(), "base_url": base_url, "keys": keys,
+        "name": name, "format": format.name(), "base_url": base_url, "keys": keys, "models": models,
         "connect_ms": 1000, "first_byte_ms": 5000, "idle_ms": 5000
     })
 }

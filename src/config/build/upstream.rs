@@ -24,7 +24,7 @@ pub fn read(
     if object.texts("models").is_some_and(|list| list.is_empty()) {
         findings.add(
             &object.path("models"),
-            "is empty; leave it out for the vendor's own names",
+            "is empty; leave it out for the vendor's own names, or those that the server lists",
         );
     }
     let name = object.text("name").unwrap_or("upstream");
@@ -82,9 +82,6 @@ pub fn read(
         }
         upstream.keys = keys;
     }
-    if let Some(models) = models {
-        upstream.models = models;
-    }
     if let Some(slots) = object.number("slots") {
         upstream.slots = usize::try_from(slots).unwrap_or(usize::MAX);
         upstream.slots_set = true;
@@ -110,9 +107,6 @@ pub fn read(
         options.schema_nodes = usize::try_from(most).unwrap_or(usize::MAX);
     }
     options.official = object.flag("official").unwrap_or(vendors);
-    if object.flag("discover") == Some(true) {
-        options.learned = Some(Default::default());
-    }
     options.kind = kind_of(object, &upstream.base_url);
     options.streams_whole = object.text("whole").map(|word| word == "streamed");
     options.developer_as_system = object
@@ -130,6 +124,7 @@ pub fn read(
     options.max_tokens_field = object.text("max_tokens_field").map(str::to_owned);
     options.ask_usage = object.flag("ask_usage").unwrap_or_default();
     switches(object, options);
+    upstream.settle_models(models, object.flag("discover"));
     Some(upstream)
 }
 
