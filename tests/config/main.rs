@@ -52,7 +52,10 @@ fn wrong_usage_leaves_with_2() {
         assert!(err.starts_with("weir: "), "{args:?}: {err}");
     }
     let (_, _, err) = told(&["--print", "nonsense"], &[]);
-    assert!(err.contains("known: config, reference, models, systemd"), "{err}");
+    assert!(
+        err.contains("known: config, reference, models, systemd"),
+        "{err}"
+    );
 }
 
 #[test]

@@ -62,6 +62,7 @@ impl Case {
         }
         for upstream in settings["upstreams"].as_array_mut().unwrap() {
             upstream["models"] = json!(["*"]);
+            upstream["discover"] = json!(false);
             for (key, value) in self.settings.as_object().unwrap() {
                 upstream[key] = value.clone();
             }
@@ -838,6 +839,7 @@ fn a_mended_request_goes_on_to_other_keys_and_other_targets_as_it_was() {
     });
     let mut settings = config(Format::OpenAi, &scripted.url(), &["key-a", "key-b"]);
     settings["upstreams"][0]["models"] = json!(["*"]);
+    settings["upstreams"][0]["discover"] = json!(false);
     let weir = Weir::start(&settings);
     let mut body = chat("m", false);
     body["stop"] = json!("x");
@@ -860,6 +862,7 @@ fn a_mended_request_goes_on_to_other_keys_and_other_targets_as_it_was() {
     settings["retries"] = json!(0);
     for upstream in settings["upstreams"].as_array_mut().unwrap() {
         upstream["models"] = json!(["*"]);
+        upstream["discover"] = json!(false);
     }
     let weir = Weir::start(&settings);
     let told = post(weir.addr, &body);
