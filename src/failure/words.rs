@@ -167,7 +167,11 @@ impl Said {
                     || self.tells_of(&["model "], &["not found", "does not exist"])
             }
             401 | 403 => {
-                self.tells(MODEL_PHRASES) || self.tells(MODEL_CLOSED) || self.is_model_gone()
+                self.tells(MODEL_PHRASES)
+                    || self.tells(MODEL_CLOSED)
+                    || self.is_model_gone()
+                    // Google quotes the resource, and says what it is about by a reason.
+                    || (self.has_reason("IAM_PERMISSION_DENIED") && self.lower.contains("/models/"))
             }
             404 | 410 => {
                 self.tells(MODEL_PHRASES)

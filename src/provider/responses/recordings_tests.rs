@@ -138,7 +138,12 @@ fn read(response: &Value) -> Value {
                         }
                     }
                 }
-                content += &joined(list(&item["content"]).iter(), "text");
+                let text = joined(list(&item["content"]).iter(), "text");
+                // A blank line stands between the texts of two messages.
+                if !content.is_empty() && !text.is_empty() {
+                    content += "\n\n";
+                }
+                content += &text;
                 refusal += &joined(list(&item["content"]).iter(), "refusal");
             }
             "reasoning" => {
