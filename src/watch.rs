@@ -185,6 +185,7 @@ impl Watch {
     /// many have come there without waiting, or if it was told to go; nothing on the connection goes
     /// on then.
     pub fn enter_lane(&self, peer: SocketAddr, begun: Begun) -> Option<Place> {
+        let peer = canonical(peer);
         let mut entered = self.lanes.enter(peer, begun);
         if let Err(TooMany::Barred(refused)) = entered
             && let Some(caller) = self.find(peer)
@@ -206,13 +207,14 @@ impl Watch {
 
     /// A body in chunks has come to its end: what has come until now was it.
     pub fn chunks_are_over(&self, peer: SocketAddr) {
-        self.lanes.is_unsure(peer);
+        self.lanes.is_unsure(canonical(peer));
     }
 
     /// The connection from `peer` will be closed: nothing that follows on it is a request.
     pub fn bar(&self, peer: SocketAddr, caller: &Caller) {
         if let Some(number) = caller.number() {
-            self.lanes.bar(peer, number, clock::now() + BARRED_MS);
+            self.lanes
+                .bar(canonical(peer), number, clock::now() + BARRED_MS);
         }
     }
 
@@ -457,7 +459,7 @@ impl Round {
             .connections
             .store(callers.found.len(), Ordering::Relaxed);
         let watch = &self.watch;
-        let begun = || watch.lanes.begun();
+        let begun = |seen: &HashSet<_>| watch.lanes.begun(seen);
         let outcome = self
             .connections
             .look(callers, jobs, &begun, &|| watch.jobs(), now);

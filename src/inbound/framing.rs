@@ -49,13 +49,16 @@ pub fn is_last(request: &Request) -> bool {
 /// How many bytes the request is.
 pub fn weight(request: &Request) -> Begun {
     let mut head = request.url().len();
-    let mut body = Some(request.body_length().unwrap_or(0) as u64);
+    let (mut body, mut chunked) = (0, false);
     for header in request.headers() {
         head += header.field.as_str().len() + header.value.len() + 4;
-        if header.field.equiv("Transfer-Encoding") {
-            body = None;
+        // Not by the server's own reading, which knows none where an upgrade is offered.
+        if header.field.equiv("Content-Length") {
+            body = header.value.as_str().parse().unwrap_or(u64::MAX);
         }
+        chunked |= header.field.equiv("Transfer-Encoding");
     }
+    let body = (!chunked).then_some(body);
     watch::weight(head, body)
 }
 

@@ -108,7 +108,7 @@ impl Connections {
         &mut self,
         callers: Callers,
         jobs: &[Arc<Job>],
-        begun: &dyn Fn() -> HashMap<SocketAddr, Begun>,
+        begun: &dyn Fn(&HashSet<SocketAddr>) -> HashMap<SocketAddr, Begun>,
         jobs_now: &dyn Fn() -> Vec<Arc<Job>>,
         now: u64,
     ) -> Outcome {
@@ -137,7 +137,12 @@ impl Connections {
             .into_iter()
             .filter_map(|caller| Some((caller.facts()?, caller.unread(), caller)))
             .collect();
-        let begun = begun();
+        let begun = begun(
+            &seen
+                .iter()
+                .map(|(.., caller)| canonical(caller.peer))
+                .collect(),
+        );
         for (facts, unread_bytes, caller) in seen {
             let peer = canonical(caller.peer);
             let connection = self.known.entry(peer).or_insert_with(|| {

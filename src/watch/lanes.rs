@@ -5,7 +5,7 @@
 //! are in the works at once, and by the timer thread, which compares the bytes that came with those
 //! of the requests that have begun, where they pile up in the queue.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -42,6 +42,8 @@ struct Lane {
     /// One too many came.
     cut: bool,
     begun: Begun,
+    /// Its connection was not there on the last look.
+    missed: bool,
 }
 
 /// What has begun on a connection between two looks of the timer thread.
@@ -116,18 +118,22 @@ impl Lanes {
         }
     }
 
-    /// What has begun since the last time, by connection.
-    pub fn begun(&self) -> HashMap<SocketAddr, Begun> {
-        let mut lanes = self.open.lock();
-        let begun = lanes
-            .iter_mut()
-            .map(|(peer, lane)| {
+    /// What has begun since the last time on the connections that were `seen` to be open. What has
+    /// begun on others, which may have come just now, stays for the next time.
+    pub fn begun(&self, seen: &HashSet<SocketAddr>) -> HashMap<SocketAddr, Begun> {
+        let mut begun = HashMap::new();
+        self.open.lock().retain(|peer, lane| {
+            let is_seen = seen.contains(peer);
+            if is_seen {
                 let at_work = lane.open > 0;
-                let begun = std::mem::take(&mut lane.begun);
-                (*peer, Begun { at_work, ..begun })
-            })
-            .collect();
-        lanes.retain(|_, lane| lane.open > 0);
+                let taken = std::mem::take(&mut lane.begun);
+                begun.insert(*peer, Begun { at_work, ..taken });
+            }
+            // One that is not there on two looks has left.
+            let left = is_seen || std::mem::replace(&mut lane.missed, true);
+            lane.missed &= !is_seen;
+            lane.open > 0 || !left
+        });
         begun
     }
 
@@ -200,7 +206,12 @@ mod tests {
         );
         assert!(lanes.enter(other, weight(40, Some(0))).is_ok());
         drop(last);
-        assert_eq!(lanes.begun().len(), 2, "until the next look");
+        // Its connection was not there on the look, so that it is still to be told.
+        assert!(lanes.begun(&HashSet::new()).is_empty());
+        let begun = lanes.begun(&HashSet::from([peer]));
+        assert!(begun[&peer].bytes > 0 && !begun[&peer].at_work);
+        assert!(lanes.begun(&HashSet::from([peer])).is_empty());
+        assert_eq!(lanes.open.lock().len(), 0, "the other one has left");
         assert!(lanes.open.lock().is_empty());
         assert!(lanes.enter(peer, weight(40, Some(0))).is_ok());
     }
