@@ -57,17 +57,7 @@ use Sign::{Both, Header, Owner};
 /// A server of which nothing is known but its format.
 pub static UNKNOWN: Kind = Kind {
     name: "unknown",
-    hosts: &[],
-    signs: &[],
-    auth: None,
-    lists: true,
-    health: None,
-    about: None,
-    stops_whole: true,
-    developer_as_system: false,
-    renames: &[],
-    refuses: &[],
-    gemini_models: None,
+    ..BASE
 };
 
 const BASE: Kind = Kind {

@@ -15,7 +15,7 @@
 //!                    door.rs: the listening socket; handed.rs: one that somebody else opened;
 //!                    keeper.rs: connections of a socket that was given up
 //! src/watch.rs       the timer thread: heartbeats, timers, hang-ups; watch/connections.rs: idle
-//!                    ones; watch/lanes.rs: those that do not wait for their answers
+//!                    ones and floods; watch/lanes.rs: those that do not wait for their answers
 //! src/desk.rs        Job: what each worker is at, where the timer thread can see it
 //! src/inbound.rs     one HTTP request in, and the way to answer; inbound/framing.rs: where it ends;
 //!                    body.rs: reading it; chunks.rs: where the server does not; coding.rs, gzip.rs:
@@ -43,14 +43,15 @@
 //!                    the kernel; sched.rs: how threads share the processor
 //! src/cancel.rs      how one thread ends another one's wait
 //! src/failure.rs     how an attempt failed, and the one table of what follows; failure/said.rs:
-//!                    what the body of an error says
+//!                    what the body of an error says, quoted.rs, echo.rs: whose words they are
 //! src/sse.rs         upstream bytes -> events
 //! src/stream.rs      the caller's event stream, shared with the heartbeat
 //! src/memory.rs      what upstreams signed, kept for callers who lose it
 //! src/lesson.rs      what their refusals teach about their models: one row for each kind
 //! src/health.rs      --health: asks the weir that runs
 //! src/fetch.rs       images behind addresses, for models that cannot fetch them
-//! src/models.rs      GET /v1/models; models/catalogue.rs: what is known of four of them
+//! src/models.rs      GET /v1/models; models/catalogue.rs: what is known of some of
+//!                    them; models/anthropic.rs: the list in Anthropic's shape
 //! src/probe.rs       --check-config --probe: says what each upstream is
 //! src/kind.rs        what a server is: llama.cpp, vLLM, Azure ..., one row each
 //! src/discovery.rs   the upstreams' own lists of models, asked for beside the serving

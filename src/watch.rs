@@ -207,7 +207,7 @@ impl Watch {
 
     /// A body in chunks has come to its end: what has come until now was it.
     pub fn chunks_are_over(&self, peer: SocketAddr) {
-        self.lanes.is_unsure(canonical(peer));
+        self.lanes.mark_unsure(canonical(peer));
     }
 
     /// The connection from `peer` will be closed: nothing that follows on it is a request.

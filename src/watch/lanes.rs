@@ -112,7 +112,7 @@ impl Lanes {
     }
 
     /// Of what has come from `peer` until now, nobody knows how much was one request.
-    pub fn is_unsure(&self, peer: SocketAddr) {
+    pub fn mark_unsure(&self, peer: SocketAddr) {
         if let Some(lane) = self.open.lock().get_mut(&peer) {
             lane.begun.unsure = true;
         }
