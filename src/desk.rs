@@ -17,7 +17,7 @@ use crate::inbound::room::Room;
 use crate::json::shape::Shape;
 use crate::stream::Stream;
 use crate::sys::sockets::Caller;
-use crate::watch::Watch;
+use crate::watch::{Begun, Watch};
 
 /// A moment that does not come.
 const NEVER: u64 = u64::MAX;
@@ -86,7 +86,14 @@ pub struct Job {
     pub reads_chunks: AtomicBool,
     /// The caller's connection is to be closed as soon as it is found.
     pub shut: AtomicBool,
+    /// Bytes of the connection that were this request's so far, in what is read of it.
+    used: AtomicU64,
+    /// And how many there are in all; `None` where nobody knew beforehand.
+    whole: Option<u64>,
 }
+
+/// A body up to this length comes with the head.
+const WITH_HEAD: u64 = 1024;
 
 impl Job {
     pub fn new(peer: Option<SocketAddr>, deadline: Duration) -> Job {
@@ -106,7 +113,41 @@ impl Job {
             body_late: AtomicBool::new(false),
             reads_chunks: AtomicBool::new(false),
             shut: AtomicBool::new(false),
+            used: AtomicU64::new(0),
+            whole: None,
         }
+    }
+
+    /// Tells how many bytes the request is, and how many of them are its body.
+    pub fn is_of(&mut self, begun: Begun, body: u64) {
+        let with_head = if body <= WITH_HEAD { body } else { 0 };
+        let used = match begun.unsure {
+            true => begun.bytes,
+            false => begun.bytes.saturating_sub(body) + with_head,
+        };
+        self.used = AtomicU64::new(used);
+        self.whole = (!begun.unsure).then_some(begun.bytes);
+    }
+
+    /// `count` more bytes of the connection have become part of this request.
+    pub fn use_up(&self, count: u64) {
+        self.used.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub fn used(&self) -> u64 {
+        let used = self.used.load(Ordering::Relaxed);
+        self.whole.map_or(used, |whole| used.min(whole))
+    }
+
+    /// The same when it is over, and what nobody read of it has been let go of.
+    pub fn used_up(&self) -> u64 {
+        self.whole.unwrap_or(self.used())
+    }
+
+    /// The caller's body is being waited for, or read.
+    pub fn reads_body(&self) -> bool {
+        let left = self.whole.is_none_or(|whole| self.used() < whole);
+        left && self.phase.lock().0 == Phase::Body
     }
 
     /// Keeps, or gives back, the memory for the work on the body.
@@ -209,20 +250,23 @@ impl Desk {
 /// A job on a desk. Dropping it clears the desk.
 pub struct AtWork<'a> {
     desk: &'a Desk,
+    watch: &'a Watch,
     pub job: Arc<Job>,
 }
 
 impl<'a> AtWork<'a> {
-    pub fn begin(desk: &'a Desk, watch: &Watch, job: Job) -> AtWork<'a> {
+    pub fn begin(desk: &'a Desk, watch: &'a Watch, job: Job) -> AtWork<'a> {
         let job = Arc::new(job);
         *desk.job.lock() = Some(Arc::clone(&job));
         watch.rouse();
-        AtWork { desk, job }
+        AtWork { desk, watch, job }
     }
 }
 
 impl Drop for AtWork<'_> {
     fn drop(&mut self) {
+        // In this order, or the timer thread could see it in neither place.
+        self.watch.note_end(&self.job);
         *self.desk.job.lock() = None;
     }
 }

@@ -460,7 +460,8 @@ impl<'w> Call<'w> {
         let declared = request.body_length().unwrap_or(0);
         let has_turn = self.peer.is_none() || self.watch.wait_for_turn(&self.held);
         self.held.release();
-        if self.peer.is_none() && swallow(&mut request, declared) {
+        let note = |count| self.watch.note_used(count);
+        if self.peer.is_none() && swallow(&mut request, declared, &note) {
             let _ = reply.write(&mut request.into_writer());
             return;
         }
@@ -586,10 +587,10 @@ impl Drop for Call<'_> {
 }
 
 /// Reads a body of `length` bytes and forgets it as it comes. False if the request must not be
-/// dropped after that: what is still to come would be taken for the next one.
+/// dropped after that: what is still to come would be taken for the next one. `note` hears of each piece.
 ///
 /// At an early end the server drains what it still expects, so it is told of a little at a time.
-fn swallow(request: &mut Request, length: usize) -> bool {
+fn swallow(request: &mut Request, length: usize, note: &dyn Fn(u64)) -> bool {
     let begun = Instant::now();
     let mut expected = match framing::is_last(request) {
         // Of such a request nothing is drained.
@@ -604,7 +605,10 @@ fn swallow(request: &mut Request, length: usize) -> bool {
     while expected > 0 && begun.elapsed() < SWALLOWING {
         match request.as_reader().read(&mut waste) {
             Ok(0) => return true,
-            Ok(count) => expected = expected.saturating_sub(count),
+            Ok(count) => {
+                note(count as u64);
+                expected = expected.saturating_sub(count);
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             // The wait for a caller on a unix socket has a limit.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,

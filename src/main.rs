@@ -15,7 +15,8 @@
 //!                    door.rs: the listening socket; handed.rs: one that somebody else opened;
 //!                    keeper.rs: connections of a socket that was given up
 //! src/watch.rs       the timer thread: heartbeats, timers, hang-ups; watch/connections.rs: idle
-//!                    ones and floods; watch/lanes.rs: those that do not wait for their answers
+//!                    ones and floods; watch/lanes.rs: those that do not wait for their answers;
+//!                    watch/local.rs: floods on a unix socket
 //! src/desk.rs        Job: what each worker is at, where the timer thread can see it
 //! src/inbound.rs     one HTTP request in, and the way to answer; inbound/framing.rs: where it ends;
 //!                    body.rs: reading it; chunks.rs: where the server does not; coding.rs, gzip.rs:

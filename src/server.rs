@@ -21,7 +21,8 @@
 //!
 //! Channels: signals (`SIGNALS`), each key's free clients (its slots), one hand-over per waiting
 //! request (1). The HTTP server's own queue of requests has no bound. A connection whose requests do
-//! not wait for answers is cut at the 33rd, and what it left in the queue is let go of unread.
+//! not wait for answers is cut at the 33rd, and what it left in the queue is let go of unread; on a
+//! unix socket, the one that brought most of what lies there (`watch/local.rs`).
 
 use std::cell::RefCell;
 use std::io::{self, Write};

@@ -27,11 +27,13 @@ use crate::sys::sockets::{self, Bell, Caller, canonical};
 
 mod connections;
 mod lanes;
+mod local;
 
 use connections::Connections;
 pub use connections::head_wait;
 pub use lanes::{Begun, weight};
 use lanes::{Lanes, Place, TooMany};
+use local::Locals;
 
 /// A round while requests are in the works.
 const TICK: Duration = Duration::from_millis(100);
@@ -95,6 +97,8 @@ pub struct Watch {
     lingering: Mutex<Vec<Lingerer>>,
     lanes: Arc<Lanes>,
     connections: AtomicUsize,
+    /// Bytes of all requests on a unix socket that are over.
+    used: AtomicU64,
     stopping: AtomicBool,
     port: u16,
 }
@@ -133,6 +137,7 @@ impl Watch {
             lingering: Mutex::default(),
             lanes: Arc::default(),
             connections: AtomicUsize::new(0),
+            used: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             port,
         })
@@ -155,6 +160,18 @@ impl Watch {
         if self.resting.load(Ordering::SeqCst) && self.resting.swap(false, Ordering::AcqRel) {
             self.bell.ring();
         }
+    }
+
+    /// A job is over.
+    pub fn note_end(&self, job: &Job) {
+        if job.peer.is_none() {
+            self.note_used(job.used_up());
+        }
+    }
+
+    /// So many bytes of a connection on a unix socket were of a request.
+    pub fn note_used(&self, count: u64) {
+        self.used.fetch_add(count, Ordering::AcqRel);
     }
 
     /// Ends the thread.
@@ -327,6 +344,7 @@ struct Round {
     watch: Arc<Watch>,
     duties: Duties,
     connections: Connections,
+    locals: Locals,
     entries: Vec<libc::pollfd>,
     seen_begun: u64,
     /// When the listening queue was first seen with somebody in it.
@@ -346,6 +364,7 @@ impl Round {
             watch,
             duties,
             connections,
+            locals: Locals::default(),
             entries: Vec::new(),
             seen_begun: 0,
             queue_since: None,
@@ -450,8 +469,12 @@ impl Round {
 
     /// Goes over the open connections when it is time to.
     fn look_at_connections(&mut self, jobs: &[Arc<Job>], now: u64) {
+        if self.watch.port == 0 {
+            self.look_at_locals(jobs, now);
+            return;
+        }
         let wanted = jobs.iter().any(|job| job.wants_caller(now));
-        if self.watch.port == 0 || !(wanted || now >= self.next_pass) {
+        if !(wanted || now >= self.next_pass) {
             return;
         }
         let callers = sockets::callers(self.watch.port);
@@ -483,6 +506,20 @@ impl Round {
         if now < self.alert_until {
             self.next_pass = self.next_pass.min(now + ALERT_LOOK_MS);
         }
+    }
+
+    /// The same for those on a unix socket.
+    fn look_at_locals(&mut self, jobs: &[Arc<Job>], now: u64) {
+        // What has begun may be the first of many.
+        let begun = self.watch.begun.load(Ordering::Relaxed) != self.seen_begun;
+        if now < self.next_pass && !begun {
+            return;
+        }
+        let locals = sockets::unix::locals();
+        let watch = &self.watch;
+        watch.connections.store(locals.len(), Ordering::Relaxed);
+        let used = || watch.used.load(Ordering::Acquire);
+        self.next_pass = now + self.locals.look(locals, jobs, &used);
     }
 
     fn local_address(&self) -> Option<SocketAddr> {

@@ -79,6 +79,15 @@ pub(super) fn grow(body: &mut Vec<u8>, length: usize) -> Result<(), NoBody> {
     Ok(())
 }
 
+/// About how many bytes beside its data come with what is read at once.
+fn framing_of(job: &Job) -> u64 {
+    const OF_A_CHUNK: u64 = 16;
+    match job.reads_chunks.load(Ordering::Relaxed) {
+        true => OF_A_CHUNK,
+        false => 0,
+    }
+}
+
 /// Reads once, unless the job's time for the body is over.
 pub(super) fn read_some(
     reader: &mut dyn Read,
@@ -90,7 +99,10 @@ pub(super) fn read_some(
             return Err(NoBody::Late);
         }
         match reader.read(into) {
-            Ok(count) => return Ok(count),
+            Ok(count) => {
+                job.use_up(count as u64 + framing_of(job));
+                return Ok(count);
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             // On a unix socket the wait has a limit of its own.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(NoBody::Late),

@@ -75,16 +75,18 @@ fn begin<'g>(
     desk: &'g Desk,
 ) -> Option<(Work<'g>, Option<Box<Following<'g>>>)> {
     let state = gateway.state();
-    let job = Job::new(request.remote_addr().copied(), state.config.deadline);
+    let mut job = Job::new(request.remote_addr().copied(), state.config.deadline);
+    let weight = inbound::weight(&request);
     if job.peer.is_none() {
         sockets::unix::limit_callers(state.config.body_wait, state.config.write_timeout);
+        job.is_of(weight, request.body_length().unwrap_or(0) as u64);
     }
     // Whoever reads the body, or drains what nobody read, is ended when this is over.
     job.enter(Phase::Body, state.config.body_wait);
     let at_work = AtWork::begin(desk, &gateway.watch, job);
     let held = Arc::clone(&at_work.job.held);
     if let Some(peer) = at_work.job.peer {
-        match gateway.watch.enter_lane(peer, inbound::weight(&request)) {
+        match gateway.watch.enter_lane(peer, weight) {
             Some(place) => held.keep(place),
             None => {
                 Unread::new(request).let_go();

@@ -64,6 +64,7 @@ mod streams;
 mod text;
 mod token_limits;
 mod translation;
+mod unix_floods;
 mod unix_socket;
 mod unsendable;
 mod upgrade;

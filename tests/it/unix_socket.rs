@@ -17,21 +17,25 @@ const MODEL: &str = "up/gpt-4o-mini";
 /// More than any socket's buffer holds.
 const LARGE: usize = 8 << 20;
 
-/// A weir with one place for chats, on a socket in a folder that must outlive it.
-struct Local {
-    weir: Weir,
+/// A weir with one place for chats or some, on a socket in a folder that must outlive it.
+pub struct Local {
+    pub weir: Weir,
     path: PathBuf,
     _folder: Folder,
 }
 
 impl Local {
-    fn start(scripted: &Upstream, write_timeout: u64) -> Local {
+    pub fn start(scripted: &Upstream, write_timeout: u64) -> Local {
+        Local::with(scripted, write_timeout, 400, 1)
+    }
+
+    pub fn with(scripted: &Upstream, write_ms: u64, body_ms: u64, workers: usize) -> Local {
         let folder = Folder::new();
         let path = folder.path().join("weir.sock");
         let mut settings = config(Format::OpenAi, &scripted.url(), &["k"]);
-        settings["workers"] = json!(1);
-        settings["write_timeout_ms"] = json!(write_timeout);
-        settings["body_wait_ms"] = json!(400);
+        settings["workers"] = json!(workers);
+        settings["write_timeout_ms"] = json!(write_ms);
+        settings["body_wait_ms"] = json!(body_ms);
         let listen = format!("unix:{}", path.display());
         Local {
             weir: Weir::start_with(&settings, &["--listen", &listen], &[]),
@@ -40,12 +44,12 @@ impl Local {
         }
     }
 
-    fn connect(&self) -> Client {
+    pub fn connect(&self) -> Client {
         Client::connect_unix(&self.path)
     }
 
     /// Asks until there is a place. Gives what the answer says.
-    fn ask(&self, content: &str) -> String {
+    pub fn ask(&self, content: &str) -> String {
         until(LIMIT, "a place", || {
             let mut client = self.connect();
             client.post(&says(content, false));
@@ -55,14 +59,14 @@ impl Local {
     }
 }
 
-fn says(content: &str, stream: bool) -> serde_json::Value {
+pub fn says(content: &str, stream: bool) -> serde_json::Value {
     let mut body = chat(MODEL, stream);
     body["messages"][0]["content"] = json!(content);
     body
 }
 
 /// Answers with much if asked for it.
-fn upstream() -> Upstream {
+pub fn upstream() -> Upstream {
     let large = "x".repeat(LARGE);
     let endless = Reply::stream().events(&vec![
         Format::OpenAi.events(&[&"y".repeat(1 << 20)])[1]

@@ -75,7 +75,7 @@ pub(super) struct Duplicate {
 }
 
 impl Duplicate {
-    fn of(fd: RawFd) -> Option<Duplicate> {
+    pub(super) fn of(fd: RawFd) -> Option<Duplicate> {
         // SAFETY: duplicating any number is harmless; a closed one gives an error.
         let duplicate = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0) };
         if duplicate < 0 {

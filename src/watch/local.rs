@@ -1,0 +1,167 @@
+//! What callers on a unix socket send beyond their requests.
+//!
+//! Nothing tells which of these connections a request came on, so all of them have one account:
+//! bytes that the HTTP server has taken in from them, and bytes that were of a request that has
+//! begun. What is between the two lies in the HTTP server, as requests in its queue or as a head that
+//! has no end, neither of which has a bound there. Where it is too much, the connection goes from
+//! which most was taken in.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use log::debug;
+
+use crate::desk::Job;
+use crate::sys::sockets::unix::Local;
+
+/// Bytes that may have been taken in without being of a request that has begun.
+const AHEAD_BYTES: i64 = 256 * 1024;
+
+/// What the kernel hands out to one read of a body, before that is counted here: the room of a unix
+/// socket, as Linux sets it.
+const IN_HAND: i64 = 208 * 1024;
+
+/// What is counted too much for requests does not add up to more than this.
+const CREDIT: i64 = 1024 * 1024;
+
+/// A connection from which so little was taken in of late is not what piles up.
+const LITTLE: u64 = 32 * 1024;
+
+/// Between two looks while nothing is taken in, while something is, and while it piles up.
+const CALM_MS: u64 = 500;
+const BUSY_MS: u64 = 50;
+const SHORT_MS: u64 = 10;
+
+#[derive(Debug, Default)]
+pub struct Locals {
+    known: HashMap<u64, Known>,
+    account: Account,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// Bytes that were taken in by the last look.
+    taken: u64,
+    /// Of late: each look halves what was before it.
+    recent: u64,
+    looks: u64,
+}
+
+/// Bytes taken in and not used, of all connections together.
+#[derive(Debug, Default)]
+struct Account {
+    ahead: i64,
+    used: u64,
+    looks: u64,
+}
+
+impl Account {
+    /// Whether too much lies there, and more than on the last look.
+    fn is_over(&mut self, taken: u64, used: u64, reading: usize, at_work: bool) -> bool {
+        // A job that ends may be counted twice for a moment, and once again on the next look.
+        let moved = signed(taken) - (signed(used) - signed(self.used));
+        self.used = used;
+        self.ahead = (self.ahead + moved).max(-CREDIT);
+        if !at_work && (self.ahead < 0 || moved == 0) {
+            self.ahead = 0;
+        }
+        let reading = i64::try_from(reading).unwrap_or(i64::MAX);
+        moved > 0 && self.ahead > AHEAD_BYTES.saturating_add(reading.saturating_mul(IN_HAND))
+    }
+}
+
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+impl Locals {
+    /// Looks at the connections that are open now, and ends the one whose requests pile up. `used`
+    /// tells the bytes of all requests that are over. Gives the time until the next look.
+    pub fn look(&mut self, locals: Vec<Local>, jobs: &[Arc<Job>], used: &dyn Fn() -> u64) -> u64 {
+        self.account.looks += 1;
+        let looks = self.account.looks;
+        let mut taken_in = 0;
+        let mut fresh_ones = false;
+        for local in &locals {
+            let Some(taken) = local.taken() else { continue };
+            let known = self.known.entry(local.number).or_insert_with(|| {
+                fresh_ones = true;
+                Known::default()
+            });
+            let fresh = taken.saturating_sub(known.taken);
+            known.taken = taken;
+            known.recent = known.recent / 2 + fresh;
+            known.looks = looks;
+            taken_in += fresh;
+        }
+        self.known.retain(|_, known| known.looks == looks);
+        // In this order: a request that ends is among the jobs, or has been counted by then.
+        let in_works: u64 = jobs.iter().map(|job| job.used()).sum();
+        let reading = jobs.iter().filter(|job| job.reads_body()).count();
+        let used = used() + in_works;
+        if self
+            .account
+            .is_over(taken_in, used, reading, !jobs.is_empty())
+        {
+            self.end_one(&locals);
+        }
+        match taken_in {
+            // What a new one brought before it was seen was not counted.
+            _ if fresh_ones || self.account.ahead > AHEAD_BYTES / 8 => SHORT_MS,
+            0 => CALM_MS,
+            _ => BUSY_MS,
+        }
+    }
+
+    fn end_one(&mut self, locals: &[Local]) {
+        let recent = |local: &&Local| self.known.get(&local.number).map(|known| known.recent);
+        let most = locals.iter().max_by_key(recent);
+        if let Some(local) = most.filter(|local| recent(local) > Some(LITTLE)) {
+            debug!("a connection on the unix socket closed: its requests pile up");
+            local.shut();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes taken in and used, look by look; whether any look ended somebody.
+    fn is_over(looks: &[(u64, u64)], reading: usize) -> bool {
+        let mut account = Account::default();
+        let mut used = 0;
+        let mut over = false;
+        for (taken, more) in looks {
+            used += more;
+            over |= account.is_over(*taken, used, reading, true);
+        }
+        over
+    }
+
+    #[test]
+    fn what_is_never_used_piles_up() {
+        assert!(is_over(&[(100_000, 90_000); 40], 0));
+        assert!(is_over(&[(300_000, 0)], 0), "a head without an end");
+        assert!(!is_over(&[(100_000, 101_000); 10_000], 0));
+        // Bodies that are being read, of which something is always in hand.
+        let mut bodies = vec![(1_000_000, 1_000_000); 1_000];
+        bodies[0].1 = 600_000;
+        assert!(!is_over(&bodies, 2));
+        // But they hide no more than that.
+        bodies.extend(vec![(1_100_000, 1_000_000); 5]);
+        assert!(is_over(&bodies, 2));
+    }
+
+    #[test]
+    fn credit_has_a_bound_and_ends_with_the_work() {
+        let mut credit = vec![(0, 500_000_000)];
+        credit.extend(vec![(100_000, 0); 14]);
+        assert!(is_over(&credit, 0));
+        let mut account = Account::default();
+        assert!(!account.is_over(0, 900_000, 0, false));
+        assert!(account.is_over(300_000, 900_000, 0, true));
+        // What has been there for long and grows no more ends nobody.
+        assert!(!account.is_over(0, 900_000, 0, true));
+    }
+}
