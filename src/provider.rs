@@ -21,6 +21,7 @@ pub mod budget;
 mod fence;
 pub mod gemini;
 mod names;
+mod nesting;
 pub mod openai;
 mod pairs;
 mod pictures;

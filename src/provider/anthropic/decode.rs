@@ -181,7 +181,13 @@ impl Messages {
     }
 
     /// The message is complete: finishes the answer, or leaves it open to be continued.
-    fn finish(&mut self, out: &mut dyn DeltaSink) {
+    fn finish(&mut self, out: &mut dyn DeltaSink) -> Result<(), Failure> {
+        let reason = self.finish_reason(self.stop_reason.as_deref().unwrap_or_default());
+        let is_cut = matches!(reason, FinishReason::Length | FinishReason::ContentFilter);
+        if !is_cut && !self.open.values().all(Open::may_be_whole) {
+            // A tool must not run with the half of what it was to be given.
+            return Err(Failure::disconnected());
+        }
         for open in std::mem::take(&mut self.open).into_values() {
             self.close(open, out);
         }
@@ -191,7 +197,7 @@ impl Messages {
         if reason.as_deref() == Some("pause_turn") && self.continuations < CONTINUATIONS {
             self.paused = self.kept.as_mut().and_then(Kept::take);
             if self.paused.is_some() {
-                return;
+                return Ok(());
             }
         }
         if let Some(mut fence) = self.fence.take() {
@@ -207,6 +213,7 @@ impl Messages {
             candidate: 0,
             reason: self.finish_reason(reason.as_deref().unwrap_or_default()),
         });
+        Ok(())
     }
 
     fn finish_reason(&self, stop_reason: &str) -> FinishReason {
@@ -234,7 +241,7 @@ impl Decoder for Messages {
             Some(b'[') if data != b"[DONE]" => return Err(Failure::from_event(data)),
             // Relays that speak for several formats have OpenAI's last event.
             _ if data == b"[DONE]" && self.stop_reason.is_some() => {
-                self.finish(out);
+                self.finish(out)?;
                 return Ok(Flow::Done);
             }
             _ if data.is_empty() || data == b"[DONE]" => return Ok(Flow::More),
@@ -275,7 +282,7 @@ impl Decoder for Messages {
                 if !self.started {
                     return Err(Failure::empty());
                 }
-                self.finish(out);
+                self.finish(out)?;
                 return Ok(Flow::Done);
             }
             "ping" => {}
@@ -291,8 +298,7 @@ impl Decoder for Messages {
             return Ok(());
         }
         if self.stop_reason.is_some() {
-            self.finish(out);
-            return Ok(());
+            return self.finish(out);
         }
         Err(if self.started {
             Failure::disconnected()
@@ -324,8 +330,7 @@ impl Decoder for Messages {
             self.block_stop(index, out);
         }
         self.message_delta(&message.stop_reason, message.stop_details, out);
-        self.finish(out);
-        Ok(())
+        self.finish(out)
     }
 
     fn continuation(&mut self, sent: &[u8]) -> Option<Vec<u8>> {

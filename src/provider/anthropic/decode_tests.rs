@@ -9,6 +9,7 @@ use super::Messages;
 use super::property_tests::Dice;
 use crate::chat::{Delta, DeltaSink, FinishReason};
 use crate::failure::Class;
+use crate::failure::Failure;
 use crate::provider::{Decoder, Flow, Provider, Undo};
 use crate::sse;
 
@@ -273,4 +274,43 @@ fn an_answer_that_keeps_pausing_is_continued_three_times() {
     assert_eq!((seen.1, seen.2), (Some(FinishReason::Length), Some(20)));
     let body: serde_json::Value = serde_json::from_slice(&sent).unwrap();
     assert_eq!(body["messages"].as_array().unwrap().len(), 4);
+}
+
+#[test]
+fn a_call_whose_end_nobody_told_is_whole_or_the_answer_is_broken() {
+    let answer = |pieces: &[&str], stopped: bool, reason: &str| {
+        let mut decoder = Messages.decoder(Arc::default());
+        let mut judge = Judge::default();
+        let mut events = vec![
+            json!({"type": "message_start", "message": {"id": "m", "model": "c"}}),
+            json!({"type": "content_block_start", "index": 0,
+                "content_block": {"type": "tool_use", "id": "t", "name": "f", "input": {}}}),
+        ];
+        events.extend(pieces.iter().map(|piece| {
+            json!({"type": "content_block_delta", "index": 0,
+                "delta": {"type": "input_json_delta", "partial_json": piece}})
+        }));
+        if stopped {
+            events.push(json!({"type": "content_block_stop", "index": 0}));
+        }
+        events.push(json!({"type": "message_delta", "delta": {"stop_reason": reason}}));
+        events.push(json!({"type": "message_stop"}));
+        let mut ended = Ok(Flow::More);
+        for event in events {
+            let data = event.to_string();
+            let data = data.as_bytes();
+            ended = decoder.on_event(sse::Event { data, bare: false }, &mut judge);
+        }
+        ended
+    };
+    for reason in ["tool_use", "end_turn", "something_new"] {
+        let half = answer(&["{\"a\"", ":[1}"], false, reason);
+        assert_eq!(half.unwrap_err(), Failure::disconnected(), "{reason}");
+        for whole in [&["{\"a\"", ":[1]}"][..], &[]] {
+            assert!(answer(whole, false, reason).is_ok(), "{reason}");
+        }
+        // What a model itself leaves half is passed on, and so is what its limit cuts.
+        assert!(answer(&["{\"a\""], true, reason).is_ok(), "{reason}");
+    }
+    assert!(answer(&["{\"a\""], false, "max_tokens").is_ok());
 }

@@ -10,6 +10,7 @@ use super::scan::CallPiece;
 use crate::dialect::openai::call_id;
 use crate::failure::Failure;
 use crate::provider::budget::Budget;
+use crate::provider::nesting::Nesting;
 
 /// More tool calls in one answer than are told apart.
 const MAX_CALLS: usize = 1024;
@@ -39,62 +40,6 @@ struct Call {
     chunk: u64,
     /// It had none when its choice ended, and the caller was told so.
     is_empty: bool,
-}
-
-/// Where in the JSON of its arguments a call is.
-#[derive(Debug, Default)]
-struct Nesting {
-    depth: u32,
-    in_string: bool,
-    escaped: bool,
-    begun: bool,
-}
-
-impl Nesting {
-    fn take(&mut self, byte: u8) {
-        match byte {
-            _ if self.escaped => self.escaped = false,
-            b'\\' if self.in_string => self.escaped = true,
-            b'"' => self.in_string = !self.in_string,
-            b'{' | b'[' if !self.in_string => self.depth = self.depth.saturating_add(1),
-            b'}' | b']' if !self.in_string => self.depth = self.depth.saturating_sub(1),
-            _ => {}
-        }
-        self.begun |= !byte.is_ascii_whitespace();
-    }
-
-    /// Takes the inside of a JSON string that holds more of the arguments, escapes and all.
-    fn take_escaped(&mut self, text: &[u8]) {
-        let mut at = 0;
-        while let Some(&byte) = text.get(at) {
-            at += 1;
-            if byte != b'\\' {
-                self.take(byte);
-                continue;
-            }
-            let escape = text.get(at).copied();
-            at += 1;
-            let meant = match escape {
-                Some(b'u') => {
-                    let digits = text.get(at..at + 4);
-                    at += 4;
-                    let unit = digits
-                        .and_then(|digits| std::str::from_utf8(digits).ok())
-                        .and_then(|digits| u8::from_str_radix(digits, 16).ok());
-                    // Everything that means something here is ASCII.
-                    unit.unwrap_or(b'x')
-                }
-                Some(b'n' | b'r' | b't' | b'b' | b'f') => b' ',
-                Some(other) => other,
-                None => return,
-            };
-            self.take(meant);
-        }
-    }
-
-    fn is_whole(&self) -> bool {
-        self.begun && self.depth == 0 && !self.in_string
-    }
 }
 
 /// What a piece says of itself.
@@ -280,7 +225,7 @@ impl Calls {
     pub fn is_closed(&self) -> bool {
         self.list
             .iter()
-            .all(|call| call.shown.is_some() && (call.arguments.begun || call.is_custom))
+            .all(|call| call.shown.is_some() && (call.arguments.has_begun() || call.is_custom))
     }
 
     /// What is missing when the choice ends: empty arguments are an object without members, as
@@ -291,9 +236,9 @@ impl Calls {
             match call.shown {
                 None if call.held.trim_ascii().is_empty() && call.id.is_empty() => {}
                 None => return Err(Failure::malformed("a tool call has no name")),
-                Some(_) if call.arguments.begun || call.is_custom => {}
+                Some(_) if call.arguments.has_begun() || call.is_custom => {}
                 Some(shown) => {
-                    call.arguments.begun = true;
+                    call.arguments.begin();
                     call.is_empty = true;
                     let piece =
                         serde_json::json!({"index": shown, "function": {"arguments": "{}"}});
@@ -308,7 +253,7 @@ impl Calls {
     pub fn are_whole(&self) -> bool {
         self.list.iter().all(|call| match call.shown {
             None => call.held.trim_ascii().is_empty() && call.id.is_empty(),
-            Some(_) => call.is_custom && call.arguments.begun || call.arguments.is_whole(),
+            Some(_) => call.is_custom && call.arguments.has_begun() || call.arguments.is_whole(),
         })
     }
 
@@ -374,7 +319,7 @@ impl Calls {
 /// A piece that has a name goes with another call, unless it repeats the name or goes on with it.
 fn is_renamed(call: &Call, piece: &Piece<'_>, chunk: u64) -> bool {
     // A chunk has one piece of a call, so the second one with a name is another call's.
-    let again = call.chunk == chunk || call.name != piece.name && call.arguments.begun;
+    let again = call.chunk == chunk || call.name != piece.name && call.arguments.has_begun();
     !piece.name.is_empty() && !call.name.is_empty() && again
 }
 
@@ -383,7 +328,7 @@ fn shares_its_id(call: &Call, piece: &Piece<'_>, chunk: u64) -> bool {
     let is_near = call.chunk == chunk;
     let begins = match call.name == piece.name {
         true => is_near && call.arguments.is_whole(),
-        false => is_near || call.arguments.begun,
+        false => is_near || call.arguments.has_begun(),
     };
     !piece.name.is_empty() && !call.name.is_empty() && begins
 }

@@ -460,3 +460,39 @@ fn a_chunk_that_calls_its_delta_a_message_is_heard() {
         assert_eq!(told(&[&*pieces, &*whole, end].concat()).unwrap(), expected);
     }
 }
+
+#[test]
+fn a_stream_that_tells_of_a_call_and_of_nothing_else_is_broken() {
+    for word in ["tool_calls", "function_call"] {
+        for silent in [
+            vec![],
+            vec![json!({"role": "assistant"})],
+            vec![
+                json!({"role": "assistant", "content": null}),
+                json!({"content": ""}),
+            ],
+            vec![json!({"content": "", "tool_calls": []})],
+            vec![json!({"tool_calls": null, "reasoning": ""})],
+        ] {
+            let failure = told(&stream(&silent, word.into(), true)).unwrap_err();
+            assert_eq!(
+                failure.code.as_deref(),
+                Some("malformed_response"),
+                "{silent:?}"
+            );
+        }
+        for said in [
+            json!({"content": "x"}),
+            json!({"role": "assistant", "refusal": "x"}),
+            json!({"reasoning": "x"}),
+            json!({"reasoning_content": "x"}),
+        ] {
+            let (calls, finish) = told(&stream(&[said], word.into(), true)).unwrap();
+            assert_eq!(
+                (calls.len(), &*finish),
+                (0, "stop"),
+                "agents wait for no call"
+            );
+        }
+    }
+}

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::calls::arguments_of;
 use super::relay::{FINISH_WORDS, MAX_CHOICES};
-use super::repair::{failure_of, finish_word, one_reasoning, reshape, says_something};
+use super::repair::{NO_CALL, failure_of, finish_word, one_reasoning, reshape, says_something};
 use crate::dialect::openai::{Stamp, call_id, completion_id};
 use crate::failure::Failure;
 use crate::json::unicode::mended_bytes;
@@ -243,9 +243,7 @@ fn mend_choice(choice: &mut Map<String, Value>, position: usize, seed: u64) -> R
     let word = match &*word {
         "" => called.unwrap_or("stop"),
         "tool_calls" | "function_call" if called.is_none() && !says => {
-            return Err(Failure::malformed(
-                "the upstream's answer ended with a tool call and has none",
-            ));
+            return Err(Failure::malformed(NO_CALL));
         }
         word => finish_word(word, called),
     };

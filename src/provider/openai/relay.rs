@@ -103,6 +103,8 @@ pub(super) struct ChoiceState {
     pub calls: Calls,
     /// A call in the form that was there before tools.
     pub function: bool,
+    /// It has said something beside its role and calls.
+    pub said: bool,
 }
 
 impl ChoiceState {
@@ -269,6 +271,8 @@ impl RelayStream {
             Some(_) if choice.call.is_some() || !calls.is_closed() => false,
             // An answer that holds a call ended with it: agents go by this word.
             Some(b"stop") => !called,
+            // And one that holds none did not.
+            Some(b"tool_calls" | b"function_call") => called,
             Some(word) => FINISH_WORDS.iter().any(|known| known.as_bytes() == word),
         };
         index <= self.choices.len()
@@ -292,6 +296,7 @@ impl RelayStream {
         state.has_role |= choice.has_role;
         state.finished |= choice.finish.is_some();
         state.function |= choice.function;
+        state.said |= choice.says;
         match choice.call {
             Some(piece) => state.calls.note(piece, &mut self.budget),
             None => Ok(()),

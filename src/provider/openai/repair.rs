@@ -198,6 +198,14 @@ impl RelayStream {
             }
             state.function |= delta.get("function_call").is_some_and(Value::is_object);
             says |= delta.values().any(says_something);
+            let words = delta.iter().filter(|(key, _)| *key != "role");
+            state.said |= words.map(|(_, value)| value).any(says_something);
+        }
+        if matches!(word.as_deref(), Some("tool_calls" | "function_call"))
+            && state.called().is_none()
+            && !state.said
+        {
+            return Err(Failure::malformed(NO_CALL));
         }
         let word = word.map(|word| finish_word(&word, state.called()));
         state.finished |= word.is_some();
@@ -205,6 +213,9 @@ impl RelayStream {
         Ok(says || !was_finished)
     }
 }
+
+/// What is wrong with an answer that tells of a call and of nothing else.
+pub(super) const NO_CALL: &str = "the upstream's answer ended with a tool call and has none";
 
 /// Thoughts by the one name that callers know, and once.
 pub(super) fn one_reasoning(message: &mut Map<String, Value>) {
@@ -269,7 +280,7 @@ pub(super) fn reshape(choice: &mut Map<String, Value>, place: &str, is_first: bo
 /// `called` is that word, if there was a call.
 pub(super) fn finish_word(word: &str, called: Option<&'static str>) -> &'static str {
     match FINISH_WORDS.iter().find(|known| **known == word) {
-        Some(&"stop") => called.unwrap_or("stop"),
+        Some(&("stop" | "tool_calls" | "function_call")) => called.unwrap_or("stop"),
         Some(known) => known,
         None if holds(
             word,

@@ -50,6 +50,8 @@ pub struct Choice<'a> {
     pub reasoning: Option<Range<usize>>,
     /// Thoughts by the name that callers know.
     pub has_reasoning_content: bool,
+    /// There are words, or something else beside role and calls.
+    pub says: bool,
 }
 
 /// A piece of a tool call.
@@ -178,10 +180,16 @@ impl<'a> Scan<'a> {
             match key {
                 b"reasoning" => {
                     let end = begin + key.len() + 2;
-                    let is_text = scan.value()?.first() == Some(&b'"');
+                    let value = scan.value()?;
+                    choice.says |= says_something(value);
+                    let is_text = value.first() == Some(&b'"');
                     choice.reasoning = is_text.then_some(begin..end);
                 }
-                b"reasoning_content" => choice.has_reasoning_content |= scan.value()? != b"null",
+                b"reasoning_content" => {
+                    let value = scan.value()?;
+                    choice.has_reasoning_content |= value != b"null";
+                    choice.says |= says_something(value);
+                }
                 b"role" => match scan.value()? {
                     b"null" | b"\"\"" => {}
                     b"\"assistant\"" => choice.has_role = true,
@@ -195,9 +203,7 @@ impl<'a> Scan<'a> {
                     Some(())
                 })?,
                 b"tool_calls" => (scan.value()? == b"null").then_some(())?,
-                _ => {
-                    scan.value()?;
-                }
+                _ => choice.says |= says_something(scan.value()?),
             }
             Some(())
         })

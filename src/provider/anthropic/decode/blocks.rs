@@ -10,6 +10,7 @@ use crate::chat::{Delta, DeltaSink, ToolKind};
 use crate::json::push_string;
 use crate::provider::anthropic::block::push_compact;
 use crate::provider::budget::ENTRY;
+use crate::provider::nesting::Nesting;
 
 /// Thinking beyond this is not carried.
 const LIMIT: usize = 16 << 20;
@@ -56,6 +57,14 @@ impl Open {
         }
     }
 
+    /// Whether it can have come to its end, if nobody said so.
+    pub fn may_be_whole(&self) -> bool {
+        match self {
+            Open::Tool(tool) => tool.may_be_whole(),
+            _ => true,
+        }
+    }
+
     /// About how many bytes it takes, without thoughts, which are the carrier's.
     pub fn size(&self) -> usize {
         let texts = match self {
@@ -89,6 +98,7 @@ impl Open {
             start: String::from_utf8(start).unwrap_or_default(),
             custom: String::new(),
             got: false,
+            nesting: Nesting::default(),
         })
     }
 }
@@ -112,6 +122,7 @@ pub struct ToolInput {
     /// The JSON around a custom tool's text, which can be unpacked only when it is complete.
     custom: String,
     got: bool,
+    nesting: Nesting,
 }
 
 impl ToolInput {
@@ -122,6 +133,7 @@ impl ToolInput {
             return 0;
         }
         self.got = true;
+        piece.bytes().for_each(|byte| self.nesting.take(byte));
         match self.kind {
             ToolKind::Function => {
                 self.put(piece, out);
@@ -132,6 +144,11 @@ impl ToolInput {
                 piece.len()
             }
         }
+    }
+
+    /// Whether what has come of it can be all, if nobody said that it is.
+    pub fn may_be_whole(&self) -> bool {
+        !self.got || self.nesting.is_whole()
     }
 
     pub fn close(self, out: &mut dyn DeltaSink) {
