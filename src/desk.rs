@@ -90,6 +90,8 @@ pub struct Job {
     used: AtomicU64,
     /// And how many there are in all; `None` where nobody knew beforehand.
     whole: Option<u64>,
+    /// They are counted elsewhere.
+    settled: AtomicBool,
 }
 
 /// A body up to this length comes with the head.
@@ -115,6 +117,7 @@ impl Job {
             shut: AtomicBool::new(false),
             used: AtomicU64::new(0),
             whole: None,
+            settled: AtomicBool::new(false),
         }
     }
 
@@ -135,19 +138,28 @@ impl Job {
     }
 
     pub fn used(&self) -> u64 {
+        if self.settled.load(Ordering::Relaxed) {
+            return 0;
+        }
         let used = self.used.load(Ordering::Relaxed);
         self.whole.map_or(used, |whole| used.min(whole))
     }
 
-    /// The same when it is over, and what nobody read of it has been let go of.
-    pub fn used_up(&self) -> u64 {
-        self.whole.unwrap_or(self.used())
+    /// The same when it is over, and what nobody read of it has been let go of. From then on it
+    /// has none.
+    pub fn settle_used(&self) -> u64 {
+        let used = self.used();
+        match self.settled.swap(true, Ordering::Relaxed) {
+            true => 0,
+            false => self.whole.unwrap_or(used),
+        }
     }
 
-    /// The caller's body is being waited for, or read.
+    /// There is more of its body to be read.
     pub fn reads_body(&self) -> bool {
-        let left = self.whole.is_none_or(|whole| self.used() < whole);
-        left && self.phase.lock().0 == Phase::Body
+        let in_chunks = || self.reads_chunks.load(Ordering::Relaxed);
+        self.whole
+            .map_or_else(in_chunks, |whole| self.used() < whole)
     }
 
     /// Keeps, or gives back, the memory for the work on the body.

@@ -98,7 +98,7 @@ pub struct Watch {
     lanes: Arc<Lanes>,
     connections: AtomicUsize,
     /// Bytes of all requests on a unix socket that are over.
-    used: AtomicU64,
+    used: Mutex<u64>,
     stopping: AtomicBool,
     port: u16,
 }
@@ -137,7 +137,7 @@ impl Watch {
             lingering: Mutex::default(),
             lanes: Arc::default(),
             connections: AtomicUsize::new(0),
-            used: AtomicU64::new(0),
+            used: Mutex::default(),
             stopping: AtomicBool::new(false),
             port,
         })
@@ -165,13 +165,20 @@ impl Watch {
     /// A job is over.
     pub fn note_end(&self, job: &Job) {
         if job.peer.is_none() {
-            self.note_used(job.used_up());
+            let mut used = self.used.lock();
+            *used += job.settle_used();
         }
+    }
+
+    /// Bytes of all requests on a unix socket. Each is counted once, also if it ends just now.
+    fn used(&self, jobs: &[Arc<Job>]) -> u64 {
+        let used = self.used.lock();
+        *used + jobs.iter().map(|job| job.used()).sum::<u64>()
     }
 
     /// So many bytes of a connection on a unix socket were of a request.
     pub fn note_used(&self, count: u64) {
-        self.used.fetch_add(count, Ordering::AcqRel);
+        *self.used.lock() += count;
     }
 
     /// Ends the thread.
@@ -470,7 +477,7 @@ impl Round {
     /// Goes over the open connections when it is time to.
     fn look_at_connections(&mut self, jobs: &[Arc<Job>], now: u64) {
         if self.watch.port == 0 {
-            self.look_at_locals(jobs, now);
+            self.look_at_locals(now);
             return;
         }
         let wanted = jobs.iter().any(|job| job.wants_caller(now));
@@ -509,7 +516,7 @@ impl Round {
     }
 
     /// The same for those on a unix socket.
-    fn look_at_locals(&mut self, jobs: &[Arc<Job>], now: u64) {
+    fn look_at_locals(&mut self, now: u64) {
         // What has begun may be the first of many.
         let begun = self.watch.begun.load(Ordering::Relaxed) != self.seen_begun;
         if now < self.next_pass && !begun {
@@ -518,8 +525,10 @@ impl Round {
         let locals = sockets::unix::locals();
         let watch = &self.watch;
         watch.connections.store(locals.len(), Ordering::Relaxed);
-        let used = || watch.used.load(Ordering::Acquire);
-        self.next_pass = now + self.locals.look(locals, jobs, &used);
+        // Those at work now, not when the round began: what is taken in meanwhile may be theirs.
+        let jobs = || watch.jobs();
+        let used = |jobs: &[Arc<Job>]| watch.used(jobs);
+        self.next_pass = now + self.locals.look(locals, &jobs, &used);
     }
 
     fn local_address(&self) -> Option<SocketAddr> {

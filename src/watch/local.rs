@@ -21,6 +21,9 @@ const AHEAD_BYTES: i64 = 256 * 1024;
 /// socket, as Linux sets it.
 const IN_HAND: i64 = 208 * 1024;
 
+/// Bodies of which as much may be in hand at the same moment; more of them take turns.
+const IN_HANDS: usize = 8;
+
 /// What is counted too much for requests does not add up to more than this.
 const CREDIT: i64 = 1024 * 1024;
 
@@ -58,15 +61,14 @@ struct Account {
 impl Account {
     /// Whether too much lies there, and more than on the last look.
     fn is_over(&mut self, taken: u64, used: u64, reading: usize, at_work: bool) -> bool {
-        // A job that ends may be counted twice for a moment, and once again on the next look.
         let moved = signed(taken) - (signed(used) - signed(self.used));
         self.used = used;
         self.ahead = (self.ahead + moved).max(-CREDIT);
         if !at_work && (self.ahead < 0 || moved == 0) {
             self.ahead = 0;
         }
-        let reading = i64::try_from(reading).unwrap_or(i64::MAX);
-        moved > 0 && self.ahead > AHEAD_BYTES.saturating_add(reading.saturating_mul(IN_HAND))
+        let in_hand = reading.min(IN_HANDS) as i64 * IN_HAND;
+        moved > 0 && self.ahead > AHEAD_BYTES + in_hand
     }
 }
 
@@ -75,9 +77,15 @@ fn signed(count: u64) -> i64 {
 }
 
 impl Locals {
-    /// Looks at the connections that are open now, and ends the one whose requests pile up. `used`
-    /// tells the bytes of all requests that are over. Gives the time until the next look.
-    pub fn look(&mut self, locals: Vec<Local>, jobs: &[Arc<Job>], used: &dyn Fn() -> u64) -> u64 {
+    /// Looks at the connections that are open now, and ends the one whose requests pile up. `jobs`
+    /// tells what is at work, and `used` the bytes of all requests, with theirs. Gives the time until
+    /// the next look.
+    pub fn look(
+        &mut self,
+        locals: Vec<Local>,
+        jobs: &dyn Fn() -> Vec<Arc<Job>>,
+        used: &dyn Fn(&[Arc<Job>]) -> u64,
+    ) -> u64 {
         self.account.looks += 1;
         let looks = self.account.looks;
         let mut taken_in = 0;
@@ -95,10 +103,10 @@ impl Locals {
             taken_in += fresh;
         }
         self.known.retain(|_, known| known.looks == looks);
-        // In this order: a request that ends is among the jobs, or has been counted by then.
-        let in_works: u64 = jobs.iter().map(|job| job.used()).sum();
+        // In this order: what was taken in by now is of a request that has begun by then.
+        let jobs = jobs();
         let reading = jobs.iter().filter(|job| job.reads_body()).count();
-        let used = used() + in_works;
+        let used = used(&jobs);
         if self
             .account
             .is_over(taken_in, used, reading, !jobs.is_empty())
@@ -125,7 +133,29 @@ impl Locals {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Watch, weight};
     use super::*;
+    use crate::desk::AtWork;
+    use std::time::Duration;
+
+    #[test]
+    fn a_request_that_ends_while_it_is_counted_is_counted_once() {
+        let watch = Watch::new(0).unwrap();
+        let desk = watch.add_desk();
+        let mut job = Job::new(None, Duration::from_secs(1));
+        job.is_of(weight(40, Some(5_000)), 5_000);
+        job.use_up(4_000);
+        let at_work = AtWork::begin(&desk, &watch, job);
+        let jobs = watch.jobs();
+        let whole = weight(40, Some(5_000)).bytes;
+        assert!(jobs[0].reads_body());
+        assert_eq!(watch.used(&jobs), whole - 1_000);
+        drop(at_work);
+        // With those that were at work a moment ago, and with those that are.
+        for jobs in [&jobs, &watch.jobs()] {
+            assert_eq!(watch.used(jobs), whole);
+        }
+    }
 
     /// Bytes taken in and used, look by look; whether any look ended somebody.
     fn is_over(looks: &[(u64, u64)], reading: usize) -> bool {

@@ -65,6 +65,10 @@ fn gathered(answer: &Answer) -> Value {
             message = data["message"].clone();
             continue;
         }
+        // A heartbeat may come at any time.
+        if name == "ping" {
+            continue;
+        }
         let content = message["content"].as_array_mut().expect("a start is first");
         match name {
             "content_block_start" => {
@@ -105,7 +109,6 @@ fn gathered(answer: &Answer) -> Value {
                 }
             }
             "message_stop" => ended = true,
-            "ping" => {}
             other => panic!("{other}"),
         }
     }
