@@ -78,6 +78,9 @@ pub struct Config {
     pub max_waiting: usize,
     /// The longest upstream event, and the longest whole upstream answer.
     pub max_answer_bytes: usize,
+    /// Answers that are kept for callers of Responses, in bytes, and for how long.
+    pub response_memory: usize,
+    pub response_memory_age: Duration,
     pub log_level: log::LevelFilter,
     pub log_format: LogFormat,
     pub request_log: Option<request_log::Settings>,
@@ -312,6 +315,8 @@ impl Default for Config {
             max_connections: table::count_of(Top, "max_connections"),
             max_waiting: table::count_of(Top, "max_waiting"),
             max_answer_bytes: table::count_of(Top, "max_answer_bytes"),
+            response_memory: table::count_of(Top, "response_memory_bytes"),
+            response_memory_age: table::duration(Top, "response_memory_ms"),
             hosts: Vec::new(),
             log_level: log::LevelFilter::Info,
             log_format: LogFormat::Text,

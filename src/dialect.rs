@@ -16,6 +16,7 @@ pub mod completions;
 pub mod embeddings;
 pub mod messages;
 pub mod openai;
+pub mod responses;
 pub mod text;
 
 /// Writes an answer as it comes.
@@ -65,13 +66,20 @@ pub enum Dialect {
     Text,
     /// Anthropic's Messages.
     Messages,
+    /// OpenAI's Responses.
+    Responses,
 }
 
 impl Dialect {
     /// What a caller speaks as far as the path says it, also where there is nothing at that path.
     pub fn of_path(path: &str) -> Dialect {
-        match path.strip_prefix("/v1/messages") {
-            Some(rest) if rest.is_empty() || rest.starts_with('/') => Dialect::Messages,
+        let is_below = |top: &str| {
+            path.strip_prefix(top)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        match path {
+            _ if is_below("/v1/messages") => Dialect::Messages,
+            _ if is_below("/v1/responses") => Dialect::Responses,
             _ => Dialect::Chat,
         }
     }
@@ -80,6 +88,10 @@ impl Dialect {
     pub fn streamed(self, stamp: Stamp, seals: &Arc<Seals>) -> Box<dyn Streamed> {
         match self {
             Dialect::Messages => Box::new(messages::Events::new(stamp, Arc::clone(seals))),
+            Dialect::Responses => {
+                let (asked, seed) = (plain(&stamp), stamp.seed);
+                Box::new(responses::Events::new(asked, Arc::clone(seals), seed))
+            }
             Dialect::Chat => Box::new(openai::Chunks::new(stamp)),
             Dialect::Completions => Box::new(completions::Pieces(completions::Text::new(stamp))),
             Dialect::Text => Box::<text::Text>::default(),
@@ -89,6 +101,10 @@ impl Dialect {
     pub fn whole(self, stamp: Stamp, seals: &Arc<Seals>) -> Box<dyn Whole> {
         match self {
             Dialect::Messages => Box::new(messages::Message::new(stamp, Arc::clone(seals))),
+            Dialect::Responses => {
+                let (asked, seed) = (plain(&stamp), stamp.seed);
+                Box::new(responses::Response::new(asked, Arc::clone(seals), seed))
+            }
             Dialect::Chat => Box::new(openai::Fold::new(stamp)),
             Dialect::Completions => Box::new(completions::Text::new(stamp)),
             Dialect::Text => Box::<text::Text>::default(),
@@ -103,15 +119,15 @@ impl Dialect {
     /// The content type of an answer, and of an error in its place.
     pub fn content_type(self) -> &'static str {
         match self {
-            Dialect::Chat | Dialect::Completions | Dialect::Messages => "application/json",
             Dialect::Text => text::CONTENT_TYPE,
+            _ => "application/json",
         }
     }
 
     pub fn stream_type(self) -> &'static str {
         match self {
-            Dialect::Chat | Dialect::Completions | Dialect::Messages => "text/event-stream",
             Dialect::Text => text::CONTENT_TYPE,
+            _ => "text/event-stream",
         }
     }
 
@@ -125,6 +141,7 @@ impl Dialect {
         match self {
             Dialect::Chat | Dialect::Completions => Some(openai::HEARTBEAT),
             Dialect::Messages => Some(messages::HEARTBEAT),
+            Dialect::Responses => Some(responses::HEARTBEAT),
             Dialect::Text => None,
         }
     }
@@ -132,7 +149,7 @@ impl Dialect {
     /// The body of an error.
     pub fn error(self, error: &ApiError) -> Vec<u8> {
         match self {
-            Dialect::Chat | Dialect::Completions => error.to_json(),
+            Dialect::Chat | Dialect::Completions | Dialect::Responses => error.to_json(),
             Dialect::Text => format!("{}\n", error.message).into_bytes(),
             Dialect::Messages => messages::error(error),
         }
@@ -144,7 +161,14 @@ impl Dialect {
         match self {
             Dialect::Chat | Dialect::Completions => Some(openai::error_event(error)),
             Dialect::Messages => Some(messages::error_event(error)),
+            Dialect::Responses => Some(responses::error_event(error)),
             Dialect::Text => None,
         }
     }
+}
+
+/// What an answer knows of its request where nobody said more.
+fn plain(stamp: &Stamp) -> Arc<responses::Asked> {
+    let tail = responses::tail(stamp.seed);
+    Arc::new(responses::Asked::plain(&tail, stamp.created, &stamp.model))
 }

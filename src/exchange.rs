@@ -14,6 +14,7 @@ use crate::config::{ClientKey, Config, Upstream};
 use crate::desk::Job;
 use crate::dialect::Dialect;
 use crate::dialect::openai::{Head, Stamp};
+use crate::dialect::responses;
 use crate::error::ApiError;
 use crate::failure::{Class, Failure};
 use crate::inbound::{self, Call, NoBody};
@@ -38,6 +39,7 @@ pub mod dry_run;
 mod encode;
 mod heard;
 mod live;
+mod response;
 mod room;
 pub mod tries;
 
@@ -45,6 +47,7 @@ pub mod tries;
 pub use answer::panic_on_demand;
 pub use ask::ask;
 pub use completions::completions;
+pub use response::{kept, responses};
 
 use answer::{Answered, Halt, Sink};
 use caller::{Caller, Unfinished};
@@ -63,7 +66,30 @@ pub fn chat<'w>(
 ) -> Option<Box<Following<'w>>> {
     let (call, body) = with_body(state, call, job, record)?;
     let shape = job.shape();
-    converse(state, call, job, key, record, body, shape)
+    let chat = ChatBody {
+        shape,
+        ..ChatBody::of(body)
+    };
+    converse(state, call, job, key, record, chat)
+}
+
+/// A request in the form of Chat Completions, or in one of its own for which there is a `Native`.
+pub struct ChatBody {
+    body: Vec<u8>,
+    /// Where it has been counted.
+    shape: Option<Shape>,
+    /// Who is asked, where that is known and not what the model's name says.
+    targets: Option<Vec<Target>>,
+}
+
+impl ChatBody {
+    pub fn of(body: Vec<u8>) -> ChatBody {
+        ChatBody {
+            body,
+            shape: None,
+            targets: None,
+        }
+    }
 }
 
 /// The call with its whole body. `None` if there is none; then the caller was told why.
@@ -86,20 +112,17 @@ pub fn with_body<'w>(
     }
 }
 
-/// Answers a chat request in the caller's dialect. `body` is in the form of Chat Completions, and of
-/// this shape where it has been counted.
+/// Answers a chat request in the caller's dialect.
 fn converse<'w>(
     state: &State,
     call: Call<'w>,
     job: &Arc<Job>,
     key: Option<&ClientKey>,
     record: &mut Record,
-    body: Vec<u8>,
-    shape: Option<Shape>,
+    chat: ChatBody,
 ) -> Option<Box<Following<'w>>> {
-    let shape = shape.unwrap_or_else(|| Shape::of(&body));
-    let (caller, outcome, lines) = *begin(state, call, job, key, record, &body, shape)?;
-    drop(body);
+    let (caller, outcome, lines) = *begin(state, call, job, key, record, &chat)?;
+    drop(chat);
     job.set_room(None);
     let outcome = match (outcome, caller) {
         (Ok((Answered::Begun(live), lease)), Caller::Stream(caller)) => {
@@ -139,14 +162,18 @@ fn begin<'w>(
     job: &Arc<Job>,
     key: Option<&ClientKey>,
     record: &mut Record,
-    body: &[u8],
-    shape: Shape,
+    chat: &ChatBody,
 ) -> Option<Box<Begun<'w>>> {
     let config = &state.config;
+    let body = &*chat.body;
+    let shape = chat.shape.unwrap_or_else(|| Shape::of(body));
     let read = read_head(config, body, shape).and_then(|head| {
         record.model = head.model.to_string();
         record.streamed = head.stream;
-        let targets = targets(state, &head.model, key)?;
+        let targets = match &chat.targets {
+            Some(targets) => targets.clone(),
+            None => targets(state, &head.model, key)?,
+        };
         check_other_models(body, key)?;
         let targets = ability::by_ability(config, &head, targets);
         Ok((head, targets))
@@ -161,8 +188,8 @@ fn begin<'w>(
     if dry_run::is_asked(&call) {
         record.streamed = false;
         let native = native(&call);
-        let native = native.as_ref();
-        let outline = || outline(state, &head, native, &targets, &call.id, record.must_count);
+        let sides = (native.as_ref(), call.asked.as_ref());
+        let outline = || outline(state, &head, sides, &targets, &call.id, record.must_count);
         let outlined = cancel::working(&job.cancel, outline).map_err(|error| {
             let ended = job.cancel.cause().map(ended_for_good);
             ended.map_or(error, |failure| failure.to_error("weir", ""))
@@ -175,6 +202,7 @@ fn begin<'w>(
     }
     let id = call.id.clone();
     let dialect = call.dialect;
+    let asked = call.asked.clone();
     let native = native(&call);
     let caller = match head.stream {
         true => {
@@ -192,6 +220,7 @@ fn begin<'w>(
         record,
         &head,
         native.as_ref(),
+        asked,
         &targets,
         dialect,
         stream,
@@ -236,6 +265,7 @@ fn run(
     record: &mut Record,
     head: &Head<'_>,
     native: Option<&Native>,
+    asked: Option<Arc<responses::Asked>>,
     targets: &[Target],
     dialect: Dialect,
     stream: Option<Arc<Stream>>,
@@ -250,7 +280,7 @@ fn run(
         encoder: Encoder::new(head, &state.memory, &state.learned, &recalled, &state.seals)
             .counting(record.must_count)
             .of(native)
-            .of(native)
+            .answering(asked)
             .fetching(state.fetcher.as_ref().map(|fetcher| (fetcher, &**job))),
         stamp: Stamp {
             seed: inbound::unique(),
@@ -275,7 +305,7 @@ fn run(
 fn outline(
     state: &State,
     head: &Head<'_>,
-    native: Option<&Native>,
+    (native, asked): (Option<&Native>, Option<&Arc<responses::Asked>>),
     targets: &[Target],
     id: &str,
     counts: bool,
@@ -283,7 +313,8 @@ fn outline(
     let recalled = OnceCell::new();
     let mut encoder = Encoder::new(head, &state.memory, &state.learned, &recalled, &state.seals)
         .counting(counts)
-        .of(native);
+        .of(native)
+        .answering(asked.cloned());
     let mut refused = tries::nobody();
     let mut said = false;
     for (at, target) in targets.iter().enumerate() {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tiny_http::{Method, Request};
 
 use crate::desk::{Held, Job, Phase};
-use crate::dialect::Dialect;
+use crate::dialect::{Dialect, responses};
 use crate::error::ApiError;
 use crate::reply::{Reply, push_header};
 use crate::sys::reader;
@@ -74,6 +74,8 @@ pub struct Call<'w> {
     pub old: bool,
     /// How this caller is spoken to.
     pub dialect: Dialect,
+    /// What an answer in that dialect has to know of the request.
+    pub asked: Option<Arc<responses::Asked>>,
     /// The connection must not be used any further.
     close: bool,
     /// The caller offered an upgrade, so the HTTP server takes this for the last request of its
@@ -122,6 +124,7 @@ impl<'w> Call<'w> {
             length: Length::Chunked,
             old: *request.http_version() < (1, 1),
             dialect: Dialect::Chat,
+            asked: None,
             close: false,
             last: framing::is_last(&request),
             chunks: Chunks::default(),

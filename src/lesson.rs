@@ -24,6 +24,8 @@ mod words;
 pub enum Lesson {
     /// The model is to be asked in the Responses format.
     WantsResponses,
+    /// It has no route for the Responses format, so callers' requests of that are translated.
+    NoResponses,
     /// It signs its calls and wants that back, as Gemini does since generation 3.
     ThirdGeneration,
     /// The signatures of this history are not taken.
@@ -59,6 +61,7 @@ impl fmt::Display for Lesson {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Lesson::WantsResponses => f.write_str("is asked at /responses"),
+            Lesson::NoResponses => f.write_str("is not asked at /responses"),
             Lesson::ThirdGeneration => f.write_str("is asked as Gemini 3 is, with signatures"),
             Lesson::NoSignatures => f.write_str("goes without signatures"),
             Lesson::NoUsage => f.write_str("is not asked for the usage of streams"),

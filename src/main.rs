@@ -29,7 +29,8 @@
 //!                    room.rs: who may take a longer request; heard.rs: what an answer comes to;
 //!                    answer.rs: what comes back; live.rs: a stream from its first event on;
 //!                    caller.rs: whom it goes to; ask.rs: POST /ask;
-//!                    completions.rs: POST /v1/completions; dry_run.rs: told, not sent
+//!                    completions.rs: POST /v1/completions; response.rs: POST /v1/responses;
+//!                    dry_run.rs: told, not sent
 //! src/embeddings.rs  POST /v1/embeddings
 //! src/passthrough.rs the other routes of the OpenAI API, passed on in pieces
 //! src/route.rs       model name -> an ordered list of targets
@@ -48,6 +49,7 @@
 //! src/sse.rs         upstream bytes -> events
 //! src/stream.rs      the caller's event stream, shared with the heartbeat
 //! src/memory.rs      what upstreams signed, kept for callers who lose it
+//! src/kept.rs       answers that callers of Responses go on from
 //! src/lesson.rs      what their refusals teach about their models: one row for each kind
 //! src/health.rs      --health: asks the weir that runs
 //! src/fetch.rs       images behind addresses, for models that cannot fetch them
@@ -71,7 +73,7 @@
 //! src/chat.rs        the words in the middle: Request, Message, Part, Tool, Delta, Usage
 //! src/capability.rs  what each model can do, by its name; capability/{claude,gemini,openai}.rs: the
 //!                    rows, one file per vendor
-//! src/dialect.rs     what callers may speak;  dialect/{openai,messages,completions,
+//! src/dialect.rs     what callers may speak;  dialect/{openai,messages,responses,completions,
 //!                    embeddings,ask,text}.rs
 //! src/provider.rs    what upstreams speak;    provider/{openai,anthropic,gemini,responses}.rs
 //! src/demo.rs        the built-in upstream that answers without a key
@@ -141,6 +143,7 @@ mod health;
 mod inbound;
 mod journal;
 mod json;
+mod kept;
 mod kind;
 mod lesson;
 mod limits;

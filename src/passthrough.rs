@@ -27,7 +27,7 @@ mod work;
 
 pub use body::Body;
 use body::Rest;
-pub use place::{is_of_family, is_openai, is_relayed, of_any_shape};
+pub use place::{is_of_family, is_openai, is_relayed, of_any_shape, path};
 use work::Relay;
 
 /// The caller's headers that mean something to the upstream. All others stay here: keys, cookies,
@@ -52,10 +52,9 @@ pub fn relay(
     record: &mut Record,
 ) {
     let config = &state.config;
-    let path = match place::path(&call) {
-        Ok(path) => path,
-        Err(error) => return refuse(call, &error, record),
-    };
+    if let Err(error) = place::path(&call) {
+        return refuse(call, &error, record);
+    }
     // A key for certain models sees to it that no other one is named, wherever in a form.
     let whole = key.is_some_and(|key| !key.models.is_empty());
     if whole && !place::acts_on_its_model(&call) {
@@ -70,6 +69,22 @@ pub fn relay(
         Ok(Ok(body)) => body,
         Ok(Err(error)) => return refuse(call, &error, record),
         Err(problem) => return refuse_body(config, call, &problem, record),
+    };
+    relay_body(state, call, job, key, record, &body);
+}
+
+/// The same once what has to be known of the body is.
+pub fn relay_body(
+    state: &State,
+    call: Call<'_>,
+    job: &Arc<Job>,
+    key: Option<&ClientKey>,
+    record: &mut Record,
+    body: &Body,
+) {
+    let path = match place::path(&call) {
+        Ok(path) => path,
+        Err(error) => return refuse(call, &error, record),
     };
     let wanted = call.header("x-weir-upstream");
     let targets = match place::targets(state, body.model.as_deref(), wanted, key) {
@@ -88,7 +103,7 @@ pub fn relay(
     }
     let parcel = Parcel {
         path: &path,
-        body: &body,
+        body,
         may_lack: false,
     };
     if let Some(unanswered) = send(state, call, job, record, &parcel, &targets) {
@@ -221,8 +236,13 @@ fn last_words(error: &ApiError) -> Vec<u8> {
 impl<'w> Unanswered<'w> {
     /// The call again, where the upstream turned out to lack the route.
     pub fn retract(&mut self) -> Option<Call<'w>> {
-        let lacks = self.refused.error.status == 404 && self.refused.error.code.is_none();
+        let lacks = self.lacks_route();
         self.call.take_if(|_| lacks)
+    }
+
+    /// The upstream said that it has no such route, and may say so.
+    pub fn lacks_route(&self) -> bool {
+        self.refused.error.status == 404 && self.refused.error.code.is_none()
     }
 
     /// Tells the caller why there is no answer.

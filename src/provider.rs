@@ -122,6 +122,7 @@ impl Options {
                 Lesson::FormatInWords => self.anthropic.format_in_words = true,
                 // The exchange heeds these, or an encoder where it comes to them.
                 Lesson::WantsResponses
+                | Lesson::NoResponses
                 | Lesson::ThirdGeneration
                 | Lesson::NoSignatures
                 | Lesson::NoStream

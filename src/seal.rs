@@ -10,7 +10,7 @@ use ring::{digest, hmac};
 use crate::base64;
 
 /// What a seal begins with; nothing that a vendor signs does.
-const MARK: &str = "weir1.";
+pub const MARK: &str = "weir1.";
 
 /// More than any turn of the vendors' reasoning takes. What is longer is not sealed.
 const MOST: usize = 256 * 1024;

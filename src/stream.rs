@@ -35,8 +35,10 @@ pub struct Stream {
     /// Something was written, so no other answer stands before this one on its connection.
     has_turn: AtomicBool,
     keepalive: u64,
-    /// What the timer thread sends into the stream while it is silent.
+    /// What the timer thread sends into the stream while it is silent: before its first event, and
+    /// from then on.
     heartbeat: &'static [u8],
+    later: &'static [u8],
 }
 
 struct Out {
@@ -46,6 +48,8 @@ struct Out {
     chunked: bool,
     /// What was written last ends in the middle of an event.
     inside: bool,
+    /// Something else than heartbeats was written.
+    begun: bool,
     head: Head,
     /// Lines that follow the last chunk.
     trailers: String,
@@ -60,6 +64,10 @@ pub struct Head {
     pub content_type: &'static str,
     /// What is sent into the stream while it is silent: whole events, or comments.
     pub heartbeat: &'static [u8],
+    /// The same once the stream has begun, where that is another one.
+    pub later: Option<&'static [u8]>,
+    /// Events that stand before whatever comes first. Alone they are a heartbeat, too.
+    pub opening: Vec<u8>,
     /// Lines with their ends.
     pub fixed: String,
     /// Names of the lines that will follow the body.
@@ -88,11 +96,13 @@ impl Stream {
     ) -> Stream {
         Stream {
             heartbeat: head.heartbeat,
+            later: head.later.unwrap_or(head.heartbeat),
             out: Mutex::new(Out {
                 writer,
                 state: State::Fresh,
                 chunked,
                 inside: false,
+                begun: false,
                 head,
                 trailers: String::new(),
                 frame: Vec::new(),
@@ -209,12 +219,21 @@ impl Stream {
             return;
         }
         // A stream that is being written is not quiet.
-        if let Some(mut out) = self.out.try_lock()
-            && self.is_quiet()
-            && !out.inside
-            && self.write(&mut out, self.heartbeat, false).is_ok()
-        {
+        let Some(mut out) = self.out.try_lock() else {
+            return;
+        };
+        if !self.is_quiet() || out.inside {
+            return;
+        }
+        let begun = out.begun;
+        let event = match out.state {
+            State::Fresh if !out.head.opening.is_empty() => b"",
+            _ if begun => self.later,
+            _ => self.heartbeat,
+        };
+        if self.write(&mut out, event, false).is_ok() {
             out.heartbeats += 1;
+            out.begun = begun;
         }
     }
 
@@ -249,6 +268,7 @@ impl Stream {
             self.held.release();
         }
         let _writing = self.writing();
+        out.begun = true;
         out.frame(events, last);
         let written = out.write_frame();
         if out.state == State::Fresh {
@@ -282,6 +302,7 @@ impl Out {
     /// Puts together what one write sends.
     fn frame(&mut self, events: &[u8], last: bool) {
         self.frame.clear();
+        let opening = std::mem::take(&mut self.head.opening);
         if self.state == State::Fresh {
             self.frame
                 .extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Type: ");
@@ -303,12 +324,15 @@ impl Out {
             });
         }
         if !self.chunked {
+            self.frame.extend_from_slice(&opening);
             self.frame.extend_from_slice(events);
             return;
         }
-        if !events.is_empty() {
-            push_hex(&mut self.frame, events.len());
+        let length = opening.len() + events.len();
+        if length > 0 {
+            push_hex(&mut self.frame, length);
             self.frame.extend_from_slice(b"\r\n");
+            self.frame.extend_from_slice(&opening);
             self.frame.extend_from_slice(events);
             self.frame.extend_from_slice(b"\r\n");
         }
@@ -371,6 +395,8 @@ mod tests {
         let head = Head {
             content_type: "text/event-stream",
             heartbeat: b": keep-alive\n\n",
+            later: None,
+            opening: Vec::new(),
             fixed: "x-request-id: r\r\n".into(),
             trailers: None,
             attempt: String::new(),

@@ -100,6 +100,7 @@ fn numbers(top: &Object<'_>, config: &mut Config) {
     size("workers", &mut config.workers);
     size("max_body_bytes", &mut config.max_body_bytes);
     size("max_answer_bytes", &mut config.max_answer_bytes);
+    size("response_memory_bytes", &mut config.response_memory);
     size("max_body_values", &mut config.limits.values);
     size("max_body_depth", &mut config.limits.depth);
     size("max_messages", &mut config.limits.messages);
@@ -120,6 +121,7 @@ fn numbers(top: &Object<'_>, config: &mut Config) {
     millis("drain_ms", &mut config.drain);
     millis("unready_ms", &mut config.unready);
     millis("backoff_ms", &mut config.backoff);
+    millis("response_memory_ms", &mut config.response_memory_age);
     millis("cool_down_max_ms", &mut config.cool_down_max);
 
     if let Some(number) = top.number("retries") {

@@ -3,10 +3,10 @@
 //!
 //! Works on bytes it is handed. Opens no connection, reads no clock, knows no upstreams.
 
-mod blocks;
+pub(super) mod blocks;
 mod content;
 mod count;
-mod request;
+pub(super) mod request;
 mod tools;
 mod write;
 

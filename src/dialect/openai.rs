@@ -14,7 +14,7 @@ pub use {
     chunks::Chunks,
     fold::Fold,
     request::{Head, LONGEST_MODEL},
-    write::{call_id, completion_id, finish_word, push_head, push_usage},
+    write::{CallIds, call_id, completion_id, finish_word, push_head, push_usage},
 };
 
 use crate::error::ApiError;

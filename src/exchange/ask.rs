@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use super::{Following, converse, refuse, refuse_body};
+use super::{ChatBody, Following, converse, refuse, refuse_body};
 use crate::config::ClientKey;
 use crate::desk::Job;
 use crate::dialect::Dialect;
@@ -35,7 +35,7 @@ pub fn ask<'w>(
             drop(body);
             // With what the query says.
             record.keep_request(&request);
-            converse(state, call, job, key, record, request, None)
+            converse(state, call, job, key, record, ChatBody::of(request))
         }
         Err(error) => {
             record.keep_request(&body);

@@ -8,6 +8,7 @@ use super::timing;
 use super::tries::Refused;
 use crate::desk::Held;
 use crate::dialect::Dialect;
+use crate::dialect::responses::Asked;
 use crate::error::ApiError;
 use crate::inbound::{self, Call, Scissors};
 use crate::record::Record;
@@ -28,6 +29,7 @@ pub enum Caller<'w> {
 pub struct Unfinished<'w> {
     pub stream: Arc<Stream>,
     dialect: Dialect,
+    asked: Option<Arc<Asked>>,
     scissors: Scissors<'w>,
 }
 
@@ -36,10 +38,15 @@ impl<'w> Unfinished<'w> {
         /// Longer than any request.
         const NEVER: Duration = Duration::from_secs(u32::MAX as u64);
         let (old, dialect, scissors) = (call.old, call.dialect, call.scissors());
+        let asked = call.asked.clone();
         let (writer, fixed) = call.into_writer()?;
         let head = stream::Head {
             content_type: dialect.stream_type(),
             heartbeat: dialect.heartbeat().unwrap_or_default(),
+            later: None,
+            opening: asked
+                .as_ref()
+                .map_or_else(Vec::new, |asked| asked.opening()),
             fixed,
             trailers: dialect.trailers().filter(|_| !old),
             attempt: String::new(),
@@ -51,13 +58,19 @@ impl<'w> Unfinished<'w> {
         Some(Unfinished {
             stream: Arc::new(Stream::new(writer, !old, head, keepalive, held)),
             dialect,
+            asked,
             scissors,
         })
     }
 
     /// Ends the stream because of an error. Does nothing to one that has ended.
-    fn fail(&self, reply: Reply, error: &ApiError) {
-        match self.dialect.last_words(error) {
+    /// `hopeless`: no other try can mend it.
+    fn fail(&self, reply: Reply, error: &ApiError, hopeless: bool) {
+        let words = match &self.asked {
+            Some(asked) => Some(asked.failed(error, hopeless)),
+            None => self.dialect.last_words(error),
+        };
+        match words {
             Some(event) => {
                 let _ = self.stream.fail(reply, &event);
             }
@@ -74,7 +87,7 @@ impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
         let error = ApiError::new(500, "the gateway failed to answer this request")
             .with_code("internal_error");
-        self.fail(inbound::refusal(self.dialect, &error), &error);
+        self.fail(inbound::refusal(self.dialect, &error), &error, false);
     }
 }
 
@@ -121,6 +134,12 @@ impl Caller<'_> {
                 }
                 record.status = refused.error.status;
                 let mut reply = inbound::refusal(caller.dialect(), &refused.error);
+                if refused.hopeless && caller.dialect() == Dialect::Responses && reply.status >= 500
+                {
+                    // Its agents ask again at any other status, whatever the header says.
+                    reply.status = 400;
+                    record.status = 400;
+                }
                 record.keep_answer(&reply.body);
                 reply.headers.push_str(lines);
                 push_header(&mut reply.headers, "Server-Timing", &timing(record));
@@ -129,7 +148,9 @@ impl Caller<'_> {
                 }
                 match caller {
                     Caller::Plain(call) => call.reply(reply),
-                    Caller::Stream(unfinished) => unfinished.fail(reply, &refused.error),
+                    Caller::Stream(unfinished) => {
+                        unfinished.fail(reply, &refused.error, refused.hopeless);
+                    }
                 }
             }
         }

@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 use super::answer::Answered;
 use super::caller::{Caller, Unfinished};
 use super::tries::Refused;
-use super::{Following, converse, dry_run, outline, read_head, refuse, run, tell, with_body};
+use super::{
+    ChatBody, Following, converse, dry_run, outline, read_head, refuse, run, tell, with_body,
+};
 use crate::config::{ClientKey, Upstream};
 use crate::desk::Job;
 use crate::dialect::Dialect;
@@ -86,7 +88,10 @@ pub fn completions<'w>(
         call.add_common("x-weir-dropped", &complete.dropped.join(","));
     }
     match complete.prompts.as_slice() {
-        [prompt] => converse(state, call, job, key, record, complete.chat(prompt), None),
+        [prompt] => {
+            let chat = ChatBody::of(complete.chat(prompt));
+            converse(state, call, job, key, record, chat)
+        }
         _ => {
             several(state, call, job, key, record, &complete, &targets);
             None
@@ -119,7 +124,14 @@ fn several(
         Err(error) => return refuse(call, &error, record),
     };
     if dry_run::is_asked(&call) {
-        return match outline(state, &head, None, targets, &call.id, record.must_count) {
+        return match outline(
+            state,
+            &head,
+            (None, None),
+            targets,
+            &call.id,
+            record.must_count,
+        ) {
             Ok(reply) => tell(call, reply, record),
             Err(error) => refuse(call, &error, record),
         };
@@ -169,6 +181,7 @@ fn several(
             &id,
             &mut part,
             &head,
+            None,
             None,
             targets,
             Dialect::Completions,

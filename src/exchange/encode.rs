@@ -13,6 +13,7 @@ use crate::desk::Job;
 use crate::dialect::Dialect;
 use crate::dialect::messages::{self, Converted};
 use crate::dialect::openai::{Head, Stamp};
+use crate::dialect::responses::{Asked, Events, Response};
 use crate::error::ApiError;
 use crate::failure::Failure;
 use crate::fetch::Fetcher;
@@ -41,6 +42,8 @@ pub struct Native {
 pub struct Encoder<'e, 'b> {
     head: &'e Head<'b>,
     native: Option<&'e Native>,
+    /// What the answer of a Responses request has to know; the head is that of a chat already.
+    asked: Option<Arc<Asked>>,
     /// The head of the chat request that was made of a native one.
     made: OnceCell<Head<'e>>,
     seals: &'e Arc<Seals>,
@@ -85,6 +88,7 @@ impl<'e, 'b> Encoder<'e, 'b> {
         Encoder {
             head,
             native: None,
+            asked: None,
             made: OnceCell::new(),
             seals,
             passes: false,
@@ -116,6 +120,13 @@ impl<'e, 'b> Encoder<'e, 'b> {
         self.native = native;
         // Every answer of these forms tells its tokens.
         self.counts |= native.is_some();
+        self
+    }
+
+    /// The chat request was made of a Responses request.
+    pub fn answering(mut self, asked: Option<Arc<Asked>>) -> Self {
+        self.counts |= asked.is_some();
+        self.asked = asked;
         self
     }
 
@@ -205,7 +216,25 @@ impl<'e, 'b> Encoder<'e, 'b> {
             dropped.retain(|name| !encoded.dropped.contains(name));
             encoded.dropped.append(&mut dropped);
         }
+        if let Some(asked) = &self.asked {
+            let mut dropped = asked.dropped.clone();
+            if asked.searches && !self.searches(upstream, model) {
+                dropped.push("tools.web_search".to_owned());
+            }
+            dropped.retain(|name| !encoded.dropped.contains(name));
+            encoded.dropped.append(&mut dropped);
+        }
         Ok(encoded)
+    }
+
+    /// The target searches the web itself, where a caller of Responses wants that. Chat completions
+    /// know no search beside tools, and older models of Gemini do either.
+    fn searches(&self, upstream: &Upstream, model: &str) -> bool {
+        self.asked.as_ref().is_some_and(|asked| {
+            let takes_both =
+                upstream.format != Format::Gemini || upstream.options.gemini(model).third;
+            asked.searches && self.translator.is_some() && (takes_both || !asked.has_functions)
+        })
     }
 
     fn encode_chat(&mut self, upstream: &Upstream, model: &str) -> Result<Encoded, ApiError> {
@@ -234,6 +263,15 @@ impl<'e, 'b> Encoder<'e, 'b> {
             return openai::encode(self.head()?, model, options);
         };
         self.recall(&upstream.name)?;
+        if self.asked.is_some() {
+            let searches = self.searches(upstream, model);
+            if let Some(request) = self.request.get_mut() {
+                request.web_search_options = match searches {
+                    true => serde_json::from_str("{}").ok(),
+                    false => None,
+                };
+            }
+        }
         self.fetch_images(|url| !translator.fetches(url, model, options))?;
         let mut encoded = self.translate(translator, model, options)?;
         if self.lost_signatures {
@@ -480,6 +518,13 @@ impl<'e, 'b> Encoder<'e, 'b> {
             .request
             .get()
             .is_some_and(|request| request.legacy_functions);
+        if let Some(asked) = &self.asked {
+            let (asked, seals) = (Arc::clone(asked), Arc::clone(self.seals));
+            return match streams {
+                true => Speaker::Chunks(decoder, Box::new(Events::new(asked, seals, stamp.seed))),
+                false => Speaker::Fold(decoder, Box::new(Response::new(asked, seals, stamp.seed))),
+            };
+        }
         match streams {
             true => Speaker::Chunks(decoder, dialect.streamed(stamp, self.seals)),
             false => Speaker::Fold(decoder, dialect.whole(stamp, self.seals)),

@@ -105,6 +105,11 @@ impl Limits {
         within("messages", count, self.messages, "max_messages")
     }
 
+    /// What holds for messages, of a list with another name.
+    pub fn check_items(&self, param: &str, count: usize) -> Result<(), ApiError> {
+        within(param, count, self.messages, "max_messages")
+    }
+
     pub fn check_tools(&self, param: &str, count: usize) -> Result<(), ApiError> {
         within(param, count, self.tools, "max_tools")
     }

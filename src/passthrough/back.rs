@@ -10,7 +10,7 @@ use super::events::Boundary;
 use super::work::Relay;
 use crate::bytes::lengthen;
 use crate::desk::Phase;
-use crate::dialect::openai;
+use crate::dialect::{openai, responses};
 use crate::exchange::timing;
 use crate::failure::Failure;
 use crate::line::Answer;
@@ -69,6 +69,8 @@ impl Relay<'_, '_> {
         let head = stream::Head {
             content_type: "text/event-stream",
             heartbeat: openai::HEARTBEAT,
+            later: self.is_response().then_some(responses::HEARTBEAT),
+            opening: Vec::new(),
             fixed,
             trailers: None,
             attempt: lines,

@@ -81,6 +81,11 @@ impl<'r, 'w> Relay<'r, 'w> {
         }
     }
 
+    /// Whether an answer is one of the Responses format, whose callers take no notice of comments.
+    pub(super) fn is_response(&self) -> bool {
+        self.parcel.path.split('?').next() == Some("/responses")
+    }
+
     pub fn left(self) -> Left<'w> {
         Left {
             call: self.call,

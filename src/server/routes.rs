@@ -10,7 +10,7 @@ use super::admission::{allow_origin, check_host, client_key, fend_off, preflight
 use super::{Gateway, State};
 use crate::config::Config;
 use crate::desk::Job;
-use crate::dialect::{Dialect, messages, text};
+use crate::dialect::{Dialect, messages, responses, text};
 use crate::embeddings;
 use crate::error::ApiError;
 use crate::exchange;
@@ -31,6 +31,11 @@ use crate::status;
 pub enum Endpoint {
     Chat,
     Messages,
+    Responses,
+    /// One answer of the Responses format, which was made here.
+    Response,
+    /// An offer to speak over a WebSocket.
+    WebSocket,
     CountTokens,
     Ask,
     Completions,
@@ -53,6 +58,7 @@ pub enum Endpoint {
 mod hint;
 
 const MODEL: &str = "/v1/models/";
+const RESPONSES: &str = "/v1/responses";
 
 /// The paths without a variable part, with the one method of each.
 const PATHS: &[(&str, &str, Endpoint)] = &[
@@ -75,6 +81,9 @@ impl Endpoint {
         match self {
             Endpoint::Chat => "chat",
             Endpoint::Messages => "messages",
+            Endpoint::Responses => "responses",
+            Endpoint::Response => "response",
+            Endpoint::WebSocket => "websocket",
             Endpoint::CountTokens => "count_tokens",
             Endpoint::Ask => "ask",
             Endpoint::Completions => "completions",
@@ -110,6 +119,7 @@ impl Endpoint {
             self,
             Endpoint::Chat
                 | Endpoint::Messages
+                | Endpoint::Responses
                 | Endpoint::Ask
                 | Endpoint::Completions
                 | Endpoint::Embeddings
@@ -123,8 +133,9 @@ impl Endpoint {
         if is_list && call.header("anthropic-version").is_some() {
             return Dialect::Messages;
         }
-        if self != Endpoint::Relay && Dialect::of_path(&call.path) == Dialect::Messages {
-            return Dialect::Messages;
+        let own = Dialect::of_path(&call.path);
+        if self != Endpoint::Relay && own != Dialect::Chat {
+            return own;
         }
         let accept = call.header("accept").unwrap_or("*/*");
         let plain = match self {
@@ -143,6 +154,9 @@ impl Endpoint {
             Endpoint::Metrics => !config.metrics_open,
             Endpoint::Chat
             | Endpoint::Messages
+            | Endpoint::Responses
+            | Endpoint::Response
+            | Endpoint::WebSocket
             | Endpoint::CountTokens
             | Endpoint::Ask
             | Endpoint::Completions
@@ -179,12 +193,32 @@ pub fn endpoint(call: &Call<'_>) -> Endpoint {
                 Endpoint::WrongMethod("GET, HEAD, OPTIONS")
             }
         }
+        None if call.path == RESPONSES && method == "POST" => Endpoint::Responses,
+        None if call.path == RESPONSES && method == "GET" && offers_websocket(call) => {
+            Endpoint::WebSocket
+        }
+        None if kept_id(&call.path).is_some_and(|id| !id.contains('/')) => match method {
+            "GET" | "HEAD" | "DELETE" => Endpoint::Response,
+            _ => Endpoint::WrongMethod("GET, HEAD, DELETE, OPTIONS"),
+        },
+        None if kept_id(&call.path).is_some() => Endpoint::Unknown,
         None if passthrough::is_relayed(call) => match method {
             "GET" | "POST" | "DELETE" => Endpoint::Relay,
             _ => Endpoint::WrongMethod("GET, POST, DELETE, OPTIONS"),
         },
         None => Endpoint::Unknown,
     }
+}
+
+/// The id of an answer that was made here, and what follows it in the path.
+fn kept_id(path: &str) -> Option<&str> {
+    let id = path.strip_prefix(RESPONSES)?.strip_prefix('/')?;
+    responses::is_own(id).then_some(id)
+}
+
+fn offers_websocket(call: &Call<'_>) -> bool {
+    let upgrade = call.header("upgrade").unwrap_or_default();
+    upgrade.to_ascii_lowercase().contains("websocket")
 }
 
 /// Answers the request and notes in the record what came of it. A stream that has begun is given
@@ -240,6 +274,7 @@ pub fn answer<'w>(
     let reply = match endpoint {
         Endpoint::Chat
         | Endpoint::Messages
+        | Endpoint::Responses
         | Endpoint::Ask
         | Endpoint::Completions
         | Endpoint::Embeddings
@@ -262,6 +297,7 @@ pub fn answer<'w>(
             job.is_chat.store(true, Ordering::Relaxed);
             let following = match endpoint {
                 Endpoint::Ask => exchange::ask(state, call, job, key, record),
+                Endpoint::Responses => exchange::responses(state, call, job, key, record),
                 Endpoint::Completions => exchange::completions(state, call, job, key, record),
                 Endpoint::Embeddings => {
                     embeddings::embeddings(state, call, job, key, record);
@@ -347,6 +383,19 @@ pub fn answer<'w>(
                 pool.reset();
             }
             Reply::json(200, br#"{"reset":true}"#.to_vec())
+        }
+        Endpoint::Response => {
+            let path = std::mem::take(&mut call.path);
+            exchange::kept(state, call, kept_id(&path).unwrap_or_default(), key, record);
+            return None;
+        }
+        Endpoint::WebSocket => {
+            let message = "responses are streamed as events over HTTP here, not over a WebSocket";
+            let error = ApiError::new(426, message).with_code("upgrade_not_offered");
+            note(&error, record);
+            let reply = call.refusal(&error).with("Upgrade", "HTTP/1.1");
+            call.reply(reply);
+            return None;
         }
         Endpoint::Preflight => preflight(&call),
         Endpoint::WrongMethod(right) => {

@@ -7,6 +7,7 @@ use crate::config::{Config, Upstream};
 use crate::discovery::{Discovery, List};
 use crate::error::ApiError;
 use crate::fetch::Fetcher;
+use crate::kept::Answers;
 use crate::lesson::Learned;
 use crate::limits::Limits;
 use crate::line::{self, Line};
@@ -34,6 +35,8 @@ pub struct State {
     pub discovery: Arc<Discovery>,
     /// Lives as long as the process, whatever is reloaded.
     pub memory: Arc<Memory>,
+    /// Answers that callers go on from; lives as long as the process.
+    pub kept: Arc<Answers>,
     /// Lives as long as this state: whoever reloads wants to see what is so now.
     pub learned: Learned,
     /// What client keys have used; lives as long as the process, too.
@@ -89,6 +92,7 @@ impl State {
             lines,
             discovery: before.map_or_else(Arc::default, |before| Arc::clone(&before.discovery)),
             memory: before.map_or_else(Arc::default, |before| Arc::clone(&before.memory)),
+            kept: before.map_or_else(Arc::default, |before| Arc::clone(&before.kept)),
             learned: Learned::default(),
             limits: before.map_or_else(Arc::default, |before| Arc::clone(&before.limits)),
         })

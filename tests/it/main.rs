@@ -19,6 +19,7 @@ mod weir;
 mod wire;
 
 mod api;
+mod asked_responses;
 mod callers;
 mod client_limits;
 mod compatible;

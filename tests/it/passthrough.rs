@@ -91,7 +91,7 @@ fn a_request_goes_to_the_models_upstream_and_nothing_private_goes_with_it() {
         r#"{"model": "gpt-4o-mini", "input": "hi", "n": 1.50}"#
     );
     weir.idle(LIMIT);
-    let log = weir.wait_log("endpoint=relay", LIMIT);
+    let log = weir.wait_log("endpoint=responses", LIMIT);
     assert!(log.contains("prompt_tokens=3 completion_tokens=4"), "{log}");
 }
 

@@ -11,6 +11,8 @@ use crate::json::{push_carried, push_key, push_string};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Text,
+    /// That the model will not answer, where a dialect tells it apart from text.
+    Refusal,
     Thinking,
     Call,
 }
@@ -58,7 +60,7 @@ impl Block {
 
     pub fn push(&self, out: &mut Vec<u8>) {
         match self.kind {
-            Kind::Text => {
+            Kind::Text | Kind::Refusal => {
                 out.extend_from_slice(b"{\"type\":\"text\",\"text\":");
                 push_string(out, &self.text);
             }
@@ -268,6 +270,15 @@ impl Blocks {
         let next = self.waiting.pop_front()?;
         self.held = self.held.saturating_sub(next.weight());
         Some(next)
+    }
+
+    /// Closes the open block, so that something else can stand behind it. False: it is not complete.
+    pub fn settle(&mut self, out: &mut dyn Holder) -> bool {
+        let settles = !self.waits();
+        if settles {
+            self.close(out);
+        }
+        settles
     }
 
     /// Nothing follows: what waits comes out, complete or not.

@@ -149,6 +149,10 @@ pub struct Dropped {
 }
 
 impl Dropped {
+    pub fn into_names(self) -> Vec<String> {
+        self.names
+    }
+
     /// More than this are not told: they stand in a header.
     const MOST: usize = 32;
 

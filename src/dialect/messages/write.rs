@@ -193,7 +193,7 @@ impl Holder for Out {
         self.indexed("content_block_start");
         push_key(&mut self.bytes, b',', "content_block");
         match kind {
-            Kind::Text => self
+            Kind::Text | Kind::Refusal => self
                 .bytes
                 .extend_from_slice(b"{\"type\":\"text\",\"text\":\"\"}"),
             Kind::Thinking => self
@@ -213,7 +213,7 @@ impl Holder for Out {
 
     fn more(&mut self, kind: Kind, text: &str) {
         match kind {
-            Kind::Text => self.delta("text_delta", "text", text),
+            Kind::Text | Kind::Refusal => self.delta("text_delta", "text", text),
             Kind::Thinking => self.delta("thinking_delta", "thinking", text),
             Kind::Call => self.delta("input_json_delta", "partial_json", text),
         }
