@@ -107,6 +107,10 @@ dist:
 	    for text in README.md LICENSE; do \
 	        if [ -e $$text ]; then install -m 644 $$text $(DIST)/$$name || exit 1; fi; \
 	    done; \
+	    if [ -d src/manual ]; then \
+	        install -d $(DIST)/$$name/manual && \
+	        install -m 644 src/manual/*.md $(DIST)/$$name/manual || exit 1; \
+	    fi; \
 	    tar --sort=name --mtime=@$(SOURCE_DATE_EPOCH) --owner=0 --group=0 --numeric-owner \
 	        --format=ustar -C $(DIST) -cf $(DIST)/$$name.tar $$name || exit 1; \
 	    gzip -n -9 $(DIST)/$$name.tar || exit 1; \

@@ -82,7 +82,8 @@
 //! src/golden.rs      runs tests/golden (in tests only)
 //! tests/it/          drives the built binary against scripted upstreams
 //! tests/config/      configs that must be refused, and the command line
-//! tests/readme/      runs every command of the README
+//! src/manual/        what the README leads to, a page for each subject
+//! tests/readme/      runs every command of the README and the manual
 //! tests/golden/      recorded requests, replies and streams, one folder per provider
 //! tests/clients/     SDKs and tools that people use, against the built binary
 //! tests/servers/     real servers of models behind the built binary

@@ -35,20 +35,14 @@ pub fn print(what: &str) -> Result<String, String> {
 mod tests {
     use super::*;
 
-    /// The README's reference is the table's own, where there is a README.
     #[test]
-    fn the_readme_has_the_reference_of_the_code() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
-        let Ok(readme) = std::fs::read_to_string(path) else {
-            eprintln!("skipped: there is no README.md");
-            return;
-        };
-        let (_, behind) = readme
+    fn the_manual_has_the_reference_of_the_code() {
+        let (_, behind) = include_str!("manual/config.md")
             .split_once("<!-- config reference -->")
-            .expect("README.md has the mark where the reference begins");
+            .expect("the mark where the reference begins");
         let (inside, _) = behind
             .split_once("<!-- end -->")
-            .expect("README.md has the mark where the reference ends");
+            .expect("the mark where the reference ends");
         assert_eq!(
             inside.trim(),
             config::reference().trim(),

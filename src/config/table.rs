@@ -1,5 +1,5 @@
 //! Every key of the config file, once: place, type, default, bounds and meaning. The parser, the
-//! printed example and the README's reference are all made from this table.
+//! printed example and the manual's reference are all made from this table.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -122,7 +122,7 @@ pub fn text(place: Place, name: &str) -> &'static str {
     }
 }
 
-/// The table in Markdown, as it stands in the README.
+/// The table in Markdown, as it stands in the manual.
 pub fn reference() -> String {
     let mut out = String::new();
     for place in [

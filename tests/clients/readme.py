@@ -1,9 +1,9 @@
-"""The lines in the README that point each client at weir, run as they stand there.
+"""The lines in the README and the manual that point each client at weir, run as they stand there.
 
 A block behind `<!-- client: NAME -->` is a program for the client of that name in `run.py`, in the
 language that its fence says. It is run in that client's environment against weir's own demo, to
 whose address `localhost:8080` is changed, and has to end well and print what the demo answered.
-tests/readme holds that no other block in a client's language is in the README.
+tests/readme holds that no other block in a client's language is there.
 """
 
 import os
@@ -12,7 +12,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-README = Path(__file__).resolve().parent.parent.parent / "README.md"
+ROOT = Path(__file__).resolve().parent.parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "src/manual").glob("*.md"))]
 MARK = re.compile(r"<!-- client: (\S+) -->")
 # The language of a fence, and how a file of it ends.
 LANGUAGES = {"python": "py", "js": "mjs", "bash": "sh"}
@@ -36,21 +37,27 @@ AIDER = {
 
 
 class Block:
-    def __init__(self, client, language, line):
-        self.client, self.language, self.line, self.text = client, language, line, ""
+    def __init__(self, page, client, language, line):
+        self.page, self.client, self.language = page, client, language
+        self.line, self.text = line, ""
 
 
 def blocks():
-    """The README's blocks for clients, in order."""
+    """The pages' blocks for clients, in order."""
+    return [block for page in PAGES for block in of_page(page)]
+
+
+def of_page(page):
+    path = page.relative_to(ROOT)
     found, name, inside = [], None, None
-    for number, line in enumerate(README.read_text().splitlines(), 1):
+    for number, line in enumerate(page.read_text().splitlines(), 1):
         if inside is not None:
             if line == "```":
                 inside = None
             else:
                 inside.text += line + "\n"
         elif line.startswith("```"):
-            inside = Block(name, line[3:], number + 1)
+            inside = Block(path, name, line[3:], number + 1)
             if name:
                 found.append(inside)
             name = None
@@ -90,7 +97,7 @@ def attempt(block, address, environment, python, node):
         end = LANGUAGES[block.language]
         # Modules are found from where the program lies.
         folder = node if end == "mjs" else Path(scratch)
-        program = folder / f"readme-{block.line}.{end}"
+        program = folder / f"{block.page.stem}-{block.line}.{end}"
         program.write_text(block.text.replace("localhost:8080", address))
         command = {"py": [str(python), str(program)], "mjs": ["node", str(program)]}
         command = command.get(end, ["sh", "-e", str(program)])

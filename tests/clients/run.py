@@ -3,7 +3,7 @@
     run.py                     installs what is missing, runs every client and `validate.py`
     run.py NAME...             only these (a client's name, or `validate`)
     run.py --lock              writes the lock files anew from the newest versions
-    run.py --readme            only tells which blocks of the README it would run
+    run.py --readme            only tells which blocks of the pages it would run
 
 Each Python client has an environment of its own under target/clients/, made from its lock file in
 locks/; the Node clients share one, made from node/package-lock.json. Packages are named, never
@@ -77,7 +77,7 @@ def main(arguments):
         return lock()
     if arguments == ["--readme"]:
         for block in readme.blocks():
-            print(block.line, block.language, block.client)
+            print(block.page, block.line, block.language, block.client)
         return 0
     wanted = arguments or [*CLIENTS, "validate"]
     unknown = [name for name in wanted if name not in CLIENTS and name != "validate"]
@@ -307,12 +307,12 @@ def try_readme(clients):
     with ThreadPoolExecutor(int(os.environ.get("JOBS", 3))) as pool:
         for block, problem in zip(blocks, pool.map(attempt, blocks)):
             if problem:
-                wrong.append(f"FAILED README line {block.line}, {block.client}: {problem}")
+                wrong.append(f"FAILED {block.page} line {block.line}, {block.client}: {problem}")
     demo.stop()
     for name in clients:
         if not any(block.client == name for block in blocks):
-            wrong.append(f"FAILED {name} has no block in the README")
-    print("\n".join([f"README: {len(blocks)} blocks for clients run", *wrong]), end="\n\n")
+            wrong.append(f"FAILED {name} has no block in the manual")
+    print("\n".join([f"README and manual: {len(blocks)} blocks for clients run", *wrong]), end="\n\n")
     return len(blocks) - len(wrong), len(wrong)
 
 

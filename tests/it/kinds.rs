@@ -245,7 +245,7 @@ fn the_probe_says_what_answered() {
     assert_eq!(ended.code, Some(2), "{ended:?}");
 }
 
-/// The blocks of the README for services that speak OpenAI's or Gemini's format elsewhere. Their
+/// The blocks of the manual for services that speak OpenAI's or Gemini's format elsewhere. Their
 /// addresses stand for the vendors'; the kind, found by the address there, is named here.
 #[test]
 fn services_are_asked_at_their_address_with_their_header() {

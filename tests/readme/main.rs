@@ -1,5 +1,5 @@
-//! The README, tried: every command in it is run, every output and every config in it is held
-//! against what the built program does.
+//! The README and the manual, tried: every command in them is run, every output and every config is
+//! held against what the built program does, and every link leads somewhere.
 //!
 //! A `sh` block that is one line and starts `weir` is a server; until its section ends, commands
 //! that ask `localhost:8080` are led to it, and everywhere else to the demo that `make run`
@@ -9,11 +9,12 @@
 //! are told is run by `make test-clients` in their own environments; here it is only made sure of
 //! that it runs all of that.
 //!
-//! Needs curl. `UPDATE=1` writes the table of all config keys into the README anew. `WEIR_BIN`
+//! Needs curl. `UPDATE=1` writes the table of all config keys into the manual anew. `WEIR_BIN`
 //! names another program to try than the one just built.
 
 use std::fs;
 use std::io::Write;
+use std::path::Path;
 use std::process::Command;
 
 use page::{Block, between, blocks, fits};
@@ -22,15 +23,77 @@ use shell::{Server, Shell, is_server, make_only_says};
 mod page;
 mod shell;
 
-const README: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+const README: &str = "README.md";
+const MANUAL: &str = "src/manual";
+const REFERENCE: &str = "src/manual/config.md";
 const BEGIN: &str = "<!-- config reference -->";
 const END: &str = "<!-- end -->";
 
 /// The languages in which clients are told something.
 const OF_CLIENTS: &[&str] = &["bash", "js", "python"];
 
-fn readme() -> String {
-    fs::read_to_string(README).expect("there is a README")
+/// A page, by its path below the root.
+struct Page {
+    name: String,
+    text: String,
+}
+
+impl Page {
+    fn read(name: &str) -> Page {
+        let text = fs::read_to_string(Path::new(ROOT).join(name));
+        Page {
+            name: name.to_owned(),
+            text: text.unwrap_or_else(|error| panic!("{name}: {error}")),
+        }
+    }
+
+    fn blocks(&self) -> Vec<Block> {
+        blocks(&self.text)
+    }
+
+    /// Where its links lead, outside of blocks.
+    fn links(&self) -> Vec<&str> {
+        let outside = prose(&self.text);
+        let pieces = outside.flat_map(|line| line.split("](").skip(1));
+        pieces.filter_map(|piece| piece.split(')').next()).collect()
+    }
+
+    /// The names by which its headings can be linked to.
+    fn headings(&self) -> Vec<String> {
+        let headings = prose(&self.text).filter(|line| line.starts_with('#'));
+        let kept = |letter: &char| letter.is_alphanumeric() || " -_".contains(*letter);
+        let name = |line: &str| {
+            let name: String = line
+                .trim_start_matches(['#', ' '])
+                .chars()
+                .filter(kept)
+                .collect();
+            name.to_lowercase().replace(' ', "-")
+        };
+        headings.map(name).collect()
+    }
+}
+
+/// The lines outside of blocks.
+fn prose(text: &str) -> impl Iterator<Item = &str> {
+    let mut inside = false;
+    text.lines().filter(move |line| {
+        let fence = line.starts_with("```");
+        inside ^= fence;
+        !inside && !fence
+    })
+}
+
+/// The README, then the manual by name.
+fn pages() -> Vec<Page> {
+    let manual = fs::read_dir(Path::new(ROOT).join(MANUAL)).expect("there is a manual");
+    let names = manual.map(|entry| entry.expect("a file").file_name());
+    let names = names.map(|name| name.into_string().expect("a plain name"));
+    let mut names: Vec<String> = names.map(|name| format!("{MANUAL}/{name}")).collect();
+    names.sort_unstable();
+    names.insert(0, README.into());
+    names.iter().map(|name| Page::read(name)).collect()
 }
 
 fn has_curl() -> bool {
@@ -44,12 +107,12 @@ fn has_curl() -> bool {
 }
 
 /// Runs every command of a page; tells how many lines that were, or what went wrong.
-fn try_page(readme: &str) -> Result<usize, String> {
+fn try_page(page: &str) -> Result<usize, String> {
     let shell = Shell::new();
     let demo = shell.serve("weir")?;
     let mut own: Option<(String, Server)> = None;
     let mut run = 0;
-    let all = blocks(readme);
+    let all = blocks(page);
     for (at, block) in all.iter().enumerate() {
         if own
             .as_ref()
@@ -60,12 +123,7 @@ fn try_page(readme: &str) -> Result<usize, String> {
         if block.language != "sh" {
             continue;
         }
-        let wrong = |what: String| {
-            Err(format!(
-                "README line {}: {what}\n{}",
-                block.line, block.text
-            ))
-        };
+        let wrong = |what: String| Err(format!("line {}: {what}\n{}", block.line, block.text));
         run += block.lines().count();
         if is_server(&block.text) {
             match shell.serve(&block.text) {
@@ -108,16 +166,18 @@ fn every_command_works_as_shown() {
     if !has_curl() {
         return;
     }
-    let readme = readme();
-    let run = try_page(&readme).unwrap_or_else(|wrong| panic!("{wrong}"));
-    // Counted anew, by no code that runs them.
-    let mut inside = false;
+    let mut run = 0;
     let mut present = 0;
-    for line in readme.lines() {
-        match line {
-            "```sh" => inside = true,
-            "```" => inside = false,
-            _ => present += usize::from(inside && !line.trim().is_empty()),
+    for page in pages() {
+        run += try_page(&page.text).unwrap_or_else(|wrong| panic!("{}: {wrong}", page.name));
+        // Counted anew, by no code that runs them.
+        let mut inside = false;
+        for line in page.text.lines() {
+            match line {
+                "```sh" => inside = true,
+                "```" => inside = false,
+                _ => present += usize::from(inside && !line.trim().is_empty()),
+            }
         }
     }
     assert!(present > 0);
@@ -129,9 +189,7 @@ fn a_wrong_command_or_output_is_found() {
     if !has_curl() {
         return;
     }
-    let readme = readme();
-    // A page that fails anyway would prove nothing.
-    try_page(&readme).unwrap_or_else(|wrong| panic!("{wrong}"));
+    let pages = pages();
     for (right, wrong) in [
         ("8080/v1/chat/completions -d", "8080/v1/chat/completion -d"),
         (
@@ -148,59 +206,129 @@ fn a_wrong_command_or_output_is_found() {
         ("\nmake lint\n", "\nmake lints\n"),
         ("\"total_tokens\": 20", "\"total_tokens\": 21"),
     ] {
-        assert!(readme.contains(right), "{right}");
-        let broken = readme.replace(right, wrong);
-        let outcome = try_page(&broken);
+        let mut with_it = pages.iter().filter(|page| page.text.contains(right));
+        let page = with_it
+            .next()
+            .unwrap_or_else(|| panic!("no page has {right:?}"));
+        // That it passes as it is, another test holds.
+        let outcome = try_page(&page.text.replace(right, wrong));
         assert!(outcome.is_err(), "nobody noticed {wrong:?}");
     }
 }
 
 #[test]
 fn every_block_is_of_a_kind_that_is_tried() {
-    let readme = readme();
-    let all = blocks(&readme);
-    for (at, block) in all.iter().enumerate() {
-        let known = match block.client {
-            None => &["sh", "text", "json"],
-            Some(_) => OF_CLIENTS,
-        };
-        assert!(
-            known.contains(&&*block.language),
-            "line {}: a block of {:?} for {:?}",
-            block.line,
-            block.language,
-            block.client
-        );
-        // Nobody would run it there.
-        let of_client = ["base_url", "api_base", "baseURL", "_API_KEY=any"]
-            .iter()
-            .any(|word| block.text.contains(word));
-        let elsewhere = block.client.is_none() && !block.is_config();
-        assert!(
-            !(of_client && elsewhere),
-            "line {}: what a client is told, not marked as such",
-            block.line
-        );
-        // Without --fail, curl ends well whatever it is told.
-        if block.language == "sh" && block.text.contains("curl") {
-            let checked = output_of(&all, at).is_some() || block.text.contains("curl -sf");
-            assert!(checked, "line {}: the answer goes unchecked", block.line);
+    for page in pages() {
+        let all = page.blocks();
+        for (at, block) in all.iter().enumerate() {
+            let place = format!("{} line {}", page.name, block.line);
+            let known = match block.client {
+                None => &["sh", "text", "json"],
+                Some(_) => OF_CLIENTS,
+            };
+            assert!(
+                known.contains(&&*block.language),
+                "{place}: a block of {:?} for {:?}",
+                block.language,
+                block.client
+            );
+            // Nobody would run it there.
+            let of_client = ["base_url", "api_base", "baseURL", "_API_KEY=any"]
+                .iter()
+                .any(|word| block.text.contains(word));
+            let elsewhere = block.client.is_none() && !block.is_config();
+            assert!(
+                !(of_client && elsewhere),
+                "{place}: what a client is told, not marked as such"
+            );
+            // Without --fail, curl ends well whatever it is told.
+            if block.language == "sh" && block.text.contains("curl") {
+                let checked = output_of(&all, at).is_some() || block.text.contains("curl -sf");
+                assert!(checked, "{place}: the answer goes unchecked");
+            }
         }
     }
 }
 
 #[test]
-fn what_each_client_is_told_is_run_by_the_clients_own_tests() {
-    let readme = readme();
-    let all = blocks(&readme);
-    let mut told: Vec<String> = Vec::new();
-    for block in &all {
-        if let Some(client) = &block.client {
-            told.push(format!("{} {} {client}", block.line, block.language));
+fn every_link_leads_somewhere() {
+    let pages = pages();
+    let mut links = 0;
+    for page in &pages {
+        let folder = Path::new(&page.name).parent().expect("a file's folder");
+        for link in page.links() {
+            links += 1;
+            if link.starts_with("https://") {
+                continue;
+            }
+            let (path, heading) = link.split_once('#').unwrap_or((link, ""));
+            let path = match path {
+                "" => page.name.clone(),
+                path => plain(&folder.join(path)),
+            };
+            let there = Path::new(ROOT).join(&path).exists();
+            assert!(there, "{}: {link} leads to no file", page.name);
+            if !heading.is_empty() {
+                let target = pages.iter().find(|page| page.name == path);
+                let known =
+                    target.is_some_and(|page| page.headings().contains(&heading.to_owned()));
+                assert!(known, "{}: {link} leads to no heading", page.name);
+            }
         }
     }
+    assert!(links > 20, "{links}");
+    // And every page of the manual is linked from the README.
+    for page in &pages[1..] {
+        let linked = pages[0]
+            .links()
+            .iter()
+            .any(|link| link.starts_with(&*page.name));
+        assert!(linked, "the README does not lead to {}", page.name);
+    }
+}
+
+/// `src/manual/../../LICENSE` -> `LICENSE`.
+fn plain(path: &Path) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.to_str().expect("plain names").split('/') {
+        match part {
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
+}
+
+#[test]
+fn the_readme_is_read_in_one_sitting() {
+    let readme = Page::read(README);
+    let (bytes, lines) = (readme.text.len(), readme.text.lines().count());
+    assert!(
+        bytes <= 12 * 1024 && lines <= 260,
+        "{bytes} bytes, {lines} lines"
+    );
+}
+
+#[test]
+fn what_each_client_is_told_is_run_by_the_clients_own_tests() {
+    let pages = pages();
+    let mut told: Vec<String> = Vec::new();
+    let mut clients: Vec<String> = Vec::new();
+    let mut marks = 0;
+    for page in &pages {
+        for block in page.blocks() {
+            if let Some(client) = &block.client {
+                told.push(format!(
+                    "{} {} {} {client}",
+                    page.name, block.line, block.language
+                ));
+                clients.push(client.clone());
+            }
+        }
+        marks += page.text.matches("<!-- client: ").count();
+    }
     assert!(!told.is_empty());
-    assert_eq!(readme.matches("<!-- client: ").count(), told.len());
+    assert_eq!(marks, told.len());
     let run = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/run.py");
     let table = fs::read_to_string(run).expect("there are tests of clients");
     let table = between(&table, "CLIENTS = {", "}").expect("the table of clients");
@@ -208,10 +336,6 @@ fn what_each_client_is_told_is_run_by_the_clients_own_tests() {
         .lines()
         .filter_map(|line| line.trim().strip_prefix('"')?.split_once('"'));
     let mut names: Vec<&str> = names.map(|(name, _)| name).collect();
-    let mut clients: Vec<&str> = all
-        .iter()
-        .filter_map(|block| block.client.as_deref())
-        .collect();
     names.sort_unstable();
     clients.sort_unstable();
     clients.dedup();
@@ -227,32 +351,38 @@ fn what_each_client_is_told_is_run_by_the_clients_own_tests() {
 
 #[test]
 fn every_config_is_a_good_one() {
-    let readme = readme();
-    let all = blocks(&readme);
-    let configs: Vec<_> = all.iter().filter(|block| block.is_config()).collect();
-    assert!(configs.len() >= 2, "{configs:?}");
     let shell = Shell::new();
-    for config in configs {
-        shell.put_config(&config.text);
-        let ended = shell.run("weir --check-config", &config.text);
-        assert!(ended.ok, "line {}: {}", config.line, ended.err);
+    let mut configs = 0;
+    for page in pages() {
+        for config in page.blocks().iter().filter(|block| block.is_config()) {
+            configs += 1;
+            shell.put_config(&config.text);
+            let ended = shell.run("weir --check-config", &config.text);
+            assert!(
+                ended.ok,
+                "{} line {}: {}",
+                page.name, config.line, ended.err
+            );
+        }
     }
+    assert!(configs >= 4, "{configs}");
 }
 
 #[test]
 fn the_reference_is_the_programs_own() {
     let ended = Shell::new().run("weir --print reference", "");
     assert!(ended.ok, "{}", ended.err);
-    let readme = readme();
-    let written = between(&readme, BEGIN, END).expect("both marks stand in the README");
+    let page = Page::read(REFERENCE);
+    let written = between(&page.text, BEGIN, END).expect("both marks stand in the manual");
     if written == ended.out {
         return;
     }
     assert!(
         std::env::var_os("UPDATE").is_some(),
-        "the README's table of keys is not what `weir --print reference` prints; UPDATE=1 mends it"
+        "the manual's table of keys is not what `weir --print reference` prints; UPDATE=1 mends it"
     );
     let old = format!("{BEGIN}\n{written}{END}\n");
     let new = format!("{BEGIN}\n{}{END}\n", ended.out);
-    fs::write(README, readme.replace(&old, &new)).expect("the README can be written");
+    let path = Path::new(ROOT).join(REFERENCE);
+    fs::write(path, page.text.replace(&old, &new)).expect("the manual can be written");
 }

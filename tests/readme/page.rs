@@ -1,8 +1,8 @@
-//! The README taken apart: its fenced blocks, and whether an output is what a block shows.
+//! A page taken apart: its fenced blocks, and whether an output is what a block shows.
 
 use serde_json::Value;
 
-/// Stands for anything in an output that the README shows.
+/// Stands for anything in an output that a page shows.
 const ANYTHING: &str = "…";
 
 /// The same as a character, at which a pattern can be split from both ends.
@@ -35,13 +35,13 @@ impl Block {
     }
 }
 
-pub fn blocks(readme: &str) -> Vec<Block> {
+pub fn blocks(page: &str) -> Vec<Block> {
     let mut blocks: Vec<Block> = Vec::new();
     let mut open: Option<Block> = None;
     let mut section = String::new();
     let mut follows = false;
     let mut client = None;
-    for (at, line) in readme.lines().enumerate() {
+    for (at, line) in page.lines().enumerate() {
         match (&mut open, line.strip_prefix("```")) {
             (Some(_), Some(_)) => {
                 blocks.extend(open.take());
@@ -78,8 +78,8 @@ pub fn blocks(readme: &str) -> Vec<Block> {
 }
 
 /// What stands between two lines.
-pub fn between<'r>(readme: &'r str, begin: &str, end: &str) -> Option<&'r str> {
-    let (_, rest) = readme.split_once(&format!("{begin}\n"))?;
+pub fn between<'r>(page: &'r str, begin: &str, end: &str) -> Option<&'r str> {
+    let (_, rest) = page.split_once(&format!("{begin}\n"))?;
     Some(rest.split_once(&format!("{end}\n"))?.0)
 }
 

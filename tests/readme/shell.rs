@@ -1,4 +1,4 @@
-//! Commands as the README tells them, run in a folder of their own beside the built program.
+//! Commands as the pages tell them, run in a folder of their own beside the built program.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
