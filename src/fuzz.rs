@@ -20,6 +20,7 @@ mod corpus;
 mod messages;
 mod mutate;
 mod requests;
+mod responses;
 
 /// Slower than this by far is a way to make weir work for nothing. (With all that is checked.)
 const SLOW: Duration = Duration::from_secs(2);

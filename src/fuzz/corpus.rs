@@ -67,6 +67,14 @@ pub fn sent(folder: &str) -> Vec<Vec<u8>> {
     files(&root().join("tests/golden").join(folder), ".sent.json")
 }
 
+/// Requests as callers sent them who speak the upstream's format themselves.
+pub fn asked(recorded: &str) -> Vec<Vec<u8>> {
+    let recorded = recordings(recorded);
+    let bodies = recorded.iter().map(|one| &one["request"]["body"]);
+    let whole = bodies.filter(|body| body.is_object());
+    short(whole.map(|body| body.to_string().into_bytes()).collect())
+}
+
 /// Whole answers of an upstream.
 pub fn bodies(folder: &str, recorded: &str) -> Vec<Vec<u8>> {
     let mut all = files(&root().join("tests/golden").join(folder), ".body.json");
