@@ -36,10 +36,10 @@ impl Kept for Everything {
 
 #[test]
 #[ignore = "takes a minute: make fuzz"]
-fn responses_request() {
+fn callers_responses_request() {
     let mut all = corpus::sent("responses");
     all.extend(corpus::asked("openai-responses"));
-    session("responses_request", &all, |_, input| {
+    session("callers_responses_request", &all, |_, input| {
         let Ok(text) = std::str::from_utf8(input) else {
             return;
         };
@@ -131,11 +131,11 @@ impl DeltaSink for Both<'_> {
 
 #[test]
 #[ignore = "takes a minute: make fuzz"]
-fn responses_answer() {
+fn callers_responses_answer() {
     let mut all = corpus::streams("gemini", "gemini");
     all.extend(corpus::streams("anthropic", "anthropic"));
     all.extend(corpus::streams("responses", "openai-responses"));
-    session("responses_answer", &all, |dice, input| {
+    session("callers_responses_answer", &all, |dice, input| {
         let providers: [&dyn Provider; 3] = [
             &gemini::GenerateContent,
             &anthropic::Messages,

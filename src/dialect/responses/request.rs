@@ -15,6 +15,7 @@ use crate::dialect::messages::request::{Dropped, push_raw};
 use crate::dialect::openai::read::{Object, Path, array, is_string, string, wrong};
 use crate::error::ApiError;
 use crate::json::shape::Limits;
+use crate::json::unicode::mended;
 use crate::json::{Fields, push_carried, push_key, push_number, push_string};
 use crate::seal::Seals;
 
@@ -227,7 +228,7 @@ fn input(
         let text = string(raw, &path)?;
         turns.user(&text);
         items.extend_from_slice(b"{\"type\":\"message\",\"role\":\"user\",\"content\":");
-        push_raw(&mut items, raw);
+        items.extend_from_slice(mended(raw.get()).as_bytes());
         items.extend_from_slice(b"}]");
         return Ok(items);
     }
@@ -259,7 +260,7 @@ fn input(
         if items.len() > 1 {
             items.push(b',');
         }
-        items.extend_from_slice(taken.as_bytes());
+        items.extend_from_slice(mended(&taken).as_bytes());
     }
     items.push(b']');
     Ok(items)
@@ -345,7 +346,7 @@ fn repeated(root: &Object<'_, '_>, store: bool) -> Vec<u8> {
         push_key(&mut out, b',', key);
         let raw = root.get(key).map(RawValue::get);
         let raw = raw.filter(|raw| raw.len() <= LONGEST_REPEATED);
-        push_carried(&mut out, raw.unwrap_or(absent));
+        push_carried(&mut out, &mended(raw.unwrap_or(absent)));
     }
     push_key(&mut out, b',', "store");
     out.extend_from_slice(if store { b"true" } else { b"false" });

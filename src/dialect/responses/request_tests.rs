@@ -278,6 +278,19 @@ fn tools_of_all_kinds_are_functions_or_named() {
 }
 
 #[test]
+fn half_an_emoji_harms_nobody() {
+    let text = r#"{"model": "m", "instructions": "\ud83d", "input": [{"role": "user", "content": "\ud83d"}]}"#;
+    let limits = Limits::default();
+    let converted = to_chat(text, &limits, &seals(), &One, &tail(1), 1).unwrap();
+    for json in [&converted.body, &converted.input] {
+        serde_json::from_slice::<Value>(json).unwrap();
+    }
+    let opening = String::from_utf8(converted.asked.opening()).unwrap();
+    let data = opening.lines().nth(1).unwrap().strip_prefix("data: ");
+    serde_json::from_str::<Value>(data.unwrap()).unwrap();
+}
+
+#[test]
 fn choices_are_those_of_chats() {
     let tools = json!([{"type": "function", "name": "f"}, {"type": "namespace", "name": "n",
         "tools": [{"type": "function", "name": "g"}]}]);
