@@ -14,7 +14,7 @@ DIST := target/dist
 FUZZ_SECONDS ?= 60
 FUZZ_TARGET ?=
 
-.PHONY: all run test test-clients test-servers models lint soak crowd million install clean help static dist size \
+.PHONY: all run test test-clients test-agents test-servers models lint soak crowd million install clean help static dist size \
     bench cost test-static fuzz cost-shapes speed tsan
 
 all:
@@ -39,6 +39,11 @@ soak:
 test-clients:
 	$(CARGO) build --locked
 	python3 tests/clients/run.py $(CLIENTS)
+
+# Coding agents against weir; needs node and npm, and installs the agents under target/agents.
+test-agents:
+	$(CARGO) build --locked
+	python3 tests/agents/run.py $(AGENTS)
 
 # Rows of the tables of models that nobody has checked for 90 days; needs python3.
 models:
@@ -72,6 +77,7 @@ help:
 	@echo 'test-clients run SDKs and tools that people use against it, or only CLIENTS="curl llm";'
 	@echo '             needs python3 and npm'
 	@echo 'models       print which rows about models were checked more than 90 days ago; needs python3'
+	@echo 'test-agents  run coding agents against it, or only AGENTS="codex"; needs node and npm'
 	@echo 'test-servers run real servers behind it, or only SERVERS="llama.cpp"; needs python3'
 	@echo 'lint         check formatting and clippy'
 	@echo 'install      copy it to $$DESTDIR$$prefix/bin ($(prefix)/bin)'

@@ -86,6 +86,7 @@
 //! tests/readme/      runs every command of the README and the manual
 //! tests/golden/      recorded requests, replies and streams, one folder per provider
 //! tests/clients/     SDKs and tools that people use, against the built binary
+//! tests/agents/      coding agents, the same
 //! tests/servers/     real servers of models behind the built binary
 //! tests/static/      the static build, and its tests
 //! tests/bench/       weir beside nginx and the direct call

@@ -35,7 +35,7 @@ RESPONSES_ONLY = "reasoner"
 ELSEWHERE = "This model is only supported in v1/responses and not in v1/chat/completions."
 # What a request to /responses may hold; the vendor refuses everything else.
 RESPONSES_FIELDS = set(
-    "include input instructions max_output_tokens metadata model parallel_tool_calls prompt_cache_key "
+    "client_metadata include input instructions max_output_tokens metadata model parallel_tool_calls prompt_cache_key "
     "reasoning safety_identifier service_tier store stream stream_options temperature text "
     "tool_choice tools top_logprobs top_p user".split()
 )
@@ -159,6 +159,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         self.piece(wire.start())
+        self.piece(wire.thought(answer.thought))
         for piece in answer.pieces:
             if callable(piece):
                 piece()

@@ -47,7 +47,7 @@ class Asked:
                 elif part["type"] == "image_url":
                     head, data = part["image_url"]["url"].split(",", 1)
                     self.image(head.removeprefix("data:").split(";")[0], data)
-        self.tools = [tool["function"]["name"] for tool in body.get("tools", [])]
+        self.tools = [tool["function"]["name"] for tool in body.get("tools") or []]
         form = body.get("response_format") or {}
         self.schema = form.get("json_schema", {}).get("schema")
         if form.get("type") == "json_object":
@@ -61,23 +61,23 @@ class Asked:
             if item.get("type") == "function_call_output":
                 output = item["output"]
                 if not isinstance(output, str):
-                    output = "".join(part["text"] for part in output)
+                    output = "".join(part.get("text", "") for part in output)
                 self.results.append(output)
             elif item.get("type") == "reasoning":
                 self.signatures.append(item["encrypted_content"])
             elif item.get("role") in ("user", "developer", "system"):
                 texts = self.texts if item["role"] == "user" else self.system
-                content = item["content"]
+                content = item.get("content") or []
                 if isinstance(content, str):
                     content = [{"type": "input_text", "text": content}]
                 for part in content:
                     if part["type"] == "input_text":
                         texts.append(part["text"])
-                    else:
+                    elif part["type"] == "input_image":
                         head, data = part["image_url"].split(",", 1)
                         self.image(head.removeprefix("data:").split(";")[0], data)
-        self.tools = [tool["name"] for tool in body.get("tools", [])]
-        form = body.get("text", {}).get("format", {})
+        self.tools = [tool["name"] for tool in body.get("tools") or [] if "name" in tool]
+        form = (body.get("text") or {}).get("format") or {}
         self.schema = form.get("schema", {} if form.get("type") == "json_object" else None)
 
     def read_anthropic(self, body):
@@ -95,17 +95,19 @@ class Asked:
                 elif part["type"] == "tool_result":
                     inner = part.get("content", "")
                     if not isinstance(inner, str):
-                        inner = "".join(piece["text"] for piece in inner)
+                        inner = "".join(piece.get("text", "") for piece in inner)
                     self.results.append(inner)
-        self.tools = [tool["name"] for tool in body.get("tools", [])]
-        self.schema = (body.get("output_config") or {}).get("format", {}).get("schema")
+                elif part["type"] == "thinking":
+                    self.signatures.append(part["signature"])
+        self.tools = [tool["name"] for tool in body.get("tools") or []]
+        self.schema = ((body.get("output_config") or {}).get("format") or {}).get("schema")
 
     def read_gemini(self, body):
         instruction = body.get("systemInstruction") or {}
         self.system = [part["text"] for part in instruction.get("parts", [])]
         for content in body["contents"]:
             for part in content["parts"]:
-                if "text" in part and content["role"] == "user":
+                if "text" in part and content.get("role", "user") == "user":
                     self.texts.append(part["text"])
                 elif "inlineData" in part:
                     self.image(part["inlineData"]["mimeType"], part["inlineData"]["data"])
@@ -124,10 +126,11 @@ class Asked:
 
 
 class Answer:
-    """Texts in pieces and tool calls. A piece may be a function to wait in."""
+    """Texts in pieces and tool calls. A piece may be a function to wait in. A thought, if there is
+    one, comes before them."""
 
-    def __init__(self, pieces=(), calls=()):
-        self.pieces, self.calls = list(pieces), list(calls)
+    def __init__(self, pieces=(), calls=(), thought=""):
+        self.pieces, self.calls, self.thought = list(pieces), list(calls), thought
 
 
 class Wire:
@@ -142,6 +145,10 @@ class Wire:
 
     def __init__(self, asked):
         self.asked, self.count = asked, 0
+
+    def thought(self, text):
+        """What a stream says of a thought."""
+        return b""
 
     def named(self, kind):
         self.count += 1
@@ -176,6 +183,9 @@ class OpenAi(Wire):
 
     def start(self):
         return self.chunk({"role": "assistant", "content": ""})
+
+    def thought(self, text):
+        return self.chunk({"reasoning_content": text}) if text else b""
 
     def text(self, piece):
         return self.chunk({"content": piece})
@@ -314,6 +324,11 @@ class Anthropic(Wire):
         "output_tokens": COMPLETION_TOKENS,
     }
 
+    def __init__(self, asked):
+        super().__init__(asked)
+        # How many are done, and whether one of text is open.
+        self.blocks, self.opened = 0, False
+
     def whole(self, answer):
         blocks = [{"type": "text", "text": "".join(answer.pieces)}] if answer.pieces else []
         for name, arguments in answer.calls:
@@ -341,19 +356,35 @@ class Anthropic(Wire):
 
     def start(self):
         begun = self.message([], None, self.usage | {"output_tokens": 1})
-        opening = {"type": "text", "text": ""}
-        return (
-            self.event("message_start", message=begun)
-            + self.event("ping")
-            + self.event("content_block_start", index=0, content_block=opening)
-        )
+        return self.event("message_start", message=begun) + self.event("ping")
+
+    def thought(self, text):
+        if not text:
+            return b""
+        block = {"type": "thinking", "thinking": "", "signature": ""}
+        said = {"type": "thinking_delta", "thinking": text}
+        signed = {"type": "signature_delta", "signature": SIGNATURE}
+        self.blocks = 1
+        return b"".join(self.block(0, block, [said, signed]))
 
     def text(self, piece):
+        out = b""
+        if not self.opened:
+            opening = {"type": "text", "text": ""}
+            out = self.event("content_block_start", index=self.blocks, content_block=opening)
+            self.opened = True
         delta = {"type": "text_delta", "text": piece}
-        return self.event("content_block_delta", index=0, delta=delta)
+        return out + self.event("content_block_delta", index=self.blocks, delta=delta)
+
+    def close(self):
+        if self.opened:
+            yield self.event("content_block_stop", index=self.blocks)
+            self.opened = False
+            self.blocks += 1
 
     def calls(self, calls):
-        for index, (name, arguments) in enumerate(calls, start=1):
+        yield from self.close()
+        for index, (name, arguments) in enumerate(calls, start=self.blocks):
             text = json.dumps(arguments)
             deltas = [
                 {"type": "input_json_delta", "partial_json": part}
@@ -363,7 +394,7 @@ class Anthropic(Wire):
             yield from self.block(index, block, deltas)
 
     def end(self, answer):
-        yield self.event("content_block_stop", index=0)
+        yield from self.close()
         delta = {"stop_reason": self.reason(answer), "stop_sequence": None}
         usage = {"output_tokens": COMPLETION_TOKENS}
         yield self.event("message_delta", delta=delta, usage=usage)
@@ -407,6 +438,10 @@ class Gemini(Wire):
 
     def start(self):
         return b""
+
+    def thought(self, text):
+        part = {"text": text, "thought": True}
+        return self.event(self.reply([part], False)) if text else b""
 
     def text(self, piece):
         return self.event(self.reply([{"text": piece}], False))

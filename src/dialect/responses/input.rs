@@ -136,6 +136,8 @@ impl<'t, 'l> Turns<'t, 'l> {
             }
             Some("function_call_output" | "custom_tool_call_output") => self.output(item),
             Some("tool_search_output") if item.get("call_id").is_some() => self.found(item),
+            // Codex declares its tools so for the models that it knows to take them there.
+            Some("additional_tools") => self.declared(item),
             Some(other) => {
                 self.dropped.add(&format!("input.{other}"));
                 Ok(())
@@ -340,6 +342,15 @@ impl<'t, 'l> Turns<'t, 'l> {
             }
         }
         self.result(id, text);
+        Ok(())
+    }
+
+    /// Tools that stand among the messages.
+    fn declared(&mut self, item: &Object<'_, '_>) -> Result<(), ApiError> {
+        let path = item.path.key("tools");
+        for (at, raw) in item.array("tools")?.into_iter().enumerate() {
+            self.tools.add(raw, &path.index(at), None, self.dropped)?;
+        }
         Ok(())
     }
 

@@ -220,7 +220,11 @@ fn tools_of_all_kinds_are_functions_or_named() {
         "input": [
             {"type": "tool_search_call", "call_id": "s", "execution": "client", "arguments": {}},
             {"type": "tool_search_output", "call_id": "s", "tools": [{"type": "namespace",
-                "name": "late", "tools": [{"type": "function", "name": "found"}]}]}
+                "name": "late", "tools": [{"type": "function", "name": "found"}]}]},
+            {"type": "additional_tools", "id": "at", "role": "developer", "tools": [
+                {"type": "namespace", "name": "functions", "description": "", "tools": [
+                    {"type": "custom", "name": "exec"}]},
+                {"type": "function", "name": "beside"}]}
         ],
         "tools": [
             {"type": "function", "name": "f", "description": "F.", "parameters": parameters, "strict": true},
@@ -253,6 +257,8 @@ fn tools_of_all_kinds_are_functions_or_named() {
         "a_b__f_2",
         "tool_search",
         "late__found",
+        "functions__exec",
+        "beside",
     ];
     assert_eq!(names, expected);
     assert_eq!(chat["tools"][0]["function"]["strict"], true);
