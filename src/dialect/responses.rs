@@ -5,8 +5,12 @@
 //! that speak this format themselves get the request as it came, which is not done here.
 
 mod input;
+mod item;
+mod output;
+mod parts;
 mod request;
 mod tools;
+mod turns;
 mod write;
 
 use std::fmt;
@@ -259,6 +263,8 @@ pub fn error_event(error: &ApiError) -> Vec<u8> {
     Asked::plain(&tail(0), 0, "").failed(error, false)
 }
 
+#[cfg(test)]
+mod history_tests;
 #[cfg(test)]
 mod request_tests;
 #[cfg(test)]

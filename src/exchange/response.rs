@@ -59,10 +59,8 @@ pub fn responses<'w>(
         }
         return None;
     };
-    let shape = job.shape().unwrap_or_else(|| Shape::of(&body.held));
     let targets = passthrough::of_any_shape(state, &model, key)
-        .and_then(|targets| super::check_other_models(&body.held, key).map(|()| targets))
-        .and_then(|targets| config.limits.check(shape).map(|()| targets));
+        .and_then(|targets| super::check_other_models(&body.held, key).map(|()| targets));
     let targets = match targets {
         Ok(targets) => targets,
         Err(error) => {
@@ -148,6 +146,8 @@ fn convert(
     job: &Job,
 ) -> Result<Converted, ApiError> {
     let config = &state.config;
+    let shape = job.shape().unwrap_or_else(|| Shape::of(&body.held));
+    config.limits.check(shape)?;
     let text = std::str::from_utf8(&body.held)
         .map_err(|error| ApiError::new(400, format!("the body is not valid JSON: {error}")))?;
     let (owner, room) = (owner(key), room(config));
@@ -156,6 +156,9 @@ fn convert(
     let created = crate::clock::unix_seconds();
     let convert = || to_chat(text, &config.limits, &state.seals, &kept, &tail, created);
     let mut converted = cancel::working(&job.cancel, convert)?;
+    if room.bytes == 0 && converted.store && converted.wants_store {
+        converted.asked.dropped.push("store".to_owned());
+    }
     if converted.store && room.bytes > 0 {
         let answers = Arc::clone(&state.kept);
         let previous = converted.previous.take();

@@ -9,8 +9,8 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 
 use super::Asked;
-use super::input::Turns;
 use super::tools::Tools;
+use super::turns::Turns;
 use crate::dialect::messages::request::{Dropped, push_raw};
 use crate::dialect::openai::read::{Object, Path, array, is_string, string, wrong};
 use crate::error::ApiError;
@@ -87,8 +87,10 @@ pub struct Converted {
     pub input: Vec<u8>,
     /// The answer that it goes on from.
     pub previous: Option<String>,
-    /// The answer is to be kept.
+    /// The answer is to be kept, as it is unless the caller says otherwise.
     pub store: bool,
+    /// The caller said so.
+    pub wants_store: bool,
 }
 
 /// `tail` makes the ids of the answer.
@@ -165,7 +167,8 @@ pub fn to_chat(
     if root.string("truncation")?.as_deref() == Some("auto") {
         dropped.add("truncation");
     }
-    let store = root.boolean("store")?.unwrap_or(true);
+    let wanted = root.boolean("store")?;
+    let store = wanted.unwrap_or(true);
     let repeated = repeated(&root, store);
     let searches = tools.searches;
     let has_functions = tools.has_functions();
@@ -173,6 +176,7 @@ pub fn to_chat(
         body: out,
         previous: previous.map(Cow::into_owned),
         store,
+        wants_store: wanted == Some(true),
         input,
         asked: Asked {
             names: tools.names,
