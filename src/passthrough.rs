@@ -89,7 +89,14 @@ pub fn relay_body(
     let wanted = call.header("x-weir-upstream");
     let targets = match place::targets(state, body.model.as_deref(), wanted, key) {
         Ok(targets) => targets,
-        Err(error) => return refuse(call, &error, record),
+        Err(mut error) => {
+            // Programs that speak Responses ask for what is below it to see whether it is there.
+            let is_below = call.path.starts_with("/v1/responses/");
+            if is_below && error.code.as_deref() == Some("unsupported_parameter") {
+                error.status = 404;
+            }
+            return refuse(call, &error, record);
+        }
     };
     if body.is_json
         && let Err(error) = exchange::check_other_models(&body.held, key)

@@ -11,12 +11,14 @@ mod parts;
 mod request;
 mod tools;
 mod turns;
+mod unfold;
 mod write;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use request::{Converted, Kept, to_chat};
+pub use unfold::unfold;
 pub use write::{Events, Response};
 
 use crate::chat::Usage;

@@ -15,7 +15,7 @@ use crate::exchange::timing;
 use crate::failure::Failure;
 use crate::line::Answer;
 use crate::provider::openai::Counter;
-use crate::reply::{push_header, reason};
+use crate::reply::{Reply, push_header, reason};
 use crate::stream::{self, Stream};
 use crate::upstream::Attempt;
 
@@ -45,13 +45,48 @@ impl Relay<'_, '_> {
         let length = answer
             .header("content-length")
             .and_then(|length| length.parse::<u64>().ok());
-        let is_events = answer
-            .header("content-type")
-            .is_some_and(|kind| kind.starts_with("text/event-stream"));
+        let kind = answer.header("content-type").unwrap_or_default();
+        let is_events = kind.starts_with("text/event-stream");
+        let is_json = kind.starts_with("application/json");
         match is_events && length.is_none() {
             true => self.pass_events(attempt, answer),
+            false if is_json && self.is_response() && self.wants_stream() => {
+                self.pass_unfolded(attempt, answer)
+            }
             false => self.pass_whole(attempt, answer, length),
         }
+    }
+
+    /// A response in one piece, where its caller waits for events.
+    fn pass_unfolded(&mut self, attempt: &Attempt<'_>, mut answer: Answer) -> Result<u16, Failure> {
+        let mut body = Vec::new();
+        let length = self.read_rest(attempt, &mut answer, &mut body, 0)?;
+        body.truncate(length);
+        if body.trim_ascii().is_empty() {
+            return Err(Failure::empty());
+        }
+        let mut counter = Counter::default();
+        counter.push(&body);
+        self.record.hears(counter.usage(), counter.heard());
+        let Some(call) = self.call.take() else {
+            return Err(Failure::caller_gone());
+        };
+        let events = responses::unfold(&body);
+        let mut reply = Reply::json(answer.status, body);
+        if let Some(events) = events {
+            reply.body = events;
+            reply.content_type = "text/event-stream";
+        }
+        reply.headers.push_str(&lines_of(&answer, false));
+        reply.headers.push_str(&self.lines);
+        push_header(&mut reply.headers, "Server-Timing", &timing(self.record));
+        self.record.first_byte = Some(self.record.begun.millis());
+        self.record.keep_answer(&reply.body);
+        self.settle();
+        self.job.held.release();
+        let status = reply.status;
+        call.reply(reply);
+        Ok(status)
     }
 
     /// A stream of events: what is between them can be filled with heartbeats, from its head on.

@@ -86,6 +86,13 @@ impl<'r, 'w> Relay<'r, 'w> {
         self.parcel.path.split('?').next() == Some("/responses")
     }
 
+    /// Whether the caller asked for a stream.
+    pub(super) fn wants_stream(&self) -> bool {
+        let fields = serde_json::from_slice::<crate::json::Fields<'_>>(&self.parcel.body.held);
+        let stream = fields.ok().and_then(|fields| fields.get("stream"));
+        stream.is_some_and(|raw| raw.get() == "true")
+    }
+
     pub fn left(self) -> Left<'w> {
         Left {
             call: self.call,

@@ -523,6 +523,41 @@ fn a_websocket_is_declined_at_once() {
 }
 
 #[test]
+fn a_response_in_one_piece_is_a_stream_to_who_asked_for_one() {
+    let upstream = upstream(Format::Responses, |_| Format::Responses.whole("Hello."));
+    let weir = Weir::start(&settings(Format::Responses, &upstream));
+    let response = gathered(&post(&weir, &[], &hello(true)));
+    assert_eq!(said(&response), "Hello.");
+    assert_eq!(
+        said(&either(&post(&weir, &[], &hello(false)), false)),
+        "Hello."
+    );
+    weir.idle(LIMIT);
+}
+
+#[test]
+fn a_dry_run_tells_what_would_be_sent_and_what_is_not_there_is_a_404() {
+    let upstream = upstream(Format::Gemini, |_| Reply::silence());
+    let weir = Weir::start(&settings(Format::Gemini, &upstream));
+    let mut body = hello(true);
+    body["tools"] = tools();
+    let told = post(&weir, &[("x-weir-dry-run", "1")], &body).json();
+    assert_eq!(
+        told["body"]["contents"][0]["parts"][0]["text"], "Hello?",
+        "{told}"
+    );
+    assert!(
+        told["dropped"].to_string().contains("tools.web_search"),
+        "{told}"
+    );
+    let bytes = body.to_string().into_bytes();
+    let compact = ask(weir.addr, "POST", "/v1/responses/compact", &[], &bytes);
+    assert_eq!(compact.status, 404, "{}", compact.text());
+    assert_eq!(upstream.count(), 0);
+    weir.idle(LIMIT);
+}
+
+#[test]
 fn a_stream_that_breaks_ends_as_failed() {
     for format in TRANSLATED {
         let upstream = upstream(format, move |_| {
