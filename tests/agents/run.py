@@ -253,11 +253,23 @@ def attempt(name, format):
                 return f"exit {ended.code}: {ended.out[-1500:]!r} {ended.err[-1500:]!r} {tail}"
             return wrong_with(upstream.ledger.seen.get(unique, []), format, secrets)
         finally:
+            end_those_of(scratch)
             weir.kill()
             weir.wait()
             log.close()
             upstream.shutdown()
             upstream.server_close()
+
+
+def end_those_of(scratch):
+    """Ends what an agent left running: everything that was told of its folder."""
+    told = str(scratch).encode()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if told in (process / "environ").read_bytes():
+                os.kill(int(process.name), signal.SIGKILL)
+        except OSError:
+            continue
 
 
 def wrong_with(seen, format, secrets):
