@@ -8,7 +8,8 @@
 //! src/main.rs        arguments, config, server, exit code; this map
 //! src/config.rs      the JSON file; every value is checked while it is parsed
 //! src/config/        table.rs: every key once; build.rs: a file by it; sources.rs: where from
-//! src/print.rs       what --print prints; print/: units, a container, proxies in front
+//! src/print.rs       what --print prints; print/: units, a container, proxies in front, agents.rs:
+//!                    what agents are told
 //! src/server.rs      listener, a fixed set of workers, the fence around panics, stopping, reload
 //! src/server/        state.rs: what follows from a config; worker.rs: one request after the other;
 //!                    routes.rs: path -> Endpoint, and who may ask; crew.rs: which workers wait;
@@ -209,8 +210,9 @@ struct Args {
     #[argh(switch)]
     health: bool,
 
-    /// print something and leave: config (a file to start from), reference (every key of it), or
-    /// what runs weir: systemd, openrc, procd, container, haproxy, nginx, caddy
+    /// print something and leave: config (a file to start from), reference (every key of it),
+    /// agents (what each is told to come here), models (what weir goes by), or what runs weir:
+    /// systemd, openrc, procd, container, haproxy, nginx, caddy
     #[argh(option, arg_name = "WHAT")]
     print: Option<String>,
 
@@ -235,7 +237,8 @@ fn main() -> ExitCode {
     if args.version {
         return say(concat!("weir ", env!("CARGO_PKG_VERSION"), "\n"));
     }
-    if let Some(what) = &args.print {
+    let of_config = args.print.as_deref() == Some(print::AGENTS);
+    if let Some(what) = args.print.as_deref().filter(|_| !of_config) {
         return print(what);
     }
     journal::start(args.verbose);
@@ -245,6 +248,12 @@ fn main() -> ExitCode {
         listen: args.listen,
         demo: args.demo,
     };
+    if of_config {
+        return match load(&sources, &|| Ok(SocketAddr::from(([127, 0, 0, 1], 0)))) {
+            Ok(loaded) => say(&print::agents(&loaded.config)),
+            Err(findings) => refuse(&findings),
+        };
+    }
     if args.check_config {
         // Nothing is started for a check; port 0 stands for the demo's own.
         return match load(&sources, &|| Ok(SocketAddr::from(([127, 0, 0, 1], 0)))) {

@@ -225,6 +225,20 @@ pub fn is_served(config: &Config, id: &str, now: SystemTime) -> bool {
     })
 }
 
+/// A model to begin with: what the config has a name for, else the first of which no end is known.
+pub fn suggested(config: &Config, now: SystemTime) -> Option<String> {
+    let mut aliases = config.aliases.iter().map(|(name, _)| name);
+    if let Some(alias) = aliases.find(|name| !name.contains('*')) {
+        return Some(alias.clone());
+    }
+    let lasts = |id: &String| {
+        let known = CATALOGUE.iter().find(|known| known.id == id);
+        known.is_none_or(|known| known.facts.deprecation.is_none())
+    };
+    let mut listed = listed(config).into_iter();
+    listed.find(|id| lasts(id) && is_served(config, id, now))
+}
+
 /// The vendor no longer serves the model under its name: by its own list, or else by the catalogue.
 /// What others serve under the name is theirs to end.
 fn has_ended(upstream: &Upstream, model: &str, now: SystemTime) -> bool {

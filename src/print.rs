@@ -1,7 +1,19 @@
 //! What `--print` prints: the config's example and reference, and the files that run weir under
 //! something else. The binary carries them, so that it is all that one needs.
 
+use std::time::SystemTime;
+
+use crate::config::Config;
 use crate::{capability, config};
+
+mod agents;
+
+/// What is printed for the config at hand.
+pub const AGENTS: &str = "agents";
+
+pub fn agents(config: &Config) -> String {
+    agents::print(config, SystemTime::now())
+}
 
 /// Makes what is printed.
 type Text = fn() -> String;
@@ -25,8 +37,8 @@ pub fn print(what: &str) -> Result<String, String> {
     match PRINTS.iter().find(|(name, _)| *name == what) {
         Some((_, text)) => Ok(text()),
         None => {
-            let known: Vec<&str> = PRINTS.iter().map(|(name, _)| *name).collect();
-            Err(known.join(", "))
+            let known = PRINTS.iter().map(|(name, _)| *name).chain([AGENTS]);
+            Err(known.collect::<Vec<_>>().join(", "))
         }
     }
 }
