@@ -26,6 +26,8 @@ pub enum Lesson {
     WantsResponses,
     /// It has no route for the Responses format, so callers' requests of that are translated.
     NoResponses,
+    /// It does not search the web. For agents, who declare a search whatever they are after.
+    NoSearch,
     /// It signs its calls and wants that back, as Gemini does since generation 3.
     ThirdGeneration,
     /// The signatures of this history are not taken.
@@ -62,6 +64,7 @@ impl fmt::Display for Lesson {
         match self {
             Lesson::WantsResponses => f.write_str("is asked at /responses"),
             Lesson::NoResponses => f.write_str("is not asked at /responses"),
+            Lesson::NoSearch => f.write_str("is not given agents' web search"),
             Lesson::ThirdGeneration => f.write_str("is asked as Gemini 3 is, with signatures"),
             Lesson::NoSignatures => f.write_str("goes without signatures"),
             Lesson::NoUsage => f.write_str("is not asked for the usage of streams"),
@@ -301,6 +304,16 @@ pub static ROWS: &[Row] = &[
                 && refusal.is_of_request()
                 && refusal.words.refuses(names, phrases);
             told.then_some(Lesson::FormatInWords)
+        },
+    },
+    Row {
+        gives_up: true,
+        lasts: true,
+        hears: |refusal| {
+            const NAMES: &[&str] = &["web_search", "web search", "google_search", "googlesearch"];
+            let told = refusal.is_of_request()
+                && NAMES.iter().any(|name| refusal.words.lower.contains(name));
+            told.then_some(Lesson::NoSearch)
         },
     },
     // Two that exclude each other: the one that is less known goes.

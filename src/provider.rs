@@ -123,6 +123,7 @@ impl Options {
                 // The exchange heeds these, or an encoder where it comes to them.
                 Lesson::WantsResponses
                 | Lesson::NoResponses
+                | Lesson::NoSearch
                 | Lesson::ThirdGeneration
                 | Lesson::NoSignatures
                 | Lesson::NoStream

@@ -51,8 +51,6 @@ pub struct Asked {
     pub dropped: Vec<String>,
     /// The caller declared a web search that the provider runs.
     pub searches: bool,
-    /// Tools that the caller runs are declared.
-    pub has_functions: bool,
     /// Of the next event.
     sequence: AtomicU64,
     keep: Option<Keep>,
@@ -101,7 +99,6 @@ impl Asked {
             repeated: Vec::new(),
             dropped: Vec::new(),
             searches: false,
-            has_functions: false,
             sequence: AtomicU64::new(OPENING),
             keep: None,
         }

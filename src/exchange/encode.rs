@@ -207,34 +207,42 @@ impl<'e, 'b> Encoder<'e, 'b> {
         }
         let mut encoded = self.encode_chat(upstream, model)?;
         let converted = self.native.and_then(|native| native.converted.get());
-        if let Some(converted) = converted {
-            let mut dropped = converted.dropped.clone();
-            // Chat completions know no search beside tools.
-            if converted.searches && self.translator.is_none() {
-                dropped.push("tools.web_search".to_owned());
+        let dropped = match (converted, &self.asked) {
+            (Some(converted), _) => &converted.dropped[..],
+            (None, Some(asked)) => &asked.dropped,
+            (None, None) => &[],
+        };
+        let search = (self.wants_search() && !self.searches(upstream, model))
+            .then(|| "tools.web_search".to_owned());
+        for name in dropped.iter().chain(&search) {
+            if !encoded.dropped.contains(name) {
+                encoded.dropped.push(name.clone());
             }
-            dropped.retain(|name| !encoded.dropped.contains(name));
-            encoded.dropped.append(&mut dropped);
-        }
-        if let Some(asked) = &self.asked {
-            let mut dropped = asked.dropped.clone();
-            if asked.searches && !self.searches(upstream, model) {
-                dropped.push("tools.web_search".to_owned());
-            }
-            dropped.retain(|name| !encoded.dropped.contains(name));
-            encoded.dropped.append(&mut dropped);
         }
         Ok(encoded)
     }
 
-    /// The target searches the web itself, where a caller of Responses wants that. Chat completions
-    /// know no search beside tools, and older models of Gemini do either.
+    /// The caller's agent declares a web search.
+    fn wants_search(&self) -> bool {
+        let converted = self.native.and_then(|native| native.converted.get());
+        converted.is_some_and(|converted| converted.searches)
+            || self.asked.as_ref().is_some_and(|asked| asked.searches)
+    }
+
+    /// The target searches the web itself, where an agent wants that. Agents declare it whatever they
+    /// are after, so it is no reason to refuse them: chat completions know no search beside tools,
+    /// older models of Gemini do either, and what is no Claude may speak its format.
     fn searches(&self, upstream: &Upstream, model: &str) -> bool {
-        self.asked.as_ref().is_some_and(|asked| {
-            let takes_both =
-                upstream.format != Format::Gemini || upstream.options.gemini(model).third;
-            asked.searches && self.translator.is_some() && (takes_both || !asked.has_functions)
-        })
+        let takes_it = || match upstream.format {
+            Format::Gemini => {
+                let request = self.request.get();
+                let functions = request.is_some_and(|request| !request.tools.is_empty());
+                upstream.options.gemini(model).third || !functions
+            }
+            Format::Anthropic => upstream.options.claude(model).web_search,
+            Format::OpenAi | Format::Responses => self.translator.is_some(),
+        };
+        self.wants_search() && !self.heeded.has(Lesson::NoSearch) && takes_it()
     }
 
     fn encode_chat(&mut self, upstream: &Upstream, model: &str) -> Result<Encoded, ApiError> {
@@ -263,7 +271,7 @@ impl<'e, 'b> Encoder<'e, 'b> {
             return openai::encode(self.head()?, model, options);
         };
         self.recall(&upstream.name)?;
-        if self.asked.is_some() {
+        if self.wants_search() {
             let searches = self.searches(upstream, model);
             if let Some(request) = self.request.get_mut() {
                 request.web_search_options = match searches {
@@ -382,6 +390,7 @@ impl<'e, 'b> Encoder<'e, 'b> {
     fn concerns(&self, lesson: Lesson, upstream: &Upstream, model: &str) -> bool {
         match lesson {
             Lesson::NoUsage => !self.head.include_usage,
+            Lesson::NoSearch => self.wants_search(),
             Lesson::NoSignatures => !self.without_signatures,
             Lesson::ThirdGeneration => !upstream.options.gemini(model).third,
             Lesson::PlainMessages => self.head().is_ok_and(openai::has_additions),
@@ -458,9 +467,6 @@ impl<'e, 'b> Encoder<'e, 'b> {
         if let Some(converted) = self.native.and_then(|native| native.converted.get()) {
             for message in &mut request.messages {
                 message.is_error = converted.failed.contains(&*message.tool_call_id);
-            }
-            if converted.searches {
-                request.web_search_options = serde_json::from_str("{}").ok();
             }
         }
         Ok(self.request.get_or_init(|| request))

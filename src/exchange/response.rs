@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use ring::rand::{SecureRandom, SystemRandom};
+
 use super::{ChatBody, Following, converse, refuse, refuse_body, tell};
 use crate::cancel;
 use crate::config::{ClientKey, Config, Upstream};
@@ -96,7 +98,9 @@ pub fn responses<'w>(
         let mut unanswered = passthrough::send(state, call, job, record, &parcel, &shaped)?;
         let status = unanswered.refused.error.status;
         let lacks = unanswered.lacks_route();
-        if lacks && !certain {
+        // The route may be there, and the model or the earlier answer not.
+        let words = &unanswered.refused.error.message;
+        if lacks && !certain && !["model", "resp_"].iter().any(|word| words.contains(word)) {
             learn(state, &shaped[0]);
         }
         let rest = match status {
@@ -152,7 +156,7 @@ fn convert(
         .map_err(|error| ApiError::new(400, format!("the body is not valid JSON: {error}")))?;
     let (owner, room) = (owner(key), room(config));
     let kept = state.kept.of(owner, room, Instant::now());
-    let tail = tail(inbound::unique());
+    let tail = tail(unguessable());
     let created = crate::clock::unix_seconds();
     let convert = || to_chat(text, &config.limits, &state.seals, &kept, &tail, created);
     let mut converted = cancel::working(&job.cancel, convert)?;
@@ -174,6 +178,16 @@ fn convert(
         converted.asked = converted.asked.kept_by(Box::new(keep));
     }
     Ok(converted)
+}
+
+/// Who knows one id shall not know the next: where there are no client keys, ids are all that
+/// stands between callers.
+fn unguessable() -> u64 {
+    let mut bytes = [0; 8];
+    match SystemRandom::new().fill(&mut bytes) {
+        Ok(()) => u64::from_be_bytes(bytes),
+        Err(_) => inbound::unique(),
+    }
 }
 
 fn owner(key: Option<&ClientKey>) -> Owner {

@@ -31,6 +31,33 @@ fn openai(words: &str, param: &str, code: &str) -> Value {
 }
 
 #[test]
+fn a_search_that_a_server_does_not_have_is_found() {
+    for (spoken, words) in [
+        (
+            Spoken::Messages,
+            "tools.3: Input tag 'web_search_20250305' found using 'type' does not match any of the expected tags",
+        ),
+        (
+            Spoken::Messages,
+            "'claude-x' does not support tool types: web_search_20250305",
+        ),
+        (Spoken::Gemini, "Tool use with google_search is unsupported"),
+        (
+            Spoken::Responses,
+            "Hosted tool 'web_search' is not supported with gpt-4.1-nano.",
+        ),
+    ] {
+        assert_eq!(
+            first(spoken, &message(words)),
+            Some(Lesson::NoSearch),
+            "{words}"
+        );
+    }
+    let other = message("tools.3.custom.input_schema: Field required");
+    assert_eq!(first(Spoken::Messages, &other), None);
+}
+
+#[test]
 fn fields_that_are_refused_by_name_are_found() {
     use Spoken::{Chat, Gemini, Messages, Responses};
     for (spoken, body, field) in [

@@ -321,6 +321,51 @@ fn signed_reasoning_comes_back_unharmed() {
     }
 }
 
+/// Agents declare a search in every request, whatever they are after.
+#[test]
+fn a_web_search_that_is_not_to_be_had_costs_no_answer() {
+    let upstream = upstream(Format::Anthropic, |request| {
+        let words = "tools.0: Input tag 'web_search_20250305' found using 'type' does not match";
+        match String::from_utf8_lossy(&request.body).contains("web_search_2") {
+            true => Format::Anthropic.error(400, "invalid_request_error", words),
+            false => Format::Anthropic.answer(request, &["Hello."]),
+        }
+    });
+    let weir = Weir::start(&settings(Format::Anthropic, &upstream));
+    let mut body = hello(true);
+    body["tools"] = tools();
+    for asked in [2, 3, 4] {
+        let answer = post(&weir, &[], &body);
+        assert_eq!(said(&gathered(&answer)), "Hello.");
+        let dropped = answer.header("x-weir-dropped").unwrap();
+        assert!(dropped.contains("tools.web_search"), "{dropped}");
+        assert_eq!(upstream.count(), asked, "it is remembered");
+    }
+    // A chat that asks for it is told that there is none.
+    let chat = json!({"model": "gpt-5.5", "web_search_options": {},
+        "messages": [{"role": "user", "content": "Hello?"}]});
+    assert_eq!(crate::client::post(weir.addr, &chat).status, 400);
+    weir.idle(LIMIT);
+    for (format, model) in [
+        (Format::Anthropic, "deepseek-chat"),
+        (Format::Gemini, "gemini-2.5-flash"),
+    ] {
+        let upstream = Upstream::start(move |request| format.answer(request, &["Hello."]));
+        let mut settings = settings(format, &upstream);
+        settings["models"] = json!({"gpt-5*": [format!("up/{model}")]});
+        let weir = Weir::start(&settings);
+        assert_eq!(said(&gathered(&post(&weir, &[], &body))), "Hello.");
+        let claude = json!({"model": "gpt-5.5", "max_tokens": 9, "tools": [
+            {"name": "f", "input_schema": {"type": "object"}},
+            {"type": "web_search_20250305", "name": "web_search"}],
+            "messages": [{"role": "user", "content": "Hello?"}]});
+        let bytes = claude.to_string().into_bytes();
+        let answer = ask(weir.addr, "POST", "/v1/messages", &[], &bytes);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        weir.idle(LIMIT);
+    }
+}
+
 #[test]
 fn an_upstream_of_this_format_gets_no_seals_of_ours() {
     let upstream = upstream(Format::Responses, |request| {

@@ -171,7 +171,6 @@ pub fn to_chat(
     let store = wanted.unwrap_or(true);
     let repeated = repeated(&root, store);
     let searches = tools.searches;
-    let has_functions = tools.has_functions();
     Ok(Converted {
         body: out,
         previous: previous.map(Cow::into_owned),
@@ -183,7 +182,6 @@ pub fn to_chat(
             repeated,
             dropped: dropped.into_names(),
             searches,
-            has_functions,
             ..Asked::plain(tail, created, &model)
         },
     })

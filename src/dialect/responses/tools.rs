@@ -247,10 +247,6 @@ impl<'l> Tools<'l> {
         Ok(())
     }
 
-    pub fn has_functions(&self) -> bool {
-        !self.functions.is_empty()
-    }
-
     /// Writes `tools`, `tool_choice` and `parallel_tool_calls`.
     pub fn push_all(
         &mut self,
