@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
 
+use crate::config::Config;
 use crate::dialect::responses::{Kept, holder_of};
 use crate::json::{Entries, Fields};
 
@@ -23,6 +24,15 @@ pub struct Room {
     pub bytes: usize,
     /// `response_memory_ms`.
     pub age: Duration,
+}
+
+impl Room {
+    pub fn of(config: &Config) -> Room {
+        Room {
+            bytes: config.response_memory,
+            age: config.response_memory_age,
+        }
+    }
 }
 
 /// What one entry costs besides its texts.
@@ -150,6 +160,13 @@ impl Answers {
         let mut inner = self.0.lock();
         let answer = inner.touch(&(owner, id.to_owned()), room, now)?;
         Some(answer.body.clone())
+    }
+
+    /// Lets go of what is too old, also while nobody asks.
+    pub fn tidy(&self, room: Room, now: Instant) {
+        if let Some(mut inner) = self.0.try_lock() {
+            inner.sweep(room, now);
+        }
     }
 
     /// Whether it was there.
@@ -284,8 +301,9 @@ mod tests {
         assert!(answers.get(None, "r99", ROOM, now).is_some(), "it stays");
         let later = now + ROOM.age;
         assert!(answers.get(None, "r99", ROOM, later).is_none());
+        answers.tidy(ROOM, later);
+        assert_eq!(answers.bytes(), 0, "the old ones are swept");
         answers.keep(None, "new", answer(None, "y"), ROOM, later);
-        assert_eq!(answers.0.lock().entries.len(), 1, "the old ones are swept");
         assert_eq!(answers.bytes(), answer(None, "y").size("new"));
         answers.delete(None, "new", ROOM, later);
         assert_eq!(answers.bytes(), 0);

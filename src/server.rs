@@ -46,6 +46,7 @@ use crate::cancel::Cause;
 use crate::clock;
 use crate::config::{Config, Listen, Upstream};
 use crate::journal;
+use crate::kept::Room;
 use crate::line::Line;
 use crate::metrics::{self, Metrics};
 use crate::status::Ledger;
@@ -229,6 +230,7 @@ fn start(config: Config) -> Result<Started, String> {
                 state.lines.iter().for_each(Line::close_idle);
                 pages::give_back_heap();
             }
+            state.kept.tidy(Room::of(&state.config), now);
             journal::nudge();
         })
     };

@@ -12,6 +12,7 @@ mod request;
 mod tools;
 mod turns;
 mod unfold;
+mod unwrap;
 mod write;
 
 use std::fmt;

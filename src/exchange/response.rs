@@ -8,7 +8,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use super::{ChatBody, Following, converse, refuse, refuse_body, tell};
 use crate::cancel;
-use crate::config::{ClientKey, Config, Upstream};
+use crate::config::{ClientKey, Upstream};
 use crate::desk::Job;
 use crate::dialect::responses::{Converted, is_own, tail, to_chat};
 use crate::error::ApiError;
@@ -154,7 +154,7 @@ fn convert(
     config.limits.check(shape)?;
     let text = std::str::from_utf8(&body.held)
         .map_err(|error| ApiError::new(400, format!("the body is not valid JSON: {error}")))?;
-    let (owner, room) = (owner(key), room(config));
+    let (owner, room) = (owner(key), Room::of(config));
     let kept = state.kept.of(owner, room, Instant::now());
     let tail = tail(unguessable());
     let created = crate::clock::unix_seconds();
@@ -192,13 +192,6 @@ fn unguessable() -> u64 {
 
 fn owner(key: Option<&ClientKey>) -> Owner {
     key.map(|key| key.digest)
-}
-
-fn room(config: &Config) -> Room {
-    Room {
-        bytes: config.response_memory,
-        age: config.response_memory_age,
-    }
 }
 
 /// Whether the first target is to be sent the request as it came: certainly, or to see whether it
@@ -264,7 +257,7 @@ fn mend(body: &mut Body) -> Result<(), ApiError> {
 
 /// `GET` and `DELETE` of an answer that was made here.
 pub fn kept(state: &State, call: Call<'_>, id: &str, key: Option<&ClientKey>, record: &mut Record) {
-    let (owner, room, now) = (owner(key), room(&state.config), Instant::now());
+    let (owner, room, now) = (owner(key), Room::of(&state.config), Instant::now());
     let body = match call.method {
         tiny_http::Method::Delete => state
             .kept

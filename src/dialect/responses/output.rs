@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::Asked;
 use super::item::{COMPLETED, INCOMPLETE, Item, ItemKind, UNFINISHED};
-use super::tools::{Declared, Shape, unwrapped};
+use super::tools::{Declared, Shape};
+use super::unwrap::Unwrap;
 use crate::dialect::messages::blocks::{Holder, Kind};
 use crate::json::{push_escaped, push_key, push_number, push_string};
 
@@ -13,6 +14,8 @@ pub struct Output {
     pub asked: Arc<Asked>,
     items: Vec<Item>,
     open: bool,
+    /// Of the open item, if it is a call of a free-form tool.
+    unwrap: Unwrap,
     /// Something of the open item was told.
     begun: bool,
     /// About what the items take.
@@ -29,6 +32,7 @@ impl Output {
             asked,
             items: Vec::new(),
             open: false,
+            unwrap: Unwrap::default(),
             begun: false,
             held: 0,
             is_cut: false,
@@ -172,6 +176,7 @@ impl Output {
         self.held += item.weight();
         self.items.push(item);
         self.open = true;
+        self.unwrap = Unwrap::default();
         self.begun = false;
         self.tell_item("response.output_item.added");
     }
@@ -279,9 +284,19 @@ impl Holder for Output {
         if let Some(item) = self.items.last_mut() {
             item.text.push_str(text);
         }
-        // These have another form than what comes in, so they are told when they are whole.
-        if self.tells && !matches!(kind, ItemKind::Custom | ItemKind::Search) {
-            self.tell_delta(kind, text);
+        if !self.tells {
+            return;
+        }
+        match kind {
+            // It has another form than what comes in, so it is told when it is whole.
+            ItemKind::Search => {}
+            ItemKind::Custom => {
+                let input = self.unwrap.take(text);
+                if !input.is_empty() {
+                    self.tell_delta(kind, &input);
+                }
+            }
+            _ => self.tell_delta(kind, text),
         }
     }
 
@@ -302,16 +317,14 @@ impl Holder for Output {
         let kind = item.kind;
         match kind {
             ItemKind::Custom => {
-                let input = unwrapped(&item.text).into_owned();
+                if !self.tells {
+                    // A whole answer says the same as a stream of it.
+                    self.unwrap.take(&item.text);
+                }
+                let (rest, input) = self.unwrap.finish(&item.text);
                 item.text = input;
-                if self.tells {
-                    let text = std::mem::take(&mut item.text);
-                    if !text.is_empty() {
-                        self.tell_delta(kind, &text);
-                    }
-                    if let Some(item) = self.items.last_mut() {
-                        item.text = text;
-                    }
+                if self.tells && !rest.is_empty() {
+                    self.tell_delta(kind, &rest);
                 }
             }
             // Programs parse what a call has, and nothing is no JSON.
