@@ -528,7 +528,7 @@ impl Round {
         // Those at work now, not when the round began: what is taken in meanwhile may be theirs.
         let jobs = || watch.jobs();
         let used = |jobs: &[Arc<Job>]| watch.used(jobs);
-        self.next_pass = now + self.locals.look(locals, &jobs, &used);
+        self.next_pass = now + self.locals.look(&locals, &jobs, &used);
     }
 
     fn local_address(&self) -> Option<SocketAddr> {

@@ -24,9 +24,6 @@ const IN_HAND: i64 = 208 * 1024;
 /// Bodies of which as much may be in hand at the same moment; more of them take turns.
 const IN_HANDS: usize = 8;
 
-/// What is counted too much for requests does not add up to more than this.
-const CREDIT: i64 = 1024 * 1024;
-
 /// A connection from which so little was taken in of late is not what piles up.
 const LITTLE: u64 = 32 * 1024;
 
@@ -53,22 +50,31 @@ struct Known {
 /// Bytes taken in and not used, of all connections together.
 #[derive(Debug, Default)]
 struct Account {
+    /// All that was ever taken in.
+    taken: i64,
+    /// How far that was ahead of what was used, at the least: what is counted too much for requests
+    /// is no credit for others.
+    least: i64,
+    /// How far it was beyond that on the last look.
     ahead: i64,
-    used: u64,
     looks: u64,
 }
 
 impl Account {
-    /// Whether too much lies there, and more than on the last look.
-    fn is_over(&mut self, taken: u64, used: u64, reading: usize, at_work: bool) -> bool {
-        let moved = signed(taken) - (signed(used) - signed(self.used));
-        self.used = used;
-        self.ahead = (self.ahead + moved).max(-CREDIT);
-        if !at_work && (self.ahead < 0 || moved == 0) {
-            self.ahead = 0;
-        }
+    /// Whether too much lies there, and more than on the last look. `used` is what was used before
+    /// `taken` was counted and after it: while a body comes, megabytes lie between the two.
+    fn is_over(&mut self, taken: u64, used: (u64, u64), reading: usize, at_work: bool) -> bool {
+        self.taken = self.taken.saturating_add(signed(taken));
+        let most = self.taken - signed(used.0);
+        let least = self.taken - signed(used.1);
+        self.least = match at_work || taken > 0 {
+            true => self.least.min(most),
+            // Nothing is under way, so that whatever was miscounted can be forgotten.
+            false => least,
+        };
+        let before = std::mem::replace(&mut self.ahead, least - self.least);
         let in_hand = reading.min(IN_HANDS) as i64 * IN_HAND;
-        moved > 0 && self.ahead > AHEAD_BYTES + in_hand
+        self.ahead > before && self.ahead > AHEAD_BYTES + in_hand
     }
 }
 
@@ -82,15 +88,16 @@ impl Locals {
     /// the next look.
     pub fn look(
         &mut self,
-        locals: Vec<Local>,
+        locals: &[Local],
         jobs: &dyn Fn() -> Vec<Arc<Job>>,
         used: &dyn Fn(&[Arc<Job>]) -> u64,
     ) -> u64 {
         self.account.looks += 1;
         let looks = self.account.looks;
+        let used_before = used(&jobs());
         let mut taken_in = 0;
         let mut fresh_ones = false;
-        for local in &locals {
+        for local in locals {
             let Some(taken) = local.taken() else { continue };
             let known = self.known.entry(local.number).or_insert_with(|| {
                 fresh_ones = true;
@@ -106,12 +113,12 @@ impl Locals {
         // In this order: what was taken in by now is of a request that has begun by then.
         let jobs = jobs();
         let reading = jobs.iter().filter(|job| job.reads_body()).count();
-        let used = used(&jobs);
+        let used = (used_before, used(&jobs));
         if self
             .account
             .is_over(taken_in, used, reading, !jobs.is_empty())
         {
-            self.end_one(&locals);
+            self.end_one(locals);
         }
         match taken_in {
             // What a new one brought before it was seen was not counted.
@@ -164,9 +171,34 @@ mod tests {
         let mut over = false;
         for (taken, more) in looks {
             used += more;
-            over |= account.is_over(*taken, used, reading, true);
+            over |= account.is_over(*taken, (used, used), reading, true);
         }
         over
+    }
+
+    #[test]
+    fn what_comes_while_it_is_counted_is_no_debt() {
+        // A body of a gigabyte, of which more and more is used between the two counts: the thread
+        // that counts was interrupted.
+        let mut account = Account::default();
+        let mut taken = 0;
+        for late in [0, 1, 9, 0, 4, 30, 0, 0] {
+            let now = 20_000_000;
+            taken += now;
+            let late = late * 1_000_000;
+            assert!(
+                !account.is_over(now, (taken, taken + late), 1, true),
+                "{late}"
+            );
+            // What was used late is taken in by the next look.
+            taken += late;
+            assert!(
+                !account.is_over(late, (taken - late, taken), 1, true),
+                "{late}"
+            );
+        }
+        // A flood beside it is seen all the same.
+        assert!(account.is_over(1_000_000, (taken, taken), 1, true));
     }
 
     #[test]
@@ -184,14 +216,14 @@ mod tests {
     }
 
     #[test]
-    fn credit_has_a_bound_and_ends_with_the_work() {
+    fn what_was_counted_too_much_is_no_credit() {
         let mut credit = vec![(0, 500_000_000)];
-        credit.extend(vec![(100_000, 0); 14]);
+        credit.extend(vec![(100_000, 0); 3]);
         assert!(is_over(&credit, 0));
         let mut account = Account::default();
-        assert!(!account.is_over(0, 900_000, 0, false));
-        assert!(account.is_over(300_000, 900_000, 0, true));
+        assert!(!account.is_over(0, (900_000, 900_000), 0, false));
+        assert!(account.is_over(300_000, (900_000, 900_000), 0, true));
         // What has been there for long and grows no more ends nobody.
-        assert!(!account.is_over(0, 900_000, 0, true));
+        assert!(!account.is_over(0, (900_000, 900_000), 0, true));
     }
 }
