@@ -136,3 +136,29 @@ fn history_is_the_same_by_either_dialect() {
     }
     assert!(tried[0] > 60 && tried[1] > 10, "{tried:?}");
 }
+
+/// Not every format has a place for a picture among what a model said.
+#[test]
+fn a_picture_that_a_model_made_is_in_nobodys_way() {
+    let request = json!({"model": "m", "input": [
+        {"role": "user", "content": "Draw."},
+        {"type": "image_generation_call", "id": "ig_1", "result": "iVBORw0KGgo="},
+        {"role": "user", "content": "Smaller."}
+    ]});
+    let (limits, text) = (Limits::default(), request.to_string());
+    let converted = to_chat(&text, &limits, &seals(), &Nothing, &tail(6), 1).unwrap();
+    let chat: Value = serde_json::from_slice(&converted.body).unwrap();
+    let vendors: [(&dyn Provider, &str); 3] = [
+        (&anthropic::Messages, "claude-opus-4-6"),
+        (&gemini::GenerateContent, "gemini-3.1-flash-image"),
+        (&responses::Responses, "gpt-5.5"),
+    ];
+    for (provider, model) in vendors {
+        let sent = sent(provider, model, &chat).unwrap().to_string();
+        assert!(
+            sent.contains("Draw.") && sent.contains("Smaller."),
+            "{sent}"
+        );
+        assert!(!sent.contains("\"content\":[]"), "{sent}");
+    }
+}

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::parts::media;
+use super::parts::{media, picture};
 use super::tools::{SEARCH, push_object, wrapped};
 use super::turns::Turns;
 use crate::dialect::openai::read::{Object, Path, array, is_object, is_string, string};
@@ -46,6 +46,14 @@ impl Turns<'_, '_> {
             Some("tool_search_output") if item.get("call_id").is_some() => self.found(item),
             // Codex declares its tools so for the models that it knows to take them there.
             Some("additional_tools") => self.declared(item),
+            Some("image_generation_call") => {
+                self.begun = true;
+                self.end_user();
+                let result = item.string("result")?;
+                let made = result.filter(|base64| !base64.is_empty());
+                self.said.images.extend(made.map(|base64| picture(&base64)));
+                Ok(())
+            }
             Some(other) => {
                 self.dropped.add(&format!("input.{other}"));
                 Ok(())

@@ -4,6 +4,20 @@ use crate::dialect::openai::read::{Object, is_object, string};
 use crate::error::ApiError;
 use crate::json::{push_key, push_string};
 
+/// A picture that the model made itself. Its format is told by how it begins.
+pub fn picture(base64: &str) -> Vec<u8> {
+    let mime = match base64 {
+        _ if base64.starts_with("/9j/") => "image/jpeg",
+        _ if base64.starts_with("UklGR") => "image/webp",
+        _ => "image/png",
+    };
+    let mut out = Vec::with_capacity(base64.len() + 96);
+    out.extend_from_slice(b"{\"type\":\"image_url\",\"image_url\":{\"url\":");
+    push_string(&mut out, &format!("data:{mime};base64,{base64}"));
+    out.extend_from_slice(b"}}");
+    out
+}
+
 /// An image, a file or a sound, as others take it. `None`: it lies with the caller's own provider.
 pub fn media(kind: &str, part: &Object<'_, '_>) -> Result<Option<Vec<u8>>, ApiError> {
     let mut out = Vec::new();

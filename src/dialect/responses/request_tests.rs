@@ -175,6 +175,22 @@ fn items_become_messages() {
                     {"type": "input_audio", "input_audio": {"data": "AA==", "format": "wav"}}]))
             ]),
         ),
+        // Pictures that the model made are its own.
+        (
+            json!([
+                {"role": "user", "content": "Draw."},
+                {"type": "image_generation_call", "id": "ig_1", "status": "completed",
+                    "result": "/9j/AA=="},
+                {"type": "image_generation_call", "id": "ig_2", "status": "failed", "result": null},
+                {"role": "user", "content": "Smaller."}
+            ]),
+            json!([
+                user(json!("Draw.")),
+                {"role": "assistant", "content": null, "images": [{"type": "image_url",
+                    "image_url": {"url": "data:image/jpeg;base64,/9j/AA=="}}]},
+                user(json!("Smaller."))
+            ]),
+        ),
         // An item by its id.
         (
             json!([

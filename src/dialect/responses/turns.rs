@@ -33,6 +33,8 @@ pub(super) struct Said {
     pub texts: Vec<String>,
     pub thoughts: String,
     pub calls: Vec<Vec<u8>>,
+    /// Pictures that the model made, written.
+    pub images: Vec<Vec<u8>>,
     pub ids: Vec<String>,
     /// Of the call that comes next.
     pub signature: Option<String>,
@@ -190,7 +192,7 @@ impl<'t, 'l> Turns<'t, 'l> {
     /// Writes what the model said.
     pub(super) fn end_said(&mut self) {
         let said = std::mem::take(&mut self.said);
-        if said.texts.is_empty() && said.calls.is_empty() {
+        if said.texts.is_empty() && said.calls.is_empty() && said.images.is_empty() {
             // Thoughts alone are no message for most.
             return;
         }
@@ -219,6 +221,16 @@ impl<'t, 'l> Turns<'t, 'l> {
             self.out.extend_from_slice(call);
         }
         if !said.calls.is_empty() {
+            self.out.push(b']');
+        }
+        for (at, image) in said.images.iter().enumerate() {
+            match at {
+                0 => self.out.extend_from_slice(b",\"images\":["),
+                _ => self.out.push(b','),
+            }
+            self.out.extend_from_slice(image);
+        }
+        if !said.images.is_empty() {
             self.out.push(b']');
         }
         if let Some(extra) = &said.extra {
