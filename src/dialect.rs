@@ -5,6 +5,7 @@
 //! and goes out through one of the two writers here. Opens no connection and knows no upstreams.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use self::openai::Stamp;
 use crate::chat::{DeltaSink, Usage};
@@ -146,6 +147,13 @@ impl Dialect {
         }
     }
 
+    /// How long a stream may be silent at most, whatever the config says. Agents that speak these
+    /// dialects end a run, or begin it anew, after some minutes of silence.
+    pub fn most_silence(self) -> Option<Duration> {
+        const AGENTS: Duration = Duration::from_secs(25);
+        matches!(self, Dialect::Messages | Dialect::Responses).then_some(AGENTS)
+    }
+
     /// The body of an error.
     pub fn error(self, error: &ApiError) -> Vec<u8> {
         match self {
@@ -171,4 +179,25 @@ impl Dialect {
 fn plain(stamp: &Stamp) -> Arc<responses::Asked> {
     let tail = responses::tail(stamp.seed);
     Arc::new(responses::Asked::plain(&tail, stamp.created, &stamp.model))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_says_what_is_spoken_and_agents_are_not_left_in_silence() {
+        for (path, dialect, most) in [
+            ("/v1/messages", Dialect::Messages, Some(25)),
+            ("/v1/messages/count_tokens", Dialect::Messages, Some(25)),
+            ("/v1/responses", Dialect::Responses, Some(25)),
+            ("/v1/responses/resp_1", Dialect::Responses, Some(25)),
+            ("/v1/responsesx", Dialect::Chat, None),
+            ("/v1/chat/completions", Dialect::Chat, None),
+        ] {
+            assert_eq!(Dialect::of_path(path), dialect, "{path}");
+            let most = most.map(Duration::from_secs);
+            assert_eq!(dialect.most_silence(), most, "{path}");
+        }
+    }
 }

@@ -52,7 +52,7 @@ impl<'w> Unfinished<'w> {
             attempt: String::new(),
         };
         let keepalive = match dialect.heartbeat().is_some() {
-            true => keepalive,
+            true => keepalive.min(dialect.most_silence().unwrap_or(NEVER)),
             false => NEVER,
         };
         Some(Unfinished {

@@ -10,7 +10,7 @@ use super::events::Boundary;
 use super::work::Relay;
 use crate::bytes::lengthen;
 use crate::desk::Phase;
-use crate::dialect::{openai, responses};
+use crate::dialect::{Dialect, openai, responses};
 use crate::exchange::timing;
 use crate::failure::Failure;
 use crate::line::Answer;
@@ -110,7 +110,10 @@ impl Relay<'_, '_> {
             trailers: None,
             attempt: lines,
         };
-        let keepalive = self.state.config.keepalive;
+        let keepalive = match Dialect::Responses.most_silence() {
+            Some(most) if self.is_response() => self.state.config.keepalive.min(most),
+            _ => self.state.config.keepalive,
+        };
         let held = Arc::clone(&self.job.held);
         let stream = Arc::new(Stream::new(writer, !old, head, keepalive, held));
         self.record.streamed = true;

@@ -518,6 +518,24 @@ fn answers_are_kept_for_their_caller_alone() {
 }
 
 #[test]
+fn nothing_is_kept_where_the_config_has_no_room_for_it() {
+    let upstream = upstream(Format::Gemini, |request| {
+        Format::Gemini.answer(request, &["Hello."])
+    });
+    let mut settings = settings(Format::Gemini, &upstream);
+    settings["response_memory_bytes"] = json!(0);
+    let weir = Weir::start(&settings);
+    let mut body = hello(false);
+    assert_eq!(post(&weir, &[], &body).header("x-weir-dropped"), None);
+    body["store"] = json!(true);
+    let answer = post(&weir, &[], &body);
+    assert_eq!(answer.header("x-weir-dropped"), Some("store"));
+    let path = format!("/v1/responses/{}", answer.json()["id"].as_str().unwrap());
+    assert_eq!(ask(weir.addr, "GET", &path, &[], b"").status, 404);
+    weir.idle(LIMIT);
+}
+
+#[test]
 fn limits_of_client_keys_hold() {
     let upstream = upstream(Format::Anthropic, |request| {
         Format::Anthropic.answer(request, &["Hello."])
