@@ -518,3 +518,36 @@ fn names_of_any_length_and_letters_stay_apart() {
     assert_ne!(names[2], names[3]);
     assert!(names.iter().all(|name| name.len() <= 64), "{names:?}");
 }
+
+/// Thousands of names that become the same one, and as many calls of them, are no work for long.
+#[test]
+fn names_that_are_alike_are_told_apart_in_no_time() {
+    let name = |number: usize| format!("{}{number}", "n".repeat(80));
+    let tool = |number: usize| json!({"type": "function", "name": name(number)});
+    let tools: Vec<Value> = (0..4000).map(tool).collect();
+    let allowed: Vec<Value> = (0..4000).map(tool).collect();
+    let call = |number: usize| {
+        json!({"type": "function_call", "call_id": format!("c{number}"), "namespace": "s",
+            "name": name(number % 4000)})
+    };
+    let input: Vec<Value> = (0..8000).map(call).collect();
+    let begun = std::time::Instant::now();
+    let (chat, _) = chat(&json!({
+        "input": input, "tools": [{"type": "namespace", "name": "s", "tools": tools}],
+        "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": allowed}
+    }));
+    let took = begun.elapsed();
+    assert!(
+        took.as_secs() < 5,
+        "{took:?} in a build without optimisation"
+    );
+    let mut sent: Vec<&str> = chat["messages"][0]["tool_calls"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|call| call["function"]["name"].as_str().unwrap())
+        .collect();
+    sent.sort_unstable();
+    sent.dedup();
+    assert_eq!(sent.len(), 4000, "each has a name of its own");
+}

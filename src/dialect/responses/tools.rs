@@ -4,7 +4,7 @@
 //! Everything that the caller runs becomes a function. What the provider runs is left out.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::value::RawValue;
 
@@ -46,58 +46,60 @@ pub struct Declared {
     pub name: String,
 }
 
-impl Declared {
-    fn is(&self, namespace: Option<&str>, name: &str) -> bool {
-        self.name == name && self.namespace.as_deref() == namespace
-    }
+/// The declared tools by the names that the model reads, and those by the caller's.
+#[derive(Debug, Default)]
+pub struct Names {
+    declared: HashMap<String, Declared>,
+    sent: HashMap<Own, String>,
+    /// How many tools would have had the same name.
+    alike: HashMap<String, u32>,
 }
 
-/// The declared tools by the names that the model reads.
-#[derive(Debug, Default)]
-pub struct Names(HashMap<String, Declared>);
+/// A namespace, or none, and the caller's name.
+type Own = (Option<String>, String);
 
 impl Names {
     pub fn get(&self, sent: &str) -> Option<&Declared> {
-        self.0.get(sent)
+        self.declared.get(sent)
     }
 
     /// The name that the model reads of a tool, declared or not.
     pub fn sent<'n>(&self, namespace: Option<&str>, name: &'n str) -> Cow<'n, str> {
-        let Some(namespace) = namespace.filter(|namespace| !namespace.is_empty()) else {
-            return Cow::Borrowed(name);
-        };
-        let flat = flat(namespace, name);
-        let is_it = |declared: &Declared| declared.is(Some(namespace), name);
-        if self.0.get(&flat).is_none_or(is_it) {
-            return Cow::Owned(flat);
+        let namespace = namespace.filter(|namespace| !namespace.is_empty());
+        let own = (namespace.map(str::to_owned), name.to_owned());
+        match (self.sent.get(&own), namespace) {
+            (Some(sent), _) => Cow::Owned(sent.clone()),
+            (None, Some(namespace)) => Cow::Owned(flat(namespace, name)),
+            (None, None) => Cow::Borrowed(name),
         }
-        let found = self.0.iter().find(|(_, declared)| is_it(declared));
-        found.map_or(Cow::Owned(flat), |(sent, _)| Cow::Owned(sent.clone()))
     }
 
     /// A name for a new tool. `None`: this very tool is declared already.
     fn take(&mut self, namespace: Option<&str>, name: &str, shape: Shape) -> Option<String> {
+        let own = (namespace.map(str::to_owned), name.to_owned());
+        if self.sent.contains_key(&own) {
+            return None;
+        }
         let plain = match namespace {
             Some(namespace) => flat(namespace, name),
             None => name.to_owned(),
         };
         let mut sent = plain.clone();
-        let mut number = 2;
-        while let Some(other) = self.0.get(&sent) {
-            if other.is(namespace, name) {
-                return None;
-            }
-            let end = format!("_{number}");
+        let alike = self.alike.entry(plain.clone()).or_default();
+        // The count goes on from one tool to the next, so a name is looked for a few times at most.
+        while self.declared.contains_key(&sent) {
+            *alike += 1;
+            let end = format!("_{}", *alike + 1);
             let start = plain.chars().take(LONGEST_NAME - end.len());
             sent = start.collect::<String>() + &end;
-            number += 1;
         }
         let declared = Declared {
             shape,
-            namespace: namespace.map(str::to_owned),
-            name: name.to_owned(),
+            namespace: own.0.clone(),
+            name: own.1.clone(),
         };
-        self.0.insert(sent.clone(), declared);
+        self.declared.insert(sent.clone(), declared);
+        self.sent.insert(own, sent.clone());
         Some(sent)
     }
 }
@@ -309,7 +311,7 @@ impl<'l> Tools<'l> {
                 let mode = choice.string("mode")?;
                 let mode = word(mode.as_deref().unwrap_or("auto"), &path.key("mode"))?;
                 let path = path.key("tools");
-                let mut allowed = Vec::new();
+                let mut allowed = HashSet::new();
                 for (at, raw) in choice.array("tools")?.into_iter().enumerate() {
                     let path = path.index(at);
                     let tool = Object::read(raw, &path)?;
@@ -335,7 +337,7 @@ impl<'l> Tools<'l> {
         let name = name(choice)?;
         let namespace = choice.string("namespace")?;
         let sent = self.names.sent(namespace.as_deref(), &name);
-        let is_there = self.functions.iter().any(|(known, _)| *known == *sent);
+        let is_there = self.names.get(&sent).is_some();
         Ok(is_there.then(|| sent.into_owned()))
     }
 }
