@@ -59,6 +59,8 @@ pub struct Config {
     /// Whole request, retries included.
     pub deadline: Duration,
     pub lease_wait: Duration,
+    /// For models that are being loaded.
+    pub loading_wait: Duration,
     pub keepalive: Duration,
     pub write_timeout: Duration,
     /// How long a caller may take to send a request's body.
@@ -298,6 +300,7 @@ impl Default for Config {
             quota_switch: table::flag(Top, "quota_switch"),
             deadline: table::duration(Top, "deadline_ms"),
             lease_wait: table::duration(Top, "lease_wait_ms"),
+            loading_wait: table::duration(Top, "loading_wait_ms"),
             keepalive: table::duration(Top, "keepalive_ms"),
             write_timeout: table::duration(Top, "write_timeout_ms"),
             body_wait: table::duration(Top, "body_wait_ms"),

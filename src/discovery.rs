@@ -20,7 +20,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::cancel::{self, Cancel, Cause};
 use crate::config::{Config, Key, Upstream};
 use crate::kind::{self, Facts};
-use crate::line::{Broken, Line};
+use crate::line::{Answer, Broken, Line};
 use crate::provider::Format;
 
 mod learned;
@@ -295,24 +295,33 @@ fn fetch(upstream: &Upstream, key: &Key, line: &Line) -> Result<(Vec<Model>, Sig
     Ok((models, signs))
 }
 
+/// One question may take this long where only the status counts.
+const CHECK: Duration = Duration::from_secs(5);
+
+/// Whether the server behind an upstream is well, by its kind's own route for that, else by its list
+/// of models.
+pub fn is_well(upstream: &Upstream, line: &Line) -> bool {
+    let Some(key) = upstream.keys.first() else {
+        return false;
+    };
+    let kind = upstream.options.kind();
+    let url = match kind.health {
+        Some(path) => [kind::root(&upstream.base_url), path].concat(),
+        None if kind.lists => list::url(upstream.format, &upstream.base_url, None),
+        None => upstream.base_url.clone(),
+    };
+    let trouble = |broken: Broken| Lack::Trouble(broken.message);
+    let asked = within(CHECK, || {
+        let answer = ask(upstream, key, line, &url).map_err(trouble)?;
+        Ok(answer.status)
+    });
+    // Whoever refuses the question, or has no such route, is there.
+    asked.is_ok_and(|status| status < 500)
+}
+
 fn get(upstream: &Upstream, key: &Key, line: &Line, url: &str) -> Result<(Vec<u8>, Signs), Lack> {
-    let (name, prefix) = upstream.auth_header();
-    let credential = key
-        .secret
-        .as_ref()
-        .map(|secret| format!("{prefix}{}", secret.reveal()));
-    let mut headers = vec![("accept", "application/json")];
-    if let Some(credential) = &credential {
-        headers.push((name, credential));
-    }
-    if upstream.format == Format::Anthropic {
-        headers.push(("anthropic-version", &upstream.options.anthropic_version));
-    }
-    for (name, value) in &upstream.headers {
-        headers.push((name, value));
-    }
     let broken = |broken: Broken| Lack::Trouble(broken.message);
-    let mut answer = line.get(url, &headers).map_err(broken)?;
+    let mut answer = ask(upstream, key, line, url).map_err(broken)?;
     let status = answer.status;
     match status {
         200 if !answer.is_compressed() => {}
@@ -335,4 +344,23 @@ fn get(upstream: &Upstream, key: &Key, line: &Line, url: &str) -> Result<(Vec<u8
     let told = |name: &'static str| Some((name, answer.header(name)?.to_owned()));
     let signs = kind::SIGN_HEADERS.into_iter().filter_map(told).collect();
     Ok((body, signs))
+}
+
+fn ask(upstream: &Upstream, key: &Key, line: &Line, url: &str) -> Result<Answer, Broken> {
+    let (name, prefix) = upstream.auth_header();
+    let credential = key
+        .secret
+        .as_ref()
+        .map(|secret| format!("{prefix}{}", secret.reveal()));
+    let mut headers = vec![("accept", "application/json")];
+    if let Some(credential) = &credential {
+        headers.push((name, credential));
+    }
+    if upstream.format == Format::Anthropic {
+        headers.push(("anthropic-version", &upstream.options.anthropic_version));
+    }
+    for (name, value) in &upstream.headers {
+        headers.push((name, value));
+    }
+    line.get(url, &headers)
 }

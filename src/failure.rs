@@ -38,6 +38,9 @@ pub enum Class {
     Unclear,
     /// The key is out of quota for a while.
     RateLimit,
+    /// The upstream has yet to load the model: it is neither the key's nor the request's fault, and
+    /// passes by itself.
+    Loading,
     /// The upstream is in trouble.
     Server,
     /// No answer came: DNS, connect, TLS, reset, timeout.
@@ -55,6 +58,8 @@ pub enum Verdict {
     Forward,
     /// The next target of the route may serve it; this target's other keys will not.
     NextTarget,
+    /// The next target may serve it now, and this one soon.
+    Await,
     /// Another key may serve it; not counted as a retry.
     SwitchKey,
     /// Another key may serve it; counted as a retry.
@@ -93,6 +98,7 @@ impl Class {
         match self {
             Class::RequestFault | Class::Ended => Verdict::Forward,
             Class::Unsupported => Verdict::NextTarget,
+            Class::Loading => Verdict::Await,
             Class::OtherKey | Class::ModelMissing | Class::KeyBad | Class::RateLimit => {
                 Verdict::SwitchKey
             }
@@ -107,6 +113,7 @@ impl Class {
             Class::RequestFault
             | Class::OtherKey
             | Class::Unsupported
+            | Class::Loading
             | Class::Ended
             | Class::CallerGone => CoolDown::None,
             Class::Unclear => CoolDown::Strike,
@@ -126,6 +133,7 @@ impl Class {
             Class::KeyBad => "key refused",
             Class::Unclear => "refused",
             Class::RateLimit => "rate limit",
+            Class::Loading => "loading",
             Class::Server => "server error",
             Class::Transport => "transport error",
             Class::Ended => "ended",
@@ -182,6 +190,11 @@ impl Failure {
             "upstream_unreachable",
             message.into(),
         )
+    }
+
+    /// There was no connection.
+    pub fn is_unreachable(&self) -> bool {
+        self.code.as_deref() == Some("upstream_unreachable")
     }
 
     /// A timer ran out before the answer began.

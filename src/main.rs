@@ -35,7 +35,8 @@
 //! src/embeddings.rs  POST /v1/embeddings
 //! src/passthrough.rs the other routes of the OpenAI API, passed on in pieces
 //! src/route.rs       model name -> an ordered list of targets
-//! src/pool.rs        Client, Pool, Lease; pool/health.rs: which keys rest; pool/tally.rs: counts
+//! src/pool.rs        Client, Pool, Lease; pool/health.rs: which keys rest; pool/down.rs: whether the
+//!                    server answers at all; pool/tally.rs: counts
 //! src/upstream.rs    a leased client and a body -> the head of an answer, or a Failure
 //! src/line.rs        the connection to an upstream: names, proxies, TLS, HTTP/1.1
 //! src/sys.rs         all that needs unsafe code
@@ -56,6 +57,7 @@
 //! src/fetch.rs       images behind addresses, for models that cannot fetch them
 //! src/models.rs      GET /v1/models; models/catalogue.rs: what is known of some of
 //!                    them; models/anthropic.rs: the list in Anthropic's shape
+//! src/checkup.rs     asks servers that do not answer whether they are well again
 //! src/probe.rs       --check-config --probe: says what each upstream is
 //! src/kind.rs        what a server is: llama.cpp, vLLM, Azure ..., one row each
 //! src/discovery.rs   the upstreams' own lists of models, asked for beside the serving
@@ -125,6 +127,7 @@ mod bytes;
 mod cancel;
 mod capability;
 mod chat;
+mod checkup;
 mod clock;
 mod config;
 #[cfg(test)]

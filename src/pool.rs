@@ -18,9 +18,11 @@ use crate::config;
 use crate::failure::{Class, Failure};
 use crate::kind::Found;
 
+mod down;
 mod health;
 mod tally;
 
+pub use down::Down;
 use health::Health;
 pub use health::{Asked, Rest};
 pub use tally::Tally;
@@ -50,6 +52,8 @@ pub struct Pool {
     found: Option<Found>,
     cool_down_max: Mutex<Duration>,
     pub tally: Arc<Tally>,
+    /// How the server behind it stands, whatever its keys are.
+    pub server: down::Server,
     /// Shares slots with this one, and has requests in its line that the timer must not forget.
     before: Mutex<Weak<Pool>>,
 }
@@ -143,6 +147,7 @@ impl Lease {
 
     /// The attempt gave an answer: what this key was blamed for before is forgotten.
     pub fn succeeded(&self) {
+        self.pool.server.answered();
         let mut desk = self.pool.desk.lock();
         desk.health[self.key].succeeded(&self.model, self.since);
     }
@@ -150,6 +155,7 @@ impl Lease {
     /// The attempt failed: the key rests as the failure's class says.
     pub fn failed(&self, failure: &Failure, asked: Asked, now: Instant) {
         self.pool.tally.failed(failure.class);
+        self.pool.server.failed(failure);
         let ceiling = *self.pool.cool_down_max.lock();
         let mut desk = self.pool.desk.lock();
         desk.health[self.key].failed(&self.model, failure, asked, ceiling, now);
@@ -238,6 +244,7 @@ impl Pool {
             found: (!upstream.slots_set).then(|| upstream.options.found.clone()),
             cool_down_max: Mutex::new(cool_down_max),
             tally: Arc::default(),
+            server: down::Server::default(),
             before: Mutex::default(),
         }
     }
@@ -506,8 +513,20 @@ impl Pool {
             .collect()
     }
 
+    /// The server is well again: what its keys were avoided for is over.
+    pub fn recovered(&self) {
+        self.server.answered();
+        let mut desk = self.desk.lock();
+        for health in &mut desk.health {
+            health.recovered();
+        }
+        drop(desk);
+        self.tick(Instant::now());
+    }
+
     /// Ends every rest.
     pub fn reset(&self) {
+        self.server.answered();
         let mut desk = self.desk.lock();
         for health in &mut desk.health {
             *health = Health::default();

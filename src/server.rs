@@ -11,6 +11,7 @@
 //! | journal | 1 | lines of the log, then whoever reads standard error | with the process |
 //! | discovery | 1 where an upstream has `discover` | the next model list that is due, or a reload | with the process |
 //! | list | 1 per model list that is asked for, of each upstream at most one | the list | with it |
+//! | checkup | 1 per upstream that loads its model or cannot be reached | a second, then its answer | when it answers, or is not in the config any more |
 //! | patience | the same | its end, for 30 s | with it |
 //! | of the HTTP server | 1 accepts, 4 or more read one connection each | connections, heads | with their connections |
 //! | openers | at most 1 | descriptors for a new HTTP server | when it is open |
@@ -43,6 +44,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::cancel::Cause;
+use crate::checkup;
 use crate::clock;
 use crate::config::{Config, Listen, Upstream};
 use crate::journal;
@@ -222,8 +224,10 @@ fn start(config: Config) -> Result<Started, String> {
         let thrift = RefCell::new(Thrift::after(clock::millis(IDLE_AGE)));
         Box::new(move |now| {
             let state = gateway.state();
-            for pool in &state.pools {
+            let upstreams = state.config.upstreams.iter().zip(&state.lines);
+            for ((upstream, line), pool) in upstreams.zip(&state.pools) {
                 pool.tick(now);
+                checkup::look_after(upstream, line, pool);
             }
             let chats = gateway.chats.load(Ordering::Relaxed);
             if thrift.borrow_mut().is_due(chats, false, clock::now()) {

@@ -92,6 +92,9 @@ pub struct UpstreamStatus {
     pub name: String,
     pub format: &'static str,
     pub usable: bool,
+    /// Why the server does not answer: `loading` its model, or `unreachable`.
+    pub down: Option<&'static str>,
+    pub down_seconds: Option<u64>,
     pub waiting: usize,
     pub keys: Vec<KeyStatus>,
 }
@@ -199,6 +202,11 @@ pub fn collect(config: &Config, pools: &[Arc<Pool>], ledger: &Ledger, around: &A
             name: upstream.name.clone(),
             format: upstream.format.name(),
             usable: pool.is_usable("", now),
+            down: pool.server.down().map(|(why, _)| why.name()),
+            down_seconds: pool
+                .server
+                .down()
+                .map(|(_, since)| now.saturating_duration_since(since).as_secs()),
             waiting: pool.waiting(),
             keys: pool
                 .view(now)
@@ -351,6 +359,24 @@ fn judge(
         return (
             Health::Down,
             format!("Nothing answers: {}{also}.", of(failing, "fail")),
+        );
+    }
+    let down: Vec<String> = upstreams
+        .iter()
+        .filter(|upstream| upstream.usable)
+        .filter_map(|upstream| Some(format!("{} is {}", upstream.name, upstream.down?)))
+        .collect();
+    let usable = upstreams.iter().filter(|upstream| upstream.usable).count();
+    if !down.is_empty() && down.len() == usable {
+        return (
+            Health::Down,
+            format!("Nothing answers: {}.", down.join(", ")),
+        );
+    }
+    if !down.is_empty() {
+        return (
+            Health::Limited,
+            format!("Serving, but {}.", down.join(", ")),
         );
     }
     let dead: Vec<&str> = upstreams

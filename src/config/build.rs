@@ -115,6 +115,7 @@ fn numbers(top: &Object<'_>, config: &mut Config) {
     };
     millis("deadline_ms", &mut config.deadline);
     millis("lease_wait_ms", &mut config.lease_wait);
+    millis("loading_wait_ms", &mut config.loading_wait);
     millis("keepalive_ms", &mut config.keepalive);
     millis("write_timeout_ms", &mut config.write_timeout);
     millis("body_wait_ms", &mut config.body_wait);

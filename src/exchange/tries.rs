@@ -4,6 +4,7 @@
 //! and what becomes of the answer, is the affair of the `Work` at hand.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use log::debug;
@@ -20,6 +21,12 @@ use crate::record::Record;
 use crate::route::Target;
 use crate::server::State;
 use crate::upstream::ended_for_good;
+
+/// Between two questions to an upstream that loads its model.
+const LOADING_LOOK: Duration = Duration::from_secs(1);
+
+/// What a caller is told to wait who waits no longer here.
+const LOADING_RETRY: Duration = Duration::from_secs(5);
 
 /// There is a route, and nobody on it who could be asked.
 pub fn nobody() -> ApiError {
@@ -111,6 +118,8 @@ pub struct Refused {
     unfit: bool,
     /// The request is longer than the target's model takes.
     too_long: bool,
+    /// The target has yet to load its model.
+    loading: bool,
 }
 
 impl Refused {
@@ -121,6 +130,7 @@ impl Refused {
             hopeless: false,
             unfit: false,
             too_long: false,
+            loading: false,
         }
     }
 
@@ -180,22 +190,48 @@ impl<'t> Tries<'t> {
     fn try_all(&mut self, work: &mut dyn AnyWork, targets: &[Target]) -> Result<Lease, Refused> {
         let mut last: Option<Refused> = None;
         let mut too_long = TooLong::default();
-        for target in targets {
-            if too_long.rules_out(target, self.state) {
-                continue;
-            }
-            match self.try_target(work, target) {
-                Ok(lease) => return Ok(lease),
-                Err((refused, Next::Elsewhere)) => {
-                    if refused.too_long {
-                        too_long.note(target, self.state);
-                    }
-                    last = Some(refused.unless_better(last));
+        let mut todo: Vec<&Target> = targets.iter().collect();
+        let mut patience = None;
+        loop {
+            // Those that will serve the request once they have loaded their models.
+            let mut soon = Vec::new();
+            for target in todo {
+                if too_long.rules_out(target, self.state) {
+                    continue;
                 }
-                Err((refused, _)) => return Err(refused),
+                match self.try_target(work, target) {
+                    Ok(lease) => return Ok(lease),
+                    Err((refused, Next::Elsewhere)) => {
+                        if refused.too_long {
+                            too_long.note(target, self.state);
+                        }
+                        if refused.loading {
+                            soon.push(target);
+                        }
+                        last = Some(refused.unless_better(last));
+                    }
+                    Err((refused, _)) => return Err(refused),
+                }
             }
+            let last_one = |last: Option<Refused>| last.unwrap_or_else(|| Refused::plain(nobody()));
+            let Some(first) = soon.first() else {
+                return Err(last_one(last));
+            };
+            if patience.is_none() {
+                patience = Patience::begin(self.state);
+            }
+            let Some(pause) = patience
+                .as_ref()
+                .and_then(|patience| patience.next(self.job))
+            else {
+                return Err(last_one(last));
+            };
+            if !self.job.cancel.pause(pause) {
+                let upstream = &self.state.config.upstreams[first.upstream];
+                return Err(self.no_lease(upstream, &NoLease::Cancelled, None));
+            }
+            todo = soon;
         }
-        Err(last.unwrap_or_else(|| Refused::plain(nobody())))
     }
 
     /// Tries one target with as many of its keys as make sense.
@@ -277,7 +313,7 @@ impl<'t> Tries<'t> {
         }
         match failure.class.verdict() {
             Verdict::Forward | Verdict::Abandon => Next::GiveUp,
-            Verdict::NextTarget => Next::Elsewhere,
+            Verdict::NextTarget | Verdict::Await => Next::Elsewhere,
             Verdict::SwitchKey | Verdict::SwitchCounted => {
                 if failure.class == Class::RateLimit && !self.state.config.quota_switch {
                     return Next::GiveUp;
@@ -324,6 +360,7 @@ impl<'t> Tries<'t> {
                     hopeless: false,
                     unfit: false,
                     too_long: false,
+                    loading: false,
                 }
             }
             // The failure that made a key rest says more than that there is none left.
@@ -424,12 +461,50 @@ pub fn failed(id: &str, upstream: &str, lease: Lease, failure: &Failure, asked: 
     if failure.class == Class::RateLimit {
         error.retry_after = lease.soonest_quota().or(error.retry_after);
     }
+    if failure.class == Class::Loading {
+        error.retry_after = error.retry_after.or(Some(LOADING_RETRY));
+    }
     Refused {
         error,
         caller_gone: failure.class == Class::CallerGone,
         hopeless: failure.is_final(),
         unfit: false,
         too_long: failure.too_long,
+        loading: failure.class == Class::Loading,
+    }
+}
+
+/// A place among those who wait for a model to be loaded, and until when they do.
+struct Patience {
+    waiting: Arc<AtomicUsize>,
+    until: Instant,
+}
+
+impl Patience {
+    /// `None`: nobody is to wait, or as many do as may. The workers are for others, too.
+    fn begin(state: &State) -> Option<Patience> {
+        let limit = state.config.loading_wait;
+        let most = (state.config.workers / 4).max(1);
+        let patience = Patience {
+            waiting: Arc::clone(&state.patient),
+            until: Instant::now() + limit,
+        };
+        // Counted first; the guard takes it back if it was one too many.
+        let before = patience.waiting.fetch_add(1, Ordering::AcqRel);
+        (before < most && !limit.is_zero()).then_some(patience)
+    }
+
+    /// How long to wait until the next look, if there is time for one.
+    fn next(&self, job: &Job) -> Option<Duration> {
+        let left = self.until.saturating_duration_since(Instant::now());
+        let left = left.min(job.left());
+        (!left.is_zero()).then(|| left.min(LOADING_LOOK))
+    }
+}
+
+impl Drop for Patience {
+    fn drop(&mut self) {
+        self.waiting.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -24,6 +24,7 @@ pub fn judge(status: u16, said: &Said) -> Failure {
         Class::Unclear => own().or(Some(Cow::Borrowed("upstream_refused"))),
         Class::ModelMissing if told == 404 => Some(Cow::Borrowed("model_not_found")),
         Class::RateLimit => Some(Cow::Borrowed("rate_limit_exceeded")),
+        Class::Loading => Some(Cow::Borrowed("model_loading")),
         Class::Server if status == 529 => Some(Cow::Borrowed("overloaded")),
         // The one code that callers look for, whatever an upstream calls it.
         Class::RequestFault if too_long && status != 413 => {
@@ -77,6 +78,7 @@ fn recognise(status: u16, said: &Said) -> (Class, u16) {
         // The proxy on the way wants a password, which is no affair of the caller's.
         407 => (Class::Transport, 502),
         408 => (Class::Server, 408),
+        500 | 503 if said.is_loading() => (Class::Loading, 503),
         500 if said.is_unsupported() => (Class::Unsupported, 500),
         501 | 505 => (Class::Unsupported, status),
         // Not a registered status; callers know 503.
@@ -112,4 +114,45 @@ fn refusal(status: u16, said: &Said) -> Option<(Class, u16)> {
         _ if said.names_key(status) || said.is_out_of_money(status) => (Class::KeyBad, 502),
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn class(status: u16, message: &str) -> Class {
+        let body = serde_json::json!({"error": {"message": message}}).to_string();
+        judge(status, &Said::read(body.as_bytes(), status)).class
+    }
+
+    #[test]
+    fn a_model_that_is_being_loaded_is_told_from_trouble() {
+        for words in [
+            "Loading model",
+            "Model meta-llama/Llama-3 is currently loading",
+            "The model is loading, please try again",
+            "model is still loading",
+            "The server is warming up",
+        ] {
+            assert_eq!(class(503, words), Class::Loading, "{words}");
+            assert_eq!(class(500, words), Class::Loading, "{words}");
+            assert_ne!(class(400, words), Class::Loading, "{words}");
+            assert_ne!(class(429, words), Class::Loading, "{words}");
+        }
+        let told = class(
+            503,
+            &format!("bad input: {}loading model", "x ".repeat(200)),
+        );
+        assert_eq!(told, Class::Server, "a long text is about something else");
+        for words in [
+            "overloaded",
+            "downloading models failed",
+            "",
+            "failed to load model",
+        ] {
+            assert_eq!(class(503, words), Class::Server, "{words}");
+        }
+        // Words of the request that are repeated in quotes are not the upstream's.
+        assert_eq!(class(500, "cannot parse 'loading model'"), Class::Server);
+    }
 }

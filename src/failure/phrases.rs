@@ -321,3 +321,17 @@ pub(super) const NEVER_PASSES: &[&str] = &[
     "exceeds the per-request",
     "exceeds the limit per request",
 ];
+
+/// What servers say while they load a model: llama.cpp, Hugging Face's, SGLang and others.
+pub(super) const LOADING: &[&str] = &[
+    "loading model",
+    "loading the model",
+    "model is loading",
+    "model loading",
+    "model is still loading",
+    "currently loading",
+    "model is being loaded",
+    "is warming up",
+    "model is warming up",
+    "model is not loaded yet",
+];

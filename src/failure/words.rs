@@ -5,9 +5,9 @@
 
 use super::is_same;
 use super::phrases::{
-    CLOSED, FLAGGED, KEY_CODES, KEY_PHRASES, KEY_REASONS, MODEL_CLOSED, MODEL_CODES, MODEL_GONE,
-    MODEL_PHRASES, MONEY_CODES, MONEY_PHRASES, NEVER_PASSES, OF_ANOTHER, OVERFLOW_CODES,
-    OVERFLOW_PHRASES, OWN_WISHES, SCOPES, THINGS, TOO_DEAR,
+    CLOSED, FLAGGED, KEY_CODES, KEY_PHRASES, KEY_REASONS, LOADING, MODEL_CLOSED, MODEL_CODES,
+    MODEL_GONE, MODEL_PHRASES, MONEY_CODES, MONEY_PHRASES, NEVER_PASSES, OF_ANOTHER,
+    OVERFLOW_CODES, OVERFLOW_PHRASES, OWN_WISHES, SCOPES, THINGS, TOO_DEAR,
 };
 use super::said::Said;
 
@@ -249,6 +249,17 @@ impl Said {
     }
 
     /// A server that will never do what was asked, told as if it had failed.
+    /// A server of models that is still starting, in words that are about nothing else.
+    pub fn is_loading(&self) -> bool {
+        const LONGEST: usize = 200;
+        let words = &self.unquoted;
+        // Not of what is being downloaded.
+        let stands = |at: usize| !words[..at].ends_with(char::is_alphanumeric);
+        let tells = |phrase: &&&str| words.match_indices(**phrase).any(|(at, _)| stands(at));
+        let mut told = LOADING.iter().filter(tells);
+        words.len() <= LONGEST && told.any(|phrase| !self.echo.has(phrase))
+    }
+
     pub fn is_unsupported(&self) -> bool {
         self.is_any_code(&["not_supported_error", "unsupported", "not_implemented"])
             || self.says(&[

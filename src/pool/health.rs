@@ -136,6 +136,12 @@ impl Health {
         self.has_worked = true;
     }
 
+    /// The upstream answers again: what it was spared for is over. Refusals and quotas are not.
+    pub fn recovered(&mut self) {
+        self.avoid_until = None;
+        self.misses = 0;
+    }
+
     pub fn failed(
         &mut self,
         model: &str,

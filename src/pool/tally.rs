@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::failure::Class;
 
-const CLASSES: [Class; 11] = [
+const CLASSES: [Class; 12] = [
     Class::RequestFault,
     Class::OtherKey,
     Class::Unsupported,
@@ -12,6 +12,7 @@ const CLASSES: [Class; 11] = [
     Class::KeyBad,
     Class::Unclear,
     Class::RateLimit,
+    Class::Loading,
     Class::Server,
     Class::Transport,
     Class::Ended,

@@ -20,6 +20,7 @@ use crate::json::shape::Shape;
 use crate::metrics::{self, Gauges, PoolGauges};
 use crate::models;
 use crate::passthrough;
+use crate::pool::Down;
 use crate::query::decode_percent;
 use crate::record::Record;
 use crate::reply::Reply;
@@ -473,13 +474,31 @@ fn usable(state: &State) -> impl Fn(usize) -> bool {
     move |upstream| usable.get(upstream).copied().unwrap_or(false)
 }
 
+/// Of the upstreams that are usable none answers, as far as one knows.
+fn not_answering(state: &State) -> Option<&'static str> {
+    let usable = usable(state);
+    let pools = state.pools.iter().enumerate();
+    let down: Vec<_> = pools
+        .filter(|(at, _)| usable(*at))
+        .map(|(_, pool)| pool.server.down())
+        .collect();
+    if down.iter().any(Option::is_none) {
+        return None;
+    }
+    let loads = |down: &Option<(Down, Instant)>| down.is_some_and(|(why, _)| why == Down::Loading);
+    Some(match down.iter().any(loads) {
+        true => "the upstream is loading its model\n",
+        false => "no upstream can be reached\n",
+    })
+}
+
 fn ready(gateway: &Gateway, state: &State) -> Reply {
     let problem = if gateway.draining.load(Ordering::Acquire) {
         Some("shutting down\n")
     } else if !(0..state.pools.len()).any(usable(state)) {
         Some("no upstream is usable\n")
     } else {
-        None
+        not_answering(state)
     };
     match problem {
         None => Reply::text(200, "ready\n"),

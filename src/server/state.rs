@@ -1,6 +1,7 @@
 //! `State`: what follows from one configuration, and what of the one before goes on in it.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::{Config, Upstream};
@@ -42,6 +43,8 @@ pub struct State {
     /// What client keys have used; lives as long as the process, too.
     pub limits: Arc<Limits>,
     pub request_log: Option<Arc<RequestLog>>,
+    /// Requests that wait for a model to be loaded; lives as long as the process.
+    pub patient: Arc<AtomicUsize>,
     /// What no text from an upstream may show.
     pub masks: Masks,
     /// What vendors signed, on its way through callers of another dialect.
@@ -94,6 +97,7 @@ impl State {
             memory: before.map_or_else(Arc::default, |before| Arc::clone(&before.memory)),
             kept: before.map_or_else(Arc::default, |before| Arc::clone(&before.kept)),
             learned: Learned::default(),
+            patient: before.map_or_else(Arc::default, |before| Arc::clone(&before.patient)),
             limits: before.map_or_else(Arc::default, |before| Arc::clone(&before.limits)),
         })
     }

@@ -244,10 +244,10 @@ fn keys(out: &mut String, status: &Status) {
         for key in &upstream.keys {
             table.cell(&upstream.name);
             table.cell(&key.name);
-            let state = key.state();
+            let state = upstream.down.unwrap_or(key.state());
             let tone = match state {
                 "ready" | "in use" => "good",
-                "resting" | "failing" => "bad",
+                "resting" | "failing" | "unreachable" => "bad",
                 _ => "warn",
             };
             table.raw(&format!("<span class=\"tag {tone}\">{state}</span>"));

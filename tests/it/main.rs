@@ -41,6 +41,7 @@ mod kinds;
 mod leases;
 mod lessons;
 mod limits;
+mod loading;
 mod local_servers;
 mod logs;
 mod messages;

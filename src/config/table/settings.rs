@@ -50,6 +50,8 @@ pub static SETTINGS: &[Setting] = &[
         "The longest silence within an answer."),
     set(Top, "lease_wait_ms", millis(0, HOUR), Number(10_000),
         "The longest wait for a free slot of an upstream."),
+    set(Top, "loading_wait_ms", millis(0, HOUR), Number(60_000),
+        "How long a request waits for upstreams that say that they are loading the model, once no other target serves it; a quarter of the `workers` at most wait so."),
     set(Top, "keepalive_ms", millis(1, HOUR), Number(10_000),
         "Silence on a stream after which the caller gets a heartbeat."),
     set(Top, "write_timeout_ms", millis(1, HOUR), Number(30_000),
