@@ -15,6 +15,7 @@ use crate::seal::Seals;
 pub mod ask;
 pub mod completions;
 pub mod embeddings;
+pub mod gemini;
 pub mod messages;
 pub mod openai;
 pub mod responses;
@@ -69,11 +70,16 @@ pub enum Dialect {
     Messages,
     /// OpenAI's Responses.
     Responses,
+    /// Gemini's native API.
+    Gemini(gemini::Framing),
 }
 
 impl Dialect {
     /// What a caller speaks as far as the path says it, also where there is nothing at that path.
     pub fn of_path(path: &str) -> Dialect {
+        if gemini::is_path(path) {
+            return Dialect::Gemini(gemini::Framing::Events);
+        }
         let is_below = |top: &str| {
             path.strip_prefix(top)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -93,6 +99,9 @@ impl Dialect {
                 let (asked, seed) = (plain(&stamp), stamp.seed);
                 Box::new(responses::Events::new(asked, Arc::clone(seals), seed))
             }
+            Dialect::Gemini(framing) => {
+                Box::new(gemini::Pieces::new(stamp, Arc::clone(seals), framing))
+            }
             Dialect::Chat => Box::new(openai::Chunks::new(stamp)),
             Dialect::Completions => Box::new(completions::Pieces(completions::Text::new(stamp))),
             Dialect::Text => Box::<text::Text>::default(),
@@ -106,6 +115,7 @@ impl Dialect {
                 let (asked, seed) = (plain(&stamp), stamp.seed);
                 Box::new(responses::Response::new(asked, Arc::clone(seals), seed))
             }
+            Dialect::Gemini(_) => Box::new(gemini::Answer::new(stamp, Arc::clone(seals))),
             Dialect::Chat => Box::new(openai::Fold::new(stamp)),
             Dialect::Completions => Box::new(completions::Text::new(stamp)),
             Dialect::Text => Box::<text::Text>::default(),
@@ -127,6 +137,7 @@ impl Dialect {
 
     pub fn stream_type(self) -> &'static str {
         match self {
+            Dialect::Gemini(gemini::Framing::Array) => "application/json",
             Dialect::Text => text::CONTENT_TYPE,
             _ => "text/event-stream",
         }
@@ -143,6 +154,7 @@ impl Dialect {
             Dialect::Chat | Dialect::Completions => Some(openai::HEARTBEAT),
             Dialect::Messages => Some(messages::HEARTBEAT),
             Dialect::Responses => Some(responses::HEARTBEAT),
+            Dialect::Gemini(_) => Some(gemini::HEARTBEAT),
             Dialect::Text => None,
         }
     }
@@ -151,7 +163,10 @@ impl Dialect {
     /// dialects end a run, or begin it anew, after some minutes of silence.
     pub fn most_silence(self) -> Option<Duration> {
         const AGENTS: Duration = Duration::from_secs(25);
-        matches!(self, Dialect::Messages | Dialect::Responses).then_some(AGENTS)
+        match self {
+            Dialect::Messages | Dialect::Responses | Dialect::Gemini(_) => Some(AGENTS),
+            _ => None,
+        }
     }
 
     /// The body of an error.
@@ -160,6 +175,7 @@ impl Dialect {
             Dialect::Chat | Dialect::Completions | Dialect::Responses => error.to_json(),
             Dialect::Text => format!("{}\n", error.message).into_bytes(),
             Dialect::Messages => messages::error(error),
+            Dialect::Gemini(_) => gemini::error(error),
         }
     }
 
@@ -170,7 +186,8 @@ impl Dialect {
             Dialect::Chat | Dialect::Completions => Some(openai::error_event(error)),
             Dialect::Messages => Some(messages::error_event(error)),
             Dialect::Responses => Some(responses::error_event(error)),
-            Dialect::Text => None,
+            Dialect::Gemini(gemini::Framing::Events) => Some(gemini::error_event(error)),
+            Dialect::Text | Dialect::Gemini(gemini::Framing::Array) => None,
         }
     }
 }
@@ -192,6 +209,12 @@ mod tests {
             ("/v1/messages/count_tokens", Dialect::Messages, Some(25)),
             ("/v1/responses", Dialect::Responses, Some(25)),
             ("/v1/responses/resp_1", Dialect::Responses, Some(25)),
+            (
+                "/v1beta/models/m:generateContent",
+                Dialect::Gemini(gemini::Framing::Events),
+                Some(25),
+            ),
+            ("/v1/models/m", Dialect::Chat, None),
             ("/v1/responsesx", Dialect::Chat, None),
             ("/v1/chat/completions", Dialect::Chat, None),
         ] {

@@ -14,7 +14,7 @@ use crate::config::{ClientKey, Config, Upstream};
 use crate::desk::Job;
 use crate::dialect::Dialect;
 use crate::dialect::openai::{Head, Stamp};
-use crate::dialect::responses;
+use crate::dialect::{gemini, messages, responses};
 use crate::error::ApiError;
 use crate::failure::{Class, Failure};
 use crate::inbound::{self, Call, NoBody};
@@ -151,6 +151,22 @@ fn read_head<'b>(config: &Config, body: &'b [u8], shape: Shape) -> Result<Head<'
     Ok(head)
 }
 
+/// The same in the caller's own dialect.
+fn read_own_head<'b>(
+    config: &Config,
+    call: &Call<'_>,
+    body: &'b [u8],
+    shape: Shape,
+) -> Result<Head<'b>, ApiError> {
+    if !matches!(call.dialect, Dialect::Gemini(_)) {
+        return read_head(config, body, shape);
+    }
+    config.limits.check(shape)?;
+    let mut head = gemini::head(&call.path, body)?;
+    head.limits = config.limits;
+    Ok(head)
+}
+
 type Begun<'w> = (Caller<'w>, Result<(Answered, Lease), Refused>, String);
 
 /// The exchange up to the first event of its answer, or to its end where that comes first. `None`:
@@ -167,7 +183,7 @@ fn begin<'w>(
     let config = &state.config;
     let body = &*chat.body;
     let shape = chat.shape.unwrap_or_else(|| Shape::of(body));
-    let read = read_head(config, body, shape).and_then(|head| {
+    let read = read_own_head(config, &call, body, shape).and_then(|head| {
         record.model = head.model.to_string();
         record.streamed = head.stream;
         let targets = match &chat.targets {
@@ -233,6 +249,16 @@ fn begin<'w>(
 fn native(call: &Call<'_>) -> Option<Native> {
     /// Longer than any list of the vendor's.
     const LONGEST: usize = 4 * 1024;
+    let of_gemini = matches!(call.dialect, Dialect::Gemini(_));
+    if of_gemini {
+        return Some(Native {
+            convert: gemini::to_chat,
+            own: None,
+            query: String::new(),
+            headers: Vec::new(),
+            converted: OnceCell::new(),
+        });
+    }
     if call.dialect != Dialect::Messages {
         return None;
     }
@@ -246,6 +272,8 @@ fn native(call: &Call<'_>) -> Option<Native> {
         false => String::new(),
     };
     Some(Native {
+        convert: messages::to_chat,
+        own: Some(Format::Anthropic),
         query,
         headers: ["anthropic-beta"].into_iter().filter_map(header).collect(),
         converted: OnceCell::new(),

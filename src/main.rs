@@ -76,8 +76,8 @@
 //! src/chat.rs        the words in the middle: Request, Message, Part, Tool, Delta, Usage
 //! src/capability.rs  what each model can do, by its name; capability/{claude,gemini,openai}.rs: the
 //!                    rows, one file per vendor
-//! src/dialect.rs     what callers may speak;  dialect/{openai,messages,responses,completions,
-//!                    embeddings,ask,text}.rs
+//! src/dialect.rs     what callers may speak;  dialect/{openai,messages,responses,gemini,
+//!                    completions,embeddings,ask,text}.rs
 //! src/provider.rs    what upstreams speak;    provider/{openai,anthropic,gemini,responses}.rs
 //! src/demo.rs        the built-in upstream that answers without a key
 //! src/cost.rs        work and memory by the shape of a body (in tests only)

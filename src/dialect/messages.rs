@@ -12,7 +12,7 @@ mod write;
 
 pub use {
     count::estimate,
-    request::{Converted, to_chat},
+    request::{Converted, Dropped, push_raw, to_chat},
     write::{Events, Message},
 };
 

@@ -11,7 +11,7 @@ use crate::chat::{Request, Tool};
 use crate::config::Upstream;
 use crate::desk::Job;
 use crate::dialect::Dialect;
-use crate::dialect::messages::{self, Converted};
+use crate::dialect::messages::Converted;
 use crate::dialect::openai::{Head, Stamp};
 use crate::dialect::responses::{Asked, Events, Response};
 use crate::error::ApiError;
@@ -30,6 +30,10 @@ const MOST_RESENDS: usize = 4;
 /// A request in another form than that of Chat Completions, which goes as it is to upstreams of
 /// its own format and is turned into a chat request for all others.
 pub struct Native {
+    /// Makes a chat request of it.
+    pub convert: fn(&Head<'_>, &Seals) -> Result<Converted, ApiError>,
+    /// Upstreams of this format get it as it is.
+    pub own: Option<Format>,
     /// The caller's query, which belongs to the format.
     pub query: String,
     /// Headers that mean something to the vendor alone.
@@ -149,7 +153,7 @@ impl<'e, 'b> Encoder<'e, 'b> {
         let converted = match native.converted.get() {
             Some(converted) => converted,
             None => {
-                let converted = messages::to_chat(self.head, self.seals)?;
+                let converted = (native.convert)(self.head, self.seals)?;
                 native.converted.get_or_init(|| converted)
             }
         };
@@ -180,7 +184,9 @@ impl<'e, 'b> Encoder<'e, 'b> {
         self.official = upstream.options.official;
         self.streams_whole = upstream.options.streams_whole();
         self.heeded = self.learned.of(&upstream.name, model, Instant::now());
-        self.passes = self.native.is_some() && upstream.format == Format::Anthropic;
+        self.passes = self
+            .native
+            .is_some_and(|native| native.own == Some(upstream.format));
         self.translator = match self.passes {
             true => None,
             false => upstream.format.translator(),

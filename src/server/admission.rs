@@ -6,8 +6,10 @@ use tiny_http::Method;
 
 use super::routes::Endpoint;
 use crate::config::{self, ClientKey, Config};
+use crate::dialect::gemini;
 use crate::error::ApiError;
 use crate::inbound::Call;
+use crate::query;
 use crate::reply::Reply;
 use crate::status;
 
@@ -30,7 +32,15 @@ pub fn client_key<'c>(
         Endpoint::Status => call.header("authorization").and_then(status::password),
         _ => None,
     };
-    let given = bearer.or_else(|| call.header("x-api-key"));
+    // Libraries of Gemini's API may put it into the query.
+    let in_query = gemini::is_path(&call.path)
+        .then(|| query::pairs(&call.query).find(|(name, _)| name == "key"))
+        .flatten()
+        .map(|(_, key)| key);
+    let given = bearer
+        .or_else(|| call.header("x-api-key"))
+        .or_else(|| call.header("x-goog-api-key"))
+        .or(in_query.as_deref());
     let Some(given) = from_page.as_deref().or(given) else {
         return refused("this gateway needs a key: send it as `Authorization: Bearer KEY`");
     };

@@ -10,7 +10,7 @@ use super::admission::{allow_origin, check_host, client_key, fend_off, preflight
 use super::{Gateway, State};
 use crate::config::Config;
 use crate::desk::Job;
-use crate::dialect::{Dialect, messages, responses, text};
+use crate::dialect::{Dialect, gemini, messages, responses, text};
 use crate::embeddings;
 use crate::error::ApiError;
 use crate::exchange;
@@ -38,6 +38,9 @@ pub enum Endpoint {
     /// An offer to speak over a WebSocket.
     WebSocket,
     CountTokens,
+    /// Gemini's `generateContent` and `streamGenerateContent`.
+    Generate,
+    GeminiCount,
     Ask,
     Completions,
     Embeddings,
@@ -85,7 +88,8 @@ impl Endpoint {
             Endpoint::Responses => "responses",
             Endpoint::Response => "response",
             Endpoint::WebSocket => "websocket",
-            Endpoint::CountTokens => "count_tokens",
+            Endpoint::CountTokens | Endpoint::GeminiCount => "count_tokens",
+            Endpoint::Generate => "gemini",
             Endpoint::Ask => "ask",
             Endpoint::Completions => "completions",
             Endpoint::Embeddings => "embeddings",
@@ -121,6 +125,7 @@ impl Endpoint {
             Endpoint::Chat
                 | Endpoint::Messages
                 | Endpoint::Responses
+                | Endpoint::Generate
                 | Endpoint::Ask
                 | Endpoint::Completions
                 | Endpoint::Embeddings
@@ -133,6 +138,9 @@ impl Endpoint {
         let is_list = matches!(self, Endpoint::Models | Endpoint::Model);
         if is_list && call.header("anthropic-version").is_some() {
             return Dialect::Messages;
+        }
+        if gemini::is_path(&call.path) {
+            return Dialect::Gemini(gemini::Framing::of_query(&call.query));
         }
         let own = Dialect::of_path(&call.path);
         if self != Endpoint::Relay && own != Dialect::Chat {
@@ -159,6 +167,8 @@ impl Endpoint {
             | Endpoint::Response
             | Endpoint::WebSocket
             | Endpoint::CountTokens
+            | Endpoint::Generate
+            | Endpoint::GeminiCount
             | Endpoint::Ask
             | Endpoint::Completions
             | Endpoint::Embeddings
@@ -178,6 +188,13 @@ pub fn endpoint(call: &Call<'_>) -> Endpoint {
     }
     let method = call.method.as_str();
     let fits = |wanted: &str| method == wanted || (method == "HEAD" && wanted == "GET");
+    if let Some((_, verb)) = gemini::of_path(&call.path) {
+        return match verb {
+            _ if !fits("POST") => Endpoint::WrongMethod("POST, OPTIONS"),
+            gemini::Verb::Count => Endpoint::GeminiCount,
+            _ => Endpoint::Generate,
+        };
+    }
     let known = PATHS.iter().find(|(path, ..)| *path == call.path);
     match known {
         Some((_, wanted, endpoint)) if fits(wanted) => *endpoint,
@@ -276,6 +293,7 @@ pub fn answer<'w>(
         Endpoint::Chat
         | Endpoint::Messages
         | Endpoint::Responses
+        | Endpoint::Generate
         | Endpoint::Ask
         | Endpoint::Completions
         | Endpoint::Embeddings
@@ -315,7 +333,7 @@ pub fn answer<'w>(
             }
             return following;
         }
-        Endpoint::CountTokens => {
+        Endpoint::CountTokens | Endpoint::GeminiCount => {
             let body = match call.read_body(config.max_body_bytes, job, config.body_wait) {
                 Ok(body) => body,
                 Err(problem) => {
@@ -326,7 +344,10 @@ pub fn answer<'w>(
             let counted = config
                 .limits
                 .check(Shape::of(&body))
-                .and_then(|()| messages::estimate(&body));
+                .and_then(|()| match endpoint {
+                    Endpoint::GeminiCount => gemini::estimate(&body),
+                    _ => messages::estimate(&body),
+                });
             drop(body);
             job.set_room(None);
             let count = match counted {
@@ -336,7 +357,11 @@ pub fn answer<'w>(
                     return None;
                 }
             };
-            let body = format!("{{\"input_tokens\":{count}}}");
+            let field = match endpoint {
+                Endpoint::GeminiCount => "totalTokens",
+                _ => "input_tokens",
+            };
+            let body = format!("{{\"{field}\":{count}}}");
             Reply::json(200, body.into_bytes()).with("x-weir-estimated", "1")
         }
         Endpoint::Models if call.dialect == Dialect::Messages => {

@@ -31,6 +31,7 @@ mod endless;
 mod exhaustion;
 mod faults;
 mod first_mile;
+mod gemini;
 mod hangup;
 mod haproxy;
 mod heartbeats;
