@@ -65,6 +65,7 @@ impl Request<'_> {
         let mut any = false;
         for message in &mut self.messages {
             any |= message.google_signature.take().is_some();
+            any |= message.google_parts.take().is_some();
             any |= message.thinking_blocks.take().is_some();
             message.thinking_layout = None;
             any |= message.reasoning_items.take().is_some();
@@ -116,6 +117,8 @@ pub struct Message<'a> {
     pub images: Vec<Part<'a>>,
     /// `extra_content.google.thought_signature` of the message.
     pub google_signature: Option<Cow<'a, str>>,
+    /// `extra_content.google.tool_parts`: a JSON array of what the provider's own tools left.
+    pub google_parts: Option<&'a RawValue>,
     /// `extra_content.anthropic.thinking_blocks`, else `thinking_blocks`: a JSON array.
     pub thinking_blocks: Option<&'a RawValue>,
     /// `extra_content.anthropic.layout`: a JSON array.
@@ -140,6 +143,7 @@ impl Message<'_> {
             has_audio: false,
             images: Vec::new(),
             google_signature: None,
+            google_parts: None,
             thinking_blocks: None,
             thinking_layout: None,
             reasoning_items: None,

@@ -33,6 +33,7 @@ pub struct Signed {
     pub upstream: String,
     pub key: usize,
     pub google_signature: Option<String>,
+    pub google_parts: Option<Box<RawValue>>,
     pub thinking_blocks: Option<Box<RawValue>>,
     pub thinking_layout: Option<Box<RawValue>>,
     pub reasoning_items: Option<Box<RawValue>>,
@@ -43,6 +44,7 @@ impl Signed {
         let raw = |value: &Option<Box<RawValue>>| value.as_ref().map_or(0, |v| v.get().len());
         OVERHEAD
             + self.google_signature.as_ref().map_or(0, String::len)
+            + raw(&self.google_parts)
             + raw(&self.thinking_blocks)
             + raw(&self.thinking_layout)
             + raw(&self.reasoning_items)
@@ -61,6 +63,9 @@ impl Signed {
                 *signature = None;
             }
         }
+        if is_ours(message.google_parts, &self.google_parts) {
+            message.google_parts = None;
+        }
         if is_ours(message.thinking_blocks, &self.thinking_blocks) {
             message.thinking_blocks = None;
             message.thinking_layout = None;
@@ -72,6 +77,7 @@ impl Signed {
 
     fn is_empty(&self) -> bool {
         self.google_signature.is_none()
+            && self.google_parts.is_none()
             && self.thinking_blocks.is_none()
             && self.reasoning_items.is_none()
     }
@@ -219,6 +225,9 @@ impl Recalled {
             {
                 *signature = signed.google_signature.as_deref().map(Into::into);
             }
+            if message.google_parts.is_none() {
+                message.google_parts = signed.google_parts.as_deref();
+            }
             if message.thinking_blocks.is_none() {
                 message.thinking_blocks = signed.thinking_blocks.as_deref();
                 message.thinking_layout = signed.thinking_layout.as_deref();
@@ -255,9 +264,16 @@ pub struct Notes {
 #[derive(Debug, Default, Deserialize)]
 struct Extra {
     #[serde(default)]
+    google: ExtraGoogle,
+    #[serde(default)]
     anthropic: ExtraAnthropic,
     #[serde(default)]
     openai: ExtraOpenAi,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct ExtraGoogle {
+    tool_parts: Option<Box<RawValue>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -359,6 +375,7 @@ impl Notes {
                 upstream: upstream.to_owned(),
                 key,
                 google_signature,
+                google_parts: extra.and_then(|e| e.google.tool_parts.clone()),
                 thinking_blocks: extra.and_then(|e| e.anthropic.thinking_blocks.clone()),
                 thinking_layout: extra.and_then(|e| e.anthropic.layout.clone()),
                 reasoning_items: extra.and_then(|e| e.openai.reasoning_items.clone()),

@@ -33,7 +33,8 @@ fn what_was_signed_comes_back_to_the_upstream_that_made_it() {
     let mut notes = Notes::new(7);
     notes.take(&start(0, "a", Some("sig")));
     notes.take(&start(1, "b", None));
-    let json = r#"{"anthropic":{"thinking_blocks":[{"type":"thinking"}]},"x":1}"#;
+    let json = r#"{"anthropic":{"thinking_blocks":[{"type":"thinking"}]},
+        "google":{"tool_parts":[{"toolCall":{}}]},"x":1}"#;
     notes.take(&Delta::Extra { candidate: 0, json });
     notes.keep(&memory, "up", 2);
 
@@ -48,9 +49,11 @@ fn what_was_signed_comes_back_to_the_upstream_that_made_it() {
     assert_eq!(calls[1].google_signature, None);
     let blocks = messages[1].thinking_blocks.map(RawValue::get);
     assert_eq!(blocks, Some(r#"[{"type":"thinking"}]"#));
+    let parts = messages[1].google_parts.map(RawValue::get);
+    assert_eq!(parts, Some(r#"[{"toolCall":{}}]"#));
     // The first upstream failed, and the next one can make nothing of it.
     recalled.fill(&mut messages, "other");
-    assert!(messages[1].thinking_blocks.is_none());
+    assert!(messages[1].thinking_blocks.is_none() && messages[1].google_parts.is_none());
     assert_eq!(messages[1].tool_calls[0].google_signature, None);
 }
 

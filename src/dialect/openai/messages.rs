@@ -264,6 +264,10 @@ fn assistant<'a>(
         let path = object.path.key("extra_content");
         let extra = Object::read(raw, &path)?;
         message.google_signature = google_signature(&extra)?;
+        if let Some(raw) = extra.get("google") {
+            let path = path.key("google");
+            message.google_parts = Object::read(raw, &path)?.carried_array("tool_parts")?;
+        }
         if let Some(raw) = extra.get("anthropic") {
             let path = path.key("anthropic");
             let anthropic = Object::read(raw, &path)?;

@@ -1,6 +1,7 @@
 //! One candidate of an answer: its parts, taken one event after the other.
 
 use log::debug;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::audio::Audio;
@@ -86,6 +87,9 @@ pub struct Candidate {
     partial: Option<Partial>,
     /// The signature of the last text part.
     signature: Option<String>,
+    /// What tools of the provider's own left, as JSON objects with commas between them.
+    tool_parts: String,
+    tools: u32,
     spoken: Spoken,
     fence: Option<Fence>,
     audio: Audio,
@@ -102,6 +106,8 @@ impl Candidate {
             calls: 0,
             partial: None,
             signature: None,
+            tool_parts: String::new(),
+            tools: 0,
             spoken: Spoken::default(),
             fence: undo.strip_fence.then(Fence::default),
             audio: Audio::default(),
@@ -131,6 +137,8 @@ impl Candidate {
             self.end_partial(head, out);
             if let Some(blob) = &part.inline_data {
                 self.blob(blob, &part.thought_signature, head, out);
+            } else if let Some((kind, said)) = part.of_tool() {
+                self.tool_part(kind, said, &part.thought_signature, head)?;
             } else if thinks && !part.text.is_empty() {
                 let (candidate, text) = (self.index, &*part.text);
                 self.put(Delta::Reasoning { candidate, text }, head, out);
@@ -177,11 +185,10 @@ impl Candidate {
         }
         let rest = self.audio.finish();
         self.speak(&rest, head, out);
-        if let Some(signature) = self.signature.take() {
-            let mut json = br#"{"google":{"thought_signature":"#.to_vec();
-            push_string(&mut json, &signature);
-            json.extend_from_slice(b"}}");
-            let json = String::from_utf8(json).expect("built from strings");
+        let signature = self.signature.take();
+        let tool_parts = std::mem::take(&mut self.tool_parts);
+        if signature.is_some() || !tool_parts.is_empty() {
+            let json = carrier(signature.as_deref(), &tool_parts);
             self.put(
                 Delta::Extra {
                     candidate: self.index,
@@ -362,6 +369,32 @@ impl Candidate {
         Ok(())
     }
 
+    /// Keeps a part for the history. Every entry carries its number, because accumulators merge
+    /// lists by it.
+    fn tool_part(
+        &mut self,
+        kind: &str,
+        said: &RawValue,
+        signature: &str,
+        head: &mut Head,
+    ) -> Result<(), Failure> {
+        let mut json = Vec::new();
+        if !self.tool_parts.is_empty() {
+            json.push(b',');
+        }
+        json.extend_from_slice(format!("{{\"index\":{},\"{kind}\":", self.tools).as_bytes());
+        json.extend_from_slice(super::compact(said.get()).as_bytes());
+        if !signature.is_empty() {
+            json.extend_from_slice(b",\"thoughtSignature\":");
+            push_string(&mut json, signature);
+        }
+        json.push(b'}');
+        head.budget.take(json.len())?;
+        self.tools += 1;
+        self.tool_parts.push_str(&String::from_utf8_lossy(&json));
+        Ok(())
+    }
+
     fn cite(
         &mut self,
         grounding: &Grounding<'_>,
@@ -413,6 +446,25 @@ impl Candidate {
             out,
         );
     }
+}
+
+/// `extra_content` of the message.
+fn carrier(signature: Option<&str>, tool_parts: &str) -> String {
+    let mut json = br#"{"google":{"#.to_vec();
+    if let Some(signature) = signature {
+        json.extend_from_slice(b"\"thought_signature\":");
+        push_string(&mut json, signature);
+    }
+    if !tool_parts.is_empty() {
+        if signature.is_some() {
+            json.push(b',');
+        }
+        json.extend_from_slice(b"\"tool_parts\":[");
+        json.extend_from_slice(tool_parts.as_bytes());
+        json.push(b']');
+    }
+    json.extend_from_slice(b"}}");
+    String::from_utf8(json).expect("built from strings")
 }
 
 /// The arguments of a custom tool, which went out as a function.

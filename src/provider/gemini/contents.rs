@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use super::context::Context;
 use super::media::Media;
+use super::wire::TOOL_PARTS;
 use super::write::Nest;
 use crate::cancel;
 use crate::chat::{ERROR_MARK, Message, Part, PartKind, Role, ToolCall, ToolKind};
@@ -191,6 +192,7 @@ impl<'c, 'r> Contents<'c, 'r> {
         if !message.tool_calls.is_empty() && !self.user_spoke {
             push_text(self.part("user"), ".", None);
         }
+        self.tool_parts(message)?;
         // The message's signature belongs to its last text part.
         let signature = own(&message.google_signature);
         let last_text = message
@@ -232,6 +234,34 @@ impl<'c, 'r> Contents<'c, 'r> {
         if last_text.is_none() && refusal.is_none() && signature.is_some() {
             // The model signed an empty text, which is the one part without content that counts.
             push_text(self.part("model"), "", signature);
+        }
+        Ok(())
+    }
+
+    /// What tools of the provider's own left, which came before what was made of it.
+    fn tool_parts(&mut self, message: &'r Message<'r>) -> Result<(), ApiError> {
+        let Some(raw) = message.google_parts else {
+            return Ok(());
+        };
+        let parts: Vec<Fields<'_>> = match serde_json::from_str(raw.get()) {
+            Ok(parts) => parts,
+            Err(_) => return self.context.drop_field("messages.extra_content"),
+        };
+        for fields in parts {
+            let known = TOOL_PARTS.into_iter();
+            let mut known = known.filter_map(|kind| Some((kind, fields.get(kind)?)));
+            // Anything else is no affair of the carrier.
+            let Some((kind, said)) = known.next() else {
+                continue;
+            };
+            self.part("model");
+            let mut part = Nest::object(&mut self.out);
+            part.raw(kind, &super::compact(said.get()));
+            let signature = fields.get("thoughtSignature");
+            if let Some(signature) = signature.filter(|raw| raw.get().starts_with('"')) {
+                part.raw("thoughtSignature", signature.get());
+            }
+            part.end();
         }
         Ok(())
     }

@@ -63,6 +63,14 @@ pub struct Content<'a> {
     pub parts: Vec<Part<'a>>,
 }
 
+/// Parts that tools of the provider's own leave: "Part" in the vendor's reference.
+pub const TOOL_PARTS: [&str; 4] = [
+    "executableCode",
+    "codeExecutionResult",
+    "toolCall",
+    "toolResponse",
+];
+
 /// One content part. Of its kinds at most one is set.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -77,17 +85,33 @@ pub struct Part<'a> {
     pub function_call: Option<FunctionCall<'a>>,
     #[serde(borrow)]
     pub inline_data: Option<Blob<'a>>,
-    // What the provider's own tools leave behind: known, so that a signature on one of them is not
-    // taken for a signature on text.
-    pub executable_code: Option<IgnoredAny>,
-    pub code_execution_result: Option<IgnoredAny>,
-    pub tool_call: Option<IgnoredAny>,
-    pub tool_response: Option<IgnoredAny>,
+    // What the provider's own tools leave behind, which belongs back into the history.
+    #[serde(borrow)]
+    pub executable_code: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub code_execution_result: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub tool_call: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub tool_response: Option<&'a RawValue>,
+    // Known, so that a signature on one of them is not taken for a signature on text.
     pub function_response: Option<IgnoredAny>,
     pub file_data: Option<IgnoredAny>,
 }
 
-impl Part<'_> {
+impl<'a> Part<'a> {
+    /// What a tool of the provider's own left, by its name.
+    pub fn of_tool(&self) -> Option<(&'static str, &'a RawValue)> {
+        let kinds = [
+            self.executable_code,
+            self.code_execution_result,
+            self.tool_call,
+            self.tool_response,
+        ];
+        let mut named = TOOL_PARTS.into_iter().zip(kinds);
+        named.find_map(|(name, raw)| Some((name, raw?)))
+    }
+
     /// Neither a call nor data nor a trace of the provider's own tools. The text may be empty.
     pub fn is_text(&self) -> bool {
         self.function_call.is_none()
