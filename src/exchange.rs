@@ -253,7 +253,7 @@ fn native(call: &Call<'_>) -> Option<Native> {
     if of_gemini {
         return Some(Native {
             convert: gemini::to_chat,
-            own: None,
+            own: Some(Format::Gemini),
             query: String::new(),
             headers: Vec::new(),
             converted: OnceCell::new(),

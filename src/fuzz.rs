@@ -17,6 +17,7 @@ use crate::provider::anthropic::property_tests::Dice;
 
 mod answers;
 mod corpus;
+mod gemini;
 mod messages;
 mod mutate;
 mod requests;

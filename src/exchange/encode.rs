@@ -19,8 +19,8 @@ use crate::failure::Failure;
 use crate::fetch::Fetcher;
 use crate::lesson::{Learned, Lesson, Lessons, ROWS, Refusal, Spoken, field};
 use crate::memory::{Memory, Recalled};
-use crate::provider::anthropic::relay;
 use crate::provider::{Encoded, Format, Options, Provider, openai, responses};
+use crate::provider::{anthropic::relay, gemini};
 use crate::seal::Seals;
 
 /// Resends of one request to one target. Each follows from another lesson, so there would be an end
@@ -187,6 +187,11 @@ impl<'e, 'b> Encoder<'e, 'b> {
         self.passes = self
             .native
             .is_some_and(|native| native.own == Some(upstream.format));
+        // What another vendor signed is known to the translation alone.
+        if upstream.format == Format::Gemini && self.passes && gemini::relay::is_foreign(self.head)
+        {
+            self.passes = false;
+        }
         self.translator = match self.passes {
             true => None,
             false => upstream.format.translator(),
@@ -208,6 +213,9 @@ impl<'e, 'b> Encoder<'e, 'b> {
     /// Encodes with what is heeded now.
     fn encode_again(&mut self, upstream: &Upstream, model: &str) -> Result<Encoded, ApiError> {
         if let Some(native) = self.native.filter(|_| self.passes) {
+            if native.own == Some(Format::Gemini) {
+                return Ok(gemini::relay::encode(self.head, model));
+            }
             let plain = self.heeded.has(Lesson::NoSignatures);
             return Ok(relay::encode(self.head, model, &native.query, plain));
         }
@@ -506,6 +514,13 @@ impl<'e, 'b> Encoder<'e, 'b> {
     ) -> Speaker {
         if self.passes {
             let (stamp, seals) = (stamp.clone(), Arc::clone(self.seals));
+            if let Dialect::Gemini(framing) = dialect {
+                use gemini::relay::{RelayStream, RelayWhole};
+                return match streams {
+                    true => Speaker::Relay(Box::new(RelayStream::new(framing))),
+                    false => Speaker::Whole(Box::new(RelayWhole::new(stamp, seals, cap))),
+                };
+            }
             return match streams {
                 true => Speaker::Relay(Box::new(relay::RelayStream::new(stamp, seals))),
                 false => Speaker::Whole(Box::new(relay::RelayWhole::new(stamp, seals, cap))),

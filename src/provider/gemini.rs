@@ -30,6 +30,7 @@ mod merge;
 mod partial;
 #[cfg(test)]
 pub mod property_tests;
+pub mod relay;
 #[cfg(test)]
 mod replay;
 mod schema;

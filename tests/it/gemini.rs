@@ -147,6 +147,46 @@ fn parallel_calls_and_their_results_go_through_every_format() {
 }
 
 #[test]
+fn a_gemini_upstream_gets_the_request_as_it_came() {
+    let upstream = Upstream::start(|request| match request.wants_stream() {
+        true => Format::Gemini.answer(request, &["Hel", "lo."]),
+        false => Reply::json(200, &Format::Gemini.body(&[Part::Text("Hello.")])),
+    });
+    let weir = weir(Format::Gemini, &upstream);
+    let body = r#"{"contents": [{"parts": [{"text": "x"}]}], "brand_new": {"of": 1.50}}"#;
+    let model = Format::Gemini.model();
+    for (path, sent) in [
+        (
+            EVENTS,
+            format!("/v1beta/models/{model}:streamGenerateContent?alt=sse"),
+        ),
+        (
+            ARRAY,
+            format!("/v1beta/models/{model}:streamGenerateContent?alt=sse"),
+        ),
+        (WHOLE, format!("/v1beta/models/{model}:generateContent")),
+    ] {
+        let key = [("x-goog-api-key", "callers")];
+        let answer = ask(weir.addr, "POST", path, &key, body.as_bytes());
+        let answer = gathered(path, &answer);
+        let parts = &answer["candidates"][0]["content"]["parts"];
+        assert_eq!(parts, &json!([{"text": "Hello."}]), "{path}");
+        let request = upstream.requests().pop().unwrap();
+        assert_eq!(request.path, sent);
+        assert_eq!(request.key.as_deref(), Some("key-a"));
+        assert_eq!(String::from_utf8(request.body).unwrap(), body);
+    }
+    // What another vendor signed is left out.
+    let body = body.replace("\"x\"", "\"x\", \"thoughtSignature\": \"weir1.AAAA\"");
+    let answer = ask(weir.addr, "POST", EVENTS, &[], body.as_bytes());
+    assert_eq!(answer.header("x-weir-dropped"), Some("brandNew"));
+    gathered(EVENTS, &answer);
+    let request = upstream.requests().pop().unwrap();
+    assert!(!String::from_utf8(request.body).unwrap().contains("weir1."));
+    weir.idle(LIMIT);
+}
+
+#[test]
 fn keys_and_errors_come_as_the_vendor_has_them() {
     let upstream = Upstream::start(|_| Format::OpenAi.error(429, "rate_limit_error", "slow down"));
     let mut settings = config(Format::OpenAi, &upstream.url(), &["key-a"]);
