@@ -56,7 +56,7 @@
 //! src/health.rs      --health: asks the weir that runs
 //! src/fetch.rs       images behind addresses, for models that cannot fetch them
 //! src/models.rs      GET /v1/models; models/catalogue.rs: what is known of some of
-//!                    them; models/anthropic.rs: the list in Anthropic's shape
+//!                    them; models/anthropic.rs, gemini.rs: in their shapes
 //! src/checkup.rs     asks servers that do not answer whether they are well again
 //! src/probe.rs       --check-config --probe: says what each upstream is
 //! src/kind.rs        what a server is: llama.cpp, vLLM, Azure ..., one row each

@@ -17,6 +17,7 @@ use crate::upstream::timestamp;
 
 pub mod anthropic;
 mod catalogue;
+pub mod gemini;
 
 use catalogue::{CATALOGUE, Facts, Known};
 

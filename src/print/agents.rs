@@ -63,6 +63,15 @@ wire_api = \"responses\"
         pattern: "",
     },
     Agent {
+        name: "gemini-cli",
+        lines: "\
+export GOOGLE_GEMINI_BASE_URL={url}
+export GEMINI_API_KEY={key}
+",
+        asks: &["gemini-3.8-flash", "gemini-3.5-flash-lite"],
+        pattern: "gemini-*",
+    },
+    Agent {
         name: "qwen-code, and whatever uses OpenAI's libraries",
         lines: "\
 export OPENAI_BASE_URL={url}/v1

@@ -62,6 +62,7 @@ pub enum Endpoint {
 mod hint;
 
 const MODEL: &str = "/v1/models/";
+const GEMINI_MODEL: &str = "/v1beta/models/";
 const RESPONSES: &str = "/v1/responses";
 
 /// The paths without a variable part, with the one method of each.
@@ -73,6 +74,7 @@ const PATHS: &[(&str, &str, Endpoint)] = &[
     ("/v1/completions", "POST", Endpoint::Completions),
     ("/v1/embeddings", "POST", Endpoint::Embeddings),
     ("/v1/models", "GET", Endpoint::Models),
+    ("/v1beta/models", "GET", Endpoint::Models),
     ("/healthz", "GET", Endpoint::Health),
     ("/readyz", "GET", Endpoint::Ready),
     ("/metrics", "GET", Endpoint::Metrics),
@@ -200,10 +202,10 @@ pub fn endpoint(call: &Call<'_>) -> Endpoint {
         Some((_, wanted, endpoint)) if fits(wanted) => *endpoint,
         Some((_, "GET", _)) => Endpoint::WrongMethod("GET, HEAD, OPTIONS"),
         Some(_) => Endpoint::WrongMethod("POST, OPTIONS"),
-        None if call
-            .path
-            .strip_prefix(MODEL)
-            .is_some_and(|id| !id.is_empty()) =>
+        None if [MODEL, GEMINI_MODEL]
+            .iter()
+            .filter_map(|place| call.path.strip_prefix(place))
+            .any(|id| !id.is_empty()) =>
         {
             if fits("GET") {
                 Endpoint::Model
@@ -373,6 +375,24 @@ pub fn answer<'w>(
             let id = decode_percent(&call.path[MODEL.len()..]);
             state.discovery.settle(config);
             match models::anthropic::one(config, &id, &usable(state), key) {
+                Some(model) => Reply::json(200, model),
+                None => {
+                    let error = ApiError::new(404, format!("there is no model `{}`", shown(&id)));
+                    refuse(call, endpoint, &error, record);
+                    return None;
+                }
+            }
+        }
+        Endpoint::Models if matches!(call.dialect, Dialect::Gemini(_)) => {
+            state.discovery.settle(config);
+            let list = models::gemini::list(config, &call.query, &usable(state), key);
+            Reply::json(200, list)
+        }
+        Endpoint::Model if matches!(call.dialect, Dialect::Gemini(_)) => {
+            let id = call.path.strip_prefix(GEMINI_MODEL).unwrap_or_default();
+            let id = decode_percent(id);
+            state.discovery.settle(config);
+            match models::gemini::one(config, &id, &usable(state), key) {
                 Some(model) => Reply::json(200, model),
                 None => {
                     let error = ApiError::new(404, format!("there is no model `{}`", shown(&id)));

@@ -248,6 +248,10 @@ fn keys_and_errors_come_as_the_vendor_has_them() {
         405,
         "INVALID_ARGUMENT",
     );
+    let list = ask(weir.addr, "GET", "/v1beta/models?pageSize=1", &key, b"");
+    assert!(list.json()["models"].is_array(), "{}", list.text());
+    let nobody = ask(weir.addr, "GET", "/v1beta/models/nobody", &key, b"");
+    told(&nobody, 404, "NOT_FOUND");
     let before = upstream.count();
     let count = "/v1beta/models/gemini-3.8-flash:countTokens";
     let count = post(&weir, count, &key, &hello()).json();
