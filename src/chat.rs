@@ -233,6 +233,8 @@ pub enum Tool<'a> {
         /// Absent and `null` are `None`.
         parameters: Option<&'a RawValue>,
         strict: bool,
+        /// The model sees it only when its own search has found it.
+        deferred: bool,
         cache_control: Option<&'a RawValue>,
     },
     Custom {

@@ -139,16 +139,25 @@ const GEMMA_4: Gemini = Gemini {
     ..GEMMA
 };
 
+/// Makes videos beside texts.
+const OMNI: Gemini = Gemini {
+    thinking: GeminiThinking::None,
+    ..GEMINI_3
+};
+
 const THINKING: &str = "ai.google.dev: Gemini thinking, Gemini 3 developer guide";
 const HYDROGEN: &str = "docs.cloud.google.com: developer guide of Gemini 4 Hydrogen; ThinkingLevel of google-genai 3.6.1";
 const MODELS: &str = "ai.google.dev: Gemini models; model list of google-genai 3.6.1";
 const PENALTIES: &str =
     "ai.google.dev: Gemini thinking; penalties: catalogue of the AI SDK (google 4.0.121)";
+const OMNI_PAGE: &str =
+    "docs.cloud.google.com: Gemini Omni Flash, which makes videos; no levels of thinking";
 const GEMMA_PAGE: &str = "ai.google.dev: Run Gemma with the Gemini API";
 
 pub(super) const ROWS: &[Row<Gemini>] = &[
     row("gemini-3", GEMINI_3, THINKING, "2026-11-30"),
     row("gemini-robotics-er", GEMINI_3, MODELS, "2026-11-30"),
+    row("gemini-omni", OMNI, OMNI_PAGE, "2026-12-01"),
     row("gemini-nano-banana", GEMINI_3, MODELS, "2026-11-30"),
     row("nano-banana-pro", PRO_3, MODELS, "2026-11-30"),
     row("gemini-4", GEMINI_3, THINKING, "2026-11-30"),

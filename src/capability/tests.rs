@@ -243,3 +243,18 @@ fn plain_models_are_known_by_name() {
     assert!(never_reasons("gpt-5-chat-latest"));
     assert!(!never_reasons("gpt-5") && !never_reasons("o3") && !never_reasons("grok-4.3"));
 }
+
+#[test]
+fn omni_models_are_of_the_third_generation_and_take_no_level_of_thinking() {
+    for model in [
+        "gemini-omni-1.1-flash",
+        "gemini-omni-1.2-flash",
+        "gemini-omni-flash-preview",
+    ] {
+        let can = gemini(model);
+        assert!(
+            can.third && can.thinking == GeminiThinking::None,
+            "{model}: {can:?}"
+        );
+    }
+}

@@ -213,6 +213,20 @@ fn who_is_meant_has_to_be_clear() {
     };
     assert_eq!(with(json!({"model": "gpt-5"})), 200);
     assert_eq!(with(json!({"model": "up/gpt-5"})), 404);
+    // A route that decides by its model alone, and not by anything that is kept.
+    let decides = |model: &str| {
+        let headers = [JSON, ("Authorization", "Bearer few-key")];
+        let body = json!({"model": model}).to_string();
+        ask(
+            weir.addr,
+            "POST",
+            "/v1/decisions",
+            &headers,
+            body.as_bytes(),
+        )
+        .status
+    };
+    assert_eq!((decides("gpt-5"), decides("up/gpt-5")), (200, 404));
     assert_eq!(with(json!({})), 403);
     assert_eq!(get(weir.addr, "/v1/files").status, 401);
 }

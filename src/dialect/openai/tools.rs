@@ -35,7 +35,7 @@ pub fn read_tools<'a>(root: &Object<'a, '_>, limits: &Limits) -> Result<Tools<'a
     limits.check_tools("functions", functions.len())?;
     let entries = functions.into_iter().enumerate();
     let tools: Result<_, _> = entries
-        .map(|(i, raw)| function(&Object::read(raw, &path.index(i))?, None))
+        .map(|(i, raw)| function(&Object::read(raw, &path.index(i))?, None, None))
         .collect();
     Ok(Tools {
         tools: tools?,
@@ -51,7 +51,8 @@ fn tool<'a>(raw: &'a RawValue, path: &Path<'_>) -> Result<Tool<'a>, ApiError> {
             let path = path.key("function");
             let inner = inner(&tool, &path)?;
             let cache_control = tool.carried("cache_control")?;
-            function(&inner, cache_control)
+            let deferred = tool.boolean("defer_loading")?;
+            function(&inner, cache_control, deferred)
         }
         "custom" => {
             let path = path.key("custom");
@@ -88,12 +89,17 @@ fn name<'a>(object: &Object<'a, '_>) -> Result<Cow<'a, str>, ApiError> {
 fn function<'a>(
     function: &Object<'a, '_>,
     cache_control: Option<&'a RawValue>,
+    deferred: Option<bool>,
 ) -> Result<Tool<'a>, ApiError> {
     Ok(Tool::Function {
         name: name(function)?,
         description: function.string("description")?,
         parameters: function.carried("parameters")?,
         strict: function.boolean("strict")?.unwrap_or(false),
+        deferred: match deferred {
+            Some(deferred) => deferred,
+            None => function.boolean("defer_loading")?.unwrap_or(false),
+        },
         cache_control: match cache_control {
             Some(raw) => Some(raw),
             None => function.carried("cache_control")?,

@@ -60,6 +60,7 @@ fn declare(tool: &Tool<'_>, names: &Names<'_>, out: &mut Vec<u8>) {
             description,
             parameters,
             strict,
+            deferred,
             ..
         } => {
             let mut object = Nest::object(out);
@@ -72,6 +73,9 @@ fn declare(tool: &Tool<'_>, names: &Names<'_>, out: &mut Vec<u8>) {
             object.raw("parameters", &compact(parameters));
             // Always told, because here the default is the other one.
             object.value("strict", strict);
+            if *deferred {
+                object.value("defer_loading", deferred);
+            }
             object.end();
         }
         Tool::Custom {

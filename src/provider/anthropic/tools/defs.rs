@@ -54,6 +54,7 @@ impl<'r> Def<'r> {
                 parameters,
                 strict,
                 cache_control,
+                ..
             } => {
                 let (schema, strict) =
                     input_schema(*parameters, *strict, claude, budget).map_err(|TooLarge| {
