@@ -126,6 +126,14 @@ pub fn to_chat(head: &Head<'_>, seals: &Seals) -> Result<Converted, ApiError> {
         out.extend_from_slice(b",\"stream\":true");
     }
     generation(&root, &mut out, &mut dropped)?;
+    if root
+        .string("cachedContent")?
+        .is_some_and(|name| !name.is_empty())
+    {
+        // Without it the question would be another one.
+        let what = "is kept by Google, and another upstream answers here";
+        return Err(Path::Root.key("cachedContent").invalid(what));
+    }
     let tools = tools::read(&root, &head.limits, &mut dropped)?;
     tools.push(&root, &mut out)?;
     let mut turns = Turns::new(seals, &mut dropped);

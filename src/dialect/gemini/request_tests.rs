@@ -203,6 +203,10 @@ fn what_makes_no_sense_is_refused_with_its_place() {
             "tools.functionDeclarations",
         ),
         (with("toolConfig", json!(1)), "toolConfig"),
+        (
+            with("cached_content", json!("cachedContents/x")),
+            "cachedContent",
+        ),
     ] {
         let error = converted(&body).unwrap_err();
         assert_eq!(error.status, 400, "{error}");
