@@ -155,4 +155,19 @@ mod tests {
         // Words of the request that are repeated in quotes are not the upstream's.
         assert_eq!(class(500, "cannot parse 'loading model'"), Class::Server);
     }
+
+    #[test]
+    fn digits_are_no_code() {
+        for code in [r#""400""#, "400", r#""0042""#] {
+            let body = format!(r#"{{"error":{{"message":"no","code":{code}}}}}"#);
+            assert_eq!(
+                judge(400, &Said::read(body.as_bytes(), 400)).code,
+                None,
+                "{code}"
+            );
+        }
+        let body = br#"{"error":{"message":"no","code":"bad_400"}}"#;
+        let code = judge(400, &Said::read(body, 400)).code;
+        assert_eq!(code.as_deref(), Some("bad_400"));
+    }
 }

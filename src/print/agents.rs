@@ -45,6 +45,15 @@ wire_api = \"responses\"
         pattern: "",
     },
     Agent {
+        name: "gemini-cli",
+        lines: "\
+export GOOGLE_GEMINI_BASE_URL={url}
+export GEMINI_API_KEY={key}
+",
+        asks: &["gemini-3.8-flash", "gemini-3.5-flash-lite"],
+        pattern: "gemini-*",
+    },
+    Agent {
         name: "opencode: opencode.json",
         lines: "\
 {
@@ -218,6 +227,11 @@ mod tests {
         config.aliases = vec![("claude-*".into(), target.clone()), ("best".into(), target)];
         let text = printed(&config);
         assert!(!text.contains("nothing serves"), "{text}");
+        config.aliases.clear();
+        config.upstreams[0] = Upstream::new("c", Format::Anthropic);
+        let other = printed(&config);
+        let alias = "#   \"models\": {\"gemini-*\": [\"c/claude-opus-5-5\"]}";
+        assert!(other.lines().any(|line| line == alias), "{other}");
         assert!(text.contains("model = \"best\""), "{text}");
     }
 
