@@ -10,9 +10,9 @@ cd "$(dirname "$0")/../.."
 out=$PWD/target/static
 # The goal is 2.5 MiB, which fits a router's flash. It is told, not enforced, while the build is
 # beyond it; what is enforced is that it grows no further without a word: Messages for callers, kinds
-# of servers and lessons took 0.2 MiB.
+# of servers and lessons took 0.2 MiB, Responses and Gemini's own API for callers 0.3.
 goal=2621440
-limit=3932160
+limit=4194304
 
 say() {
     echo "test-static: $*"
