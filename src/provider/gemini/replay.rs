@@ -74,10 +74,10 @@ fn of(heard: &Heard) -> Said {
             .and_then(|c| c.extra.clone())
             .map(|extra| {
                 let extra: Value = serde_json::from_str(&extra).unwrap();
-                extra["google"]["thought_signature"]
-                    .as_str()
-                    .unwrap()
-                    .to_owned()
+                let parts = extra["google"]["tool_parts"].as_array();
+                let signature = extra["google"]["thought_signature"].as_str();
+                assert!(parts.is_some_and(|parts| !parts.is_empty()) || signature.is_some());
+                signature.unwrap_or_default().to_owned()
             })
             .unwrap_or_default(),
         images: candidate.map_or(0, |c| c.images.len()),
