@@ -151,6 +151,16 @@ impl KeyStatus {
     }
 }
 
+impl UpstreamStatus {
+    /// What one of its keys is doing, unless the server does not answer at all. A key that rests
+    /// does so all the same.
+    pub fn state(&self, key: &KeyStatus) -> &'static str {
+        let state = key.state();
+        let down = self.down.filter(|_| !state.starts_with("resting"));
+        down.unwrap_or(state)
+    }
+}
+
 #[derive(Debug, Serialize)]
 pub struct InUse {
     pub model: String,

@@ -244,7 +244,7 @@ fn keys(out: &mut String, status: &Status) {
         for key in &upstream.keys {
             table.cell(&upstream.name);
             table.cell(&key.name);
-            let state = upstream.down.unwrap_or(key.state());
+            let state = upstream.state(key);
             let tone = match state {
                 "ready" | "in use" => "good",
                 "resting" | "failing" | "unreachable" => "bad",

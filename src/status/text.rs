@@ -73,7 +73,7 @@ pub fn text(status: &Status) -> String {
             let mut row = vec![
                 upstream.name.clone(),
                 key.name.clone(),
-                upstream.down.unwrap_or(key.state()).to_owned(),
+                upstream.state(key).to_owned(),
                 format!("{}/{}", key.slots - key.free.min(key.slots), key.slots),
             ];
             row.extend(sums(&key.today));

@@ -304,11 +304,12 @@ fn chromium_shows_the_page() {
     assert!(output.status.success(), "{dom}");
     // As the browser understood it: what was escaped is text, and nothing else is there.
     for shown in [
-        "<title>weir: limited</title>",
+        "<title>weir: DOWN</title>",
+        "<h1>Nothing answers: up is unreachable.</h1>",
         "rate limit: Quota exceeded for &lt;this&gt; minute",
         "resting for a model",
         "<b>up#2</b> of <b>up</b> fails: <b>4</b> attempts in a row",
-        ">failing<",
+        ">unreachable<",
         "<svg viewBox=\"0 0 240 40\"",
         "Requests a minute",
         ">502<",
